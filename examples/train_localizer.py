@@ -1,0 +1,51 @@
+"""Trains a Point Localizer on named points with transformers' Trainer.
+
+    python examples/train_localizer.py --config examples/train_localizer.yaml --data_dir DATA/animalpose_voc_256 DATA/cars_256
+"""
+
+from dataclasses import dataclass, field
+
+from peft import get_peft_model
+from transformers import TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+from trl import TrlParser
+
+from hf_talking_points.models.modeling_point_localizer import PointLocalizerForKeypointDetection
+from hf_talking_points.models.processing_talking_points import PointLocalizerProcessor
+from hf_talking_points.training.arguments import DataArguments, ModelArguments
+from hf_talking_points.training.supervised import PointLocalizerTrainer, cache_views, triplet_dataset
+
+
+@dataclass
+class LocalizerArguments(ModelArguments):
+    head: str = field(default="heatmap", metadata={"help": "heatmap or mlp"})
+
+
+def main():
+    data, model_args, args = TrlParser((DataArguments, LocalizerArguments, TrainingArguments)).parse_args_and_config()
+    train, validation = data.views()
+    model, processor = model_args.load(
+        PointLocalizerForKeypointDetection, PointLocalizerProcessor, train, decoder_layers=0, head=model_args.head
+    )
+    caches = [cache_views(data.feature_cache, model.model.backbone, processor, views) if data.feature_cache else None for views in (train, validation)]
+    if lora := model_args.lora_config(["image_projector", "map_keys", "text_to_vision", "point_head", "query_projection"]):
+        model = get_peft_model(model, lora)
+    count = data.points_per_image
+    trainer = PointLocalizerTrainer(
+        model=model,
+        args=args,
+        processing_class=processor,
+        train_dataset=triplet_dataset(train, processor, caches[0], count, data.style_weights, data.surroundings),
+        eval_dataset={
+            style: triplet_dataset(validation, processor, caches[1], count, {style: 1.0}, seed=0) for style in ("full", "terse")
+        },
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))
+    trainer.save_model()
+    processor.save_pretrained(args.output_dir)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+
+
+if __name__ == "__main__":
+    main()

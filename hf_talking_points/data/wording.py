@@ -1,0 +1,132 @@
+"""The rule-based writer: what a point's annotation and the pixels around it say, in words.
+
+A full description goes from coarse to fine: the object and where it is in the image, the part and where it is on the object, where the
+point is within the part if its box is known, the colour and texture of the spot. Position words are at most five for each axis and
+frame of reference and there are no digits or codes, so that the words alone do not carry the coordinates.
+"""
+
+import re
+
+import numpy as np
+
+STYLES = ("full", "terse")
+HORIZONTAL = ("far left", "left", "center", "right", "far right")
+VERTICAL = ("very top", "top", "middle", "bottom", "very bottom")
+
+COLOURS = {
+    "red": (180, 40, 40),
+    "green": (75, 120, 55),
+    "blue": (55, 85, 175),
+    "light blue": (150, 185, 225),
+    "yellow": (215, 195, 70),
+    "orange": (210, 130, 60),
+    "brown": (120, 80, 50),
+    "dark brown": (65, 45, 30),
+    "tan": (180, 145, 105),
+    "beige": (215, 200, 175),
+    "pink": (220, 150, 150),
+    "black": (25, 25, 25),
+    "dark gray": (75, 75, 75),
+    "gray": (125, 125, 125),
+    "light gray": (180, 180, 180),
+    "white": (240, 240, 240),
+}
+_PROTOTYPES = np.array(list(COLOURS.values()), dtype=np.float32)
+
+# {object}: "dog"; {size}: size of the object; {in_image}, {on_object}, {within}: positions; {spot}: colour and texture
+FULL_PLANS = (
+    "A {size} {object} in the {in_image} of the image. The point is on its {part}, at the {on_object} of the {object}{within}, {spot}.",
+    "The point is on the {part} of a {size} {object} in the {in_image} of the image, at the {on_object} of the {object}{within}, {spot}.",
+    "In the {in_image} of the image there is a {size} {object}; at the {on_object} of the {object} is its {part}{within}, {spot}.",
+    "Look at the {size} {object} in the {in_image} of the image, then at the {on_object} of the {object}: the {part}{within}, {spot}.",
+    "This is the {part}, at the {on_object} of the {object}{within}, {spot}. The {object} is {size}, in the {in_image} of the image.",
+    "{size_capital} {object}, {in_image} of the image: {part}, {on_object} of the {object}{within}, {spot}.",
+)
+TERSE_PLANS = ("The {object}'s {part}.", "{part_capital} of the {object}.", "The {part} of the {object}.")
+SURROUNDINGS_PLANS = (
+    "The point is on an unnamed thing or surface in the {in_image} of the image, {spot}.",
+    "Some thing or surface in the {in_image} of the image, {spot}.",
+    "In the {in_image} of the image, on an unnamed thing or surface, {spot}.",
+)
+TERSE_SURROUNDINGS_PLANS = ("A thing or surface, {spot}.", "An unnamed thing or surface, {spot}.")
+
+
+def fifth(value, words):
+    """The word for a value in [0, 1], in five equal steps."""
+    return words[min(4, max(0, int(value * 5)))]
+
+
+def position(u, v):
+    return f"{fifth(v, VERTICAL)} and {fifth(u, HORIZONTAL)}"
+
+
+def readable(part):
+    return part.replace("tailbase", "tail base").replace("_", " ")
+
+
+def size_word(box, image_size):
+    area = (box[2] - box[0]) * (box[3] - box[1]) / (image_size[0] * image_size[1])
+    return "small" if area < 0.08 else "medium-sized" if area < 0.35 else "large"
+
+
+def spot(pixels, x, y):
+    """Colour and texture at (x, y) of an RGB array of shape (height, width, 3), such as "a dark brown, smooth spot"."""
+    height, width = pixels.shape[:2]
+
+    def patch(radius):
+        left, top = (int(min(max(v - radius, 0), side - 1)) for v, side in ((x, width), (y, height)))
+        right, bottom = (int(min(v + radius + 1, side)) for v, side in ((x, width), (y, height)))
+        return pixels[top : max(bottom, top + 1), left : max(right, left + 1)].astype(np.float32)
+
+    side = max(height, width)
+    colour = list(COLOURS)[((_PROTOTYPES - patch(0.012 * side).mean((0, 1))) ** 2).sum(1).argmin()]
+    contrast = patch(0.03 * side).mean(-1).std()
+    texture = "smooth" if contrast < 8 else "lightly textured" if contrast < 25 else "strongly textured"
+    return f"{'an' if colour[0] == 'o' else 'a'} {colour}, {texture} spot"
+
+
+def describe_point(photo, annotated, point, pixels, style="full", rng=None):
+    """One description of `point` on `annotated` in `photo`.
+
+    Args:
+        photo ([`Photo`]), annotated ([`AnnotatedObject`]), point ([`PartPoint`]): coordinates in pixels of `pixels`.
+        pixels (`np.ndarray` of shape `(height, width, 3)`, uint8): the photo.
+        style (`str`): "full" or "terse" (names only).
+        rng (`np.random.Generator`, *optional*): chooses the sentence plan; the first plan without it.
+    """
+    if style not in STYLES:
+        raise ValueError(f"style must be one of {STYLES}, got {style!r}")
+    width, height = photo.size
+    x1, y1, x2, y2 = annotated.box
+    within = ""
+    if point.box is not None:
+        px1, py1, px2, py2 = point.box
+        within = f", in the {position((point.x - px1) / max(px2 - px1, 1), (point.y - py1) / max(py2 - py1, 1))} within the {readable(point.part)}"
+    size, part = size_word(annotated.box, photo.size), readable(point.part)
+    plans = FULL_PLANS if style == "full" else TERSE_PLANS
+    return plans[0 if rng is None else rng.integers(len(plans))].format(
+        object=annotated.category,
+        size=size,
+        size_capital=size.capitalize(),
+        part=part,
+        part_capital=part.capitalize(),
+        in_image=position((x1 + x2) / 2 / width, (y1 + y2) / 2 / height),
+        on_object=position((point.x - x1) / max(x2 - x1, 1), (point.y - y1) / max(y2 - y1, 1)),
+        within=within,
+        spot=spot(pixels, point.x, point.y),
+    )
+
+
+def describe_surroundings(photo, x, y, pixels, style="full", rng=None):
+    """A description of a point on nothing that the annotation names: only where it is in the image and what the spot looks like."""
+    if style not in STYLES:
+        raise ValueError(f"style must be one of {STYLES}, got {style!r}")
+    plans = SURROUNDINGS_PLANS if style == "full" else TERSE_SURROUNDINGS_PLANS
+    return plans[0 if rng is None else rng.integers(len(plans))].format(
+        in_image=position(x / photo.size[0], y / photo.size[1]), spot=spot(pixels, x, y)
+    )
+
+
+def names_it(description, name):
+    """Whether `description` contains the object or part `name` as whole words."""
+    return re.search(rf"\b{re.escape(readable(name))}\b", description, re.IGNORECASE) is not None

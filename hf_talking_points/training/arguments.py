@@ -1,0 +1,91 @@
+"""Command-line arguments that the supervised training examples share."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from peft import LoraConfig
+from transformers import AutoTokenizer
+
+from ..data.sources import read_objects
+from ..data.triplets import make_views, sample_triplets
+from ..data.wording import STYLES
+from .fresh import small_language_model, small_vision_tower, train_tokenizer
+
+LANGUAGE_MODEL_PROJECTIONS = r".*language_model.*\.(q|k|v|o)_proj"
+
+
+@dataclass
+class DataArguments:
+    data_dir: list[str] = field(metadata={"help": "folders with an objects.jsonl and its images"})
+    views_per_photo: int = field(default=3, metadata={"help": "a photo itself plus random crops of it, mirrored half the time"})
+    points_per_image: int = field(default=8, metadata={"help": "points of one photo that share its encoding in a batch"})
+    terse_share: float = field(default=0.0, metadata={"help": "chance of a terse description; the others are full"})
+    surroundings: float = field(default=0.06, metadata={"help": "chance of a point beside all objects, with a generic description"})
+    feature_cache: str | None = field(default=None, metadata={"help": "folder for the feature maps of a frozen backbone"})
+    view_seed: int = field(default=0, metadata={"help": "chooses the crops"})
+    max_eval_photos: int | None = field(default=None, metadata={"help": "validation photos to evaluate on; all of them if not given"})
+
+    def views(self):
+        """Train views and validation views, split by photo."""
+        photos = [photo for folder in self.data_dir for photo in read_objects(folder)]
+        train = make_views([p for p in photos if p.split == "train"], self.views_per_photo, self.view_seed)
+        validation = make_views([p for p in photos if p.split == "validation"])
+        return train, validation[: self.max_eval_photos]
+
+    @property
+    def style_weights(self):
+        return dict(zip(STYLES, (1 - self.terse_share, self.terse_share)))
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str | None = field(default=None, metadata={"help": "a checkpoint to train on; otherwise a fresh model is composed"})
+    vision: str | None = field(default=None, metadata={"help": "Mask2Former-style model (path or Hub id); otherwise the small CPU tower"})
+    text: str | None = field(default=None, metadata={"help": "causal language model (path or Hub id); otherwise a small Llama from scratch"})
+    backbone: str | None = field(default=None, metadata={"help": "folder of a pretrained backbone for the small CPU tower"})
+    image_size: int = field(default=256, metadata={"help": "side of the canvas in pixels"})
+    token_strides: list[int] = field(default_factory=lambda: [16, 32], metadata={"help": "strides fused into image tokens"})
+    layers: int = field(default=5, metadata={"help": "layers of the small Llama"})
+    freeze: str = field(default="backbone", metadata={"help": "backbone, vision (everything before the language model) or nothing"})
+    lora_rank: int = field(default=0, metadata={"help": "rank of LoRA on the language model; 0 trains it in full"})
+
+    def lora_config(self, modules_to_save=None):
+        if not self.lora_rank:
+            return None
+        return LoraConfig(
+            r=self.lora_rank,
+            lora_alpha=2 * self.lora_rank,
+            target_modules=LANGUAGE_MODEL_PROJECTIONS,
+            modules_to_save=modules_to_save,
+        )
+
+    def load(self, model_class, processor_class, views, decoder_layers, **config_fields):
+        """(model, processor): a checkpoint, or a fresh model, frozen as asked."""
+        if self.model_name_or_path:
+            model = model_class.from_pretrained(self.model_name_or_path)
+            processor = processor_class.from_pretrained(self.model_name_or_path)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(self.text) if self.text else train_tokenizer(corpus(views))
+            tokens = (self.image_size // min(self.token_strides) // 2) ** 2
+            processor = processor_class.from_tokenizer(tokenizer, self.image_size, tokens)
+            vision = self.vision or small_vision_tower(self.backbone, decoder_layers=decoder_layers)
+            text = self.text or small_language_model(processor.tokenizer, self.layers)
+            model = model_class.from_vision_text_pretrained(
+                vision, text, processor, token_strides=self.token_strides, **config_fields
+            )
+        if self.freeze not in ("backbone", "vision", "nothing"):
+            raise ValueError(f"freeze must be backbone, vision or nothing, got {self.freeze!r}")
+        if self.freeze == "backbone":
+            model.freeze_backbone()
+        elif self.freeze == "vision":
+            model.freeze_vision()
+        return model, processor
+
+
+def corpus(views, limit=2000):
+    """Descriptions for a fresh tokenizer, and the fixed prompts."""
+    rng = np.random.default_rng(0)
+    texts = ["Please describe region1 .", "Please segment region1: ", " keypoint "] * 20
+    for index in rng.permutation(len(views))[:limit]:
+        texts += sample_triplets(views[index], 4, rng, dict.fromkeys(STYLES, 1.0), 0.1)[1]
+    return texts

@@ -1,0 +1,75 @@
+"""Small models from scratch: a vision tower around a CPU backbone, a small Llama, and a tokenizer for the words at hand."""
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, Mask2FormerConfig, Mask2FormerModel, PreTrainedTokenizerFast
+
+from ..models.modeling_efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteConfig
+from ..offline import efficientnet_lite0_state_dict
+
+
+def train_tokenizer(texts, vocab_size=1024, model_max_length=512):
+    """A byte-level BPE tokenizer: any text can be written, the texts' own words are short."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<bos>", "<eos>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        model_max_length=model_max_length,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def small_vision_tower(backbone=None, hidden_dim=192, decoder_layers=6):
+    """A `Mask2FormerModel` around EfficientNet-Lite0, whose decoder works on strides 8, 16 and 32.
+
+    Args:
+        backbone (`str`, *optional*): folder of an [`EfficientNetLiteBackbone`]; ImageNet weights without it.
+        decoder_layers (`int`): masked decoder layers (transformers builds one fewer than its config says).
+    """
+    if backbone is None:
+        encoder = EfficientNetLiteBackbone(EfficientNetLiteConfig(out_features=["stage2", "stage3", "stage4"]))
+        encoder.load_state_dict(efficientnet_lite0_state_dict())
+    else:
+        encoder = EfficientNetLiteBackbone.from_pretrained(backbone)
+    config = Mask2FormerConfig(
+        backbone_config=encoder.config,
+        feature_strides=[8, 16, 32],
+        common_stride=8,
+        feature_size=hidden_dim,
+        mask_feature_size=hidden_dim,
+        hidden_dim=hidden_dim,
+        encoder_layers=0,
+        decoder_layers=decoder_layers + 1,
+        dim_feedforward=512,
+        num_attention_heads=6,
+        num_queries=1,
+    )
+    config._attn_implementation = "eager"
+    model = Mask2FormerModel(config)
+    model.pixel_level_module.encoder.load_state_dict(encoder.state_dict())
+    return model
+
+
+def small_language_model(tokenizer, layers=5, hidden_size=256):
+    """A Llama from scratch for `tokenizer`."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden_size,
+            intermediate_size=704,
+            num_hidden_layers=layers,
+            num_attention_heads=8,
+            num_key_value_heads=8,
+            max_position_embeddings=tokenizer.model_max_length,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
