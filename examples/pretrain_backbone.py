@@ -81,10 +81,7 @@ class PartsAndObjects(nn.Module):
     def forward(self, pixel_values, points):
         levels = self.backbone(pixel_values).feature_maps
         size = levels[0].shape[-2:]
-        fused = sum(
-            F.interpolate(norm(proj(level)), size=size, mode="bilinear")
-            for proj, norm, level in zip(self.proj, self.norm, levels)
-        )
+        fused = sum(F.interpolate(norm(proj(level)), size=size, mode="bilinear") for proj, norm, level in zip(self.proj, self.norm, levels))
         fused = fused + self.mix(fused)
         row, part, category = points[:, 0].long(), points[:, 3].long(), points[:, 4].long()
 
@@ -99,10 +96,7 @@ class PartsAndObjects(nn.Module):
 
         grid = points[:, 1:3] * 2 - 1
         at_points = torch.cat(
-            [
-                F.grid_sample(f[None].float(), grid[row == i][None, None], align_corners=False)[0, :, 0].T
-                for i, f in enumerate(fused)
-            ]
+            [F.grid_sample(f[None].float(), grid[row == i][None, None], align_corners=False)[0, :, 0].T for i, f in enumerate(fused)]
         )
         out = self.point(at_points).float()
         part_logits, category_logits, extent = out.split([self.num_parts, self.num_categories, 4], 1)
@@ -112,7 +106,11 @@ class PartsAndObjects(nn.Module):
         found = torch.stack([cells_x[best % width], cells_y[best // width]], 1)[where]
         hits = ((found - points[:, 1:3]).norm(dim=1) < 0.1).float()
         correct = torch.stack([(part_logits.argmax(1) == part).float(), (category_logits.argmax(1) == category).float(), hits], 1)
-        return {"loss": heat_loss + part_loss + category_loss + 10 * extent_loss, "correct": correct, "extent": (extent - points[:, 5:9]).abs()}
+        return {
+            "loss": heat_loss + part_loss + category_loss + 10 * extent_loss,
+            "correct": correct,
+            "extent": (extent - points[:, 5:9]).abs(),
+        }
 
 
 def compute_metrics(prediction):

@@ -1,6 +1,6 @@
 """Trains a Point Descriptor on named points with TRL's SFTTrainer.
 
-    python examples/train_descriptor.py --config examples/train_descriptor.yaml --data_dir DATA/animalpose_voc_256 DATA/cars_256
+python examples/train_descriptor.py --config examples/train_descriptor.yaml --data_dir DATA/animalpose_voc_256 DATA/cars_256
 """
 
 from dataclasses import dataclass, field
@@ -34,13 +34,14 @@ def main():
         point_mask=model_args.point_mask,
         mask_sigma=model_args.mask_sigma,
     )
-    caches = [cache_views(data.feature_cache, model.model.backbone, processor, views) if data.feature_cache else None for views in (train, validation)]
+    caches = [
+        cache_views(data.feature_cache, model.model.backbone, processor, views) if data.feature_cache else None
+        for views in (train, validation)
+    ]
     heads = None
     if model_args.heads_weight:
         named = [pair for view in train for pair in view.points()]
-        heads = PointHeads(
-            2 * model.config.vision_config.hidden_dim, {p.part for _, p in named}, {o.category for o, _ in named}
-        )
+        heads = PointHeads(2 * model.config.vision_config.hidden_dim, {p.part for _, p in named}, {o.category for o, _ in named})
     count = data.points_per_image
     trainer = PointDescriptorTrainer(
         model=model,

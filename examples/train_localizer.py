@@ -1,6 +1,6 @@
 """Trains a Point Localizer on named points with transformers' Trainer.
 
-    python examples/train_localizer.py --config examples/train_localizer.yaml --data_dir DATA/animalpose_voc_256 DATA/cars_256
+python examples/train_localizer.py --config examples/train_localizer.yaml --data_dir DATA/animalpose_voc_256 DATA/cars_256
 """
 
 from dataclasses import dataclass, field
@@ -27,8 +27,11 @@ def main():
     model, processor = model_args.load(
         PointLocalizerForKeypointDetection, PointLocalizerProcessor, train, decoder_layers=0, head=model_args.head
     )
-    caches = [cache_views(data.feature_cache, model.model.backbone, processor, views) if data.feature_cache else None for views in (train, validation)]
-    if lora := model_args.lora_config(["image_projector", "map_keys", "text_to_vision", "point_head", "query_projection"]):
+    caches = [
+        cache_views(data.feature_cache, model.model.backbone, processor, views) if data.feature_cache else None
+        for views in (train, validation)
+    ]
+    if lora := model_args.lora_config(["image_projector", "map_keys", "text_to_vision", "point_head", "heatmap_head"]):
         model = get_peft_model(model, lora)
     count = data.points_per_image
     trainer = PointLocalizerTrainer(
@@ -36,9 +39,7 @@ def main():
         args=args,
         processing_class=processor,
         train_dataset=triplet_dataset(train, processor, caches[0], count, data.style_weights, data.surroundings),
-        eval_dataset={
-            style: triplet_dataset(validation, processor, caches[1], count, {style: 1.0}, seed=0) for style in ("full", "terse")
-        },
+        eval_dataset={style: triplet_dataset(validation, processor, caches[1], count, {style: 1.0}, seed=0) for style in ("full", "terse")},
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))
     trainer.save_model()

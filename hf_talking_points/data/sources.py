@@ -46,7 +46,7 @@ class Photo:
 
 
 def split_of(image_id):
-    """"test" | "validation" | "train" from the first byte of the SHA-1 of the image's id: about 10 %, 5 % and 85 % of the photos."""
+    """ "test" | "validation" | "train" from the first byte of the SHA-1 of the image's id: about 10 %, 5 % and 85 % of the photos."""
     byte = hashlib.sha1(image_id.encode()).digest()[0]
     return "test" if byte < 26 else "validation" if byte < 39 else "train"
 

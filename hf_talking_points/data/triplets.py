@@ -49,9 +49,7 @@ def surrounding_point(photo, rng, tries=20):
     margin_x, margin_y = 0.1 * width, 0.1 * height
     for _ in range(tries):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
-        inside = (
-            o.box[0] - margin_x < x < o.box[2] + margin_x and o.box[1] - margin_y < y < o.box[3] + margin_y for o in photo.objects
-        )
+        inside = (o.box[0] - margin_x < x < o.box[2] + margin_x and o.box[1] - margin_y < y < o.box[3] + margin_y for o in photo.objects)
         if not any(inside):
             return x, y
     return None

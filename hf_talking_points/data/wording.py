@@ -60,6 +60,11 @@ def position(u, v):
     return f"{fifth(v, VERTICAL)} and {fifth(u, HORIZONTAL)}"
 
 
+def position_in(point, box):
+    x1, y1, x2, y2 = box
+    return position((point.x - x1) / max(x2 - x1, 1), (point.y - y1) / max(y2 - y1, 1))
+
+
 def readable(part):
     return part.replace("tailbase", "tail base").replace("_", " ")
 
@@ -100,8 +105,7 @@ def describe_point(photo, annotated, point, pixels, style="full", rng=None):
     x1, y1, x2, y2 = annotated.box
     within = ""
     if point.box is not None:
-        px1, py1, px2, py2 = point.box
-        within = f", in the {position((point.x - px1) / max(px2 - px1, 1), (point.y - py1) / max(py2 - py1, 1))} within the {readable(point.part)}"
+        within = f", in the {position_in(point, point.box)} within the {readable(point.part)}"
     size, part = size_word(annotated.box, photo.size), readable(point.part)
     plans = FULL_PLANS if style == "full" else TERSE_PLANS
     return plans[0 if rng is None else rng.integers(len(plans))].format(
@@ -111,7 +115,7 @@ def describe_point(photo, annotated, point, pixels, style="full", rng=None):
         part=part,
         part_capital=part.capitalize(),
         in_image=position((x1 + x2) / 2 / width, (y1 + y2) / 2 / height),
-        on_object=position((point.x - x1) / max(x2 - x1, 1), (point.y - y1) / max(y2 - y1, 1)),
+        on_object=position_in(point, annotated.box),
         within=within,
         spot=spot(pixels, point.x, point.y),
     )

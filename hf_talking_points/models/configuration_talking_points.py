@@ -48,7 +48,9 @@ class TalkingPointsConfig(PreTrainedConfig):
         self.token_strides = sorted(self.token_strides or [32])
         unknown = set(self.token_strides) - set(self.vision_config.feature_strides)
         if unknown:
-            raise ValueError(f"token_strides {sorted(unknown)} are not among the vision model's feature_strides {self.vision_config.feature_strides}")
+            raise ValueError(
+                f"token_strides {sorted(unknown)} are not among the vision model's feature_strides {self.vision_config.feature_strides}"
+            )
         if self.image_size % (self.token_strides[0] * self.pixel_shuffle_ratio):
             raise ValueError(
                 f"image_size {self.image_size} must be a multiple of {self.token_strides[0] * self.pixel_shuffle_ratio} "

@@ -28,9 +28,7 @@ class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.stage_names = ["stem", "stage1", "stage2", "stage3", "stage4"]
         self.hidden_sizes = [24, 40, 112, 320]
-        self.set_output_features_output_indices(
-            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
-        )
+        self.set_output_features_output_indices(out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None))
         super().__post_init__(**kwargs)
 
 

@@ -1,7 +1,7 @@
 """Point Descriptor: image + pixel -> text. Talking Points (arXiv 2510.14583), section 3."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -24,11 +24,13 @@ class PointDescriptorImageOutput(BaseModelOutputWithPooling):
         point_features (`torch.Tensor` of shape `(points, 2 * hidden_dim)`): [query; query_pos] before the projection.
         point_mask_logits (list of `torch.Tensor` of shape `(points, height, width)`): masks predicted before each decoder layer and after
             the last one; only with `point_mask="predicted"`.
+        point_counts (`list[int]`): number of points of each image.
     """
 
     point_embeds: torch.FloatTensor | None = None
     point_features: torch.FloatTensor | None = None
     point_mask_logits: list | None = None
+    point_counts: list | None = None
 
 
 @dataclass
@@ -119,7 +121,8 @@ class PointDescriptorModel(TalkingPointsModel):
         output = PointDescriptorImageOutput(pooler_output=list(tokens))
         if input_points is not None:
             features, output.point_mask_logits = self.perceive_points(decoded, input_points)
-            output.point_features = features[~input_points.isnan().any(-1)]
+            real = ~input_points.isnan().any(-1)
+            output.point_features, output.point_counts = features[real], real.sum(1).tolist()
             output.point_embeds = self.point_projector(output.point_features)
         return output
 
@@ -127,16 +130,21 @@ class PointDescriptorModel(TalkingPointsModel):
         """Decoder layers over the points. Points of one image share its keys and values and do not see each other."""
         config, transformer = self.config, self.vision_tower.transformer_module
         heads, decoder = config.vision_config.num_attention_heads, transformer.decoder
-        points = input_points.to(self.dtype).nan_to_num(0.5)
+        points = input_points.float().nan_to_num(0.5)  # half precision would move a point by pixels
         query, query_pos = self.point_encoder(points)
         keys, positions, sizes = [], [], []
         for i, level in enumerate(decoded.multi_scale_features[: transformer.num_feature_levels]):
             sizes.append(level.shape[-2:])
-            keys.append((transformer.input_projections[i](level).flatten(2) + transformer.level_embed.weight[i][None, :, None]).permute(2, 0, 1))
+            keys.append(
+                (transformer.input_projections[i](level).flatten(2) + transformer.level_embed.weight[i][None, :, None]).permute(2, 0, 1)
+            )
             positions.append(transformer.position_embedder(level.shape, level.device, level.dtype, None).flatten(2).permute(2, 0, 1))
         fixed = None
         if config.point_mask == "gaussian":
-            fixed = [gaussian_attention_mask(points, *size, config.mask_sigma, config.mask_threshold).repeat_interleave(heads, 0) for size in sizes]
+            fixed = [
+                gaussian_attention_mask(points, *size, config.mask_sigma, config.mask_threshold).repeat_interleave(heads, 0)
+                for size in sizes
+            ]
 
         batch, count, dim = query.shape
         x, pos = query.transpose(0, 1), query_pos.transpose(0, 1)  # (points, batch, dim)
@@ -159,6 +167,16 @@ class PointDescriptorModel(TalkingPointsModel):
             mask_logits = [logits[real] for logits in mask_logits]
         return torch.cat([x, pos], -1).transpose(0, 1), mask_logits or None
 
+    def tokens_of_images(self, image, input_ids):
+        """The image tokens, one entry per image if every image has as many rows of text, else one per row."""
+        tokens, counts = list(image.pooler_output), image.point_counts
+        regions = (input_ids == self.config.region_token_id).sum(1)
+        if counts and len(counts) == len(tokens) < len(regions) and sum(counts) == int(regions.sum()):
+            owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))[regions.cpu().cumsum(0) - 1]
+            if owners.bincount(minlength=len(counts)).unique().numel() > 1:
+                return [tokens[owner] for owner in owners]
+        return tokens
+
     @can_return_tuple
     def forward(
         self,
@@ -180,8 +198,9 @@ class PointDescriptorModel(TalkingPointsModel):
             image = self.get_image_features(pixel_values, input_points, feature_maps)
         group = 1
         if image is not None:
-            group = len(input_ids) // len(image.pooler_output)
-            tokens = self.rows_of_images(torch.stack(list(image.pooler_output)), len(input_ids))
+            tokens = self.tokens_of_images(image, input_ids)
+            group = len(input_ids) // len(tokens)
+            tokens = self.rows_of_images(torch.stack(tokens), len(input_ids))
             inputs_embeds = self.scatter(inputs_embeds, input_ids == self.config.image_token_id, tokens.flatten(0, 1), "image")
             regions = input_ids == self.config.region_token_id
             if image.point_embeds is not None:
@@ -237,15 +256,21 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         # the inherited one drops these in silence when there are no pixel_values
         given = [k for k in ("input_points", "feature_maps") if model_kwargs.get(k) is not None]
         if given and model_kwargs.get("pixel_values") is None:
-            raise ValueError(f"generate() takes {given} only with pixel_values: encode with get_image_features and pass mm_encoder_outputs alone")
+            raise ValueError(
+                f"generate() takes {given} only with pixel_values: encode with get_image_features and pass mm_encoder_outputs alone"
+            )
         return super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
 
     def _expand_multimodal_outputs(self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None):
+        image = mm_encoder_output.get("image")
+        if image is not None:  # a copy: the inherited method writes into what the caller may use again
+            image = replace(image, pooler_output=self.model.tokens_of_images(image, input_ids))
+            mm_encoder_output = {**mm_encoder_output, "image": image}
         out = super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)
-        image = out.get("image")
         if image is not None and image.point_embeds is not None:
             counts = (input_ids == self.config.region_token_id).sum(1).tolist()
             image.point_embeds = torch.cat([rows.repeat(expand_size, 1) for rows in image.point_embeds.split(counts)])
+            image.point_counts = None
         return out
 
     @can_return_tuple

@@ -1,5 +1,6 @@
 """Point Localizer: image + text -> pixel, in one forward pass. Talking Points (arXiv 2510.14583), section 3.2."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,22 @@ class MapKeys(nn.Module):
         return self.norm(x.flatten(2).transpose(1, 2) + self.position_embedding.weight)
 
 
+class HeatmapHead(nn.Module):
+    """Scores every cell against the text, with a Gaussian prior of learned width at the regressed point."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.query_projection = nn.Linear(dim, dim)
+        self.log_prior_width = nn.Parameter(torch.tensor(-1.6))
+
+    def forward(self, vector, regressed, keys):
+        """vector (`(rows, dim)`), regressed (`(rows, 2)`), keys (`(images, cells, dim)`) -> logits, `(rows, side, side)`."""
+        side = math.isqrt(keys.shape[1])
+        query = self.query_projection(vector).view(len(keys), -1, vector.shape[-1])
+        scores = (query @ keys.transpose(1, 2)).float().flatten(0, 1).view(-1, side, side) / keys.shape[-1] ** 0.5
+        return scores - squared_distances(regressed, side, side) / (2 * torch.exp(2 * self.log_prior_width.float()))
+
+
 class PointLocalizerModel(TalkingPointsModel):
     config: PointLocalizerConfig
 
@@ -85,6 +102,11 @@ class PointLocalizerModel(TalkingPointsModel):
         if self.config.use_perception_prior:
             return super().unreached_modules()
         return [self.pixel_decoder, self.vision_tower.transformer_module]
+
+    def reached_strides(self):
+        if self.config.head == "heatmap":
+            return set(self.config.vision_config.feature_strides)
+        return super().reached_strides() if self.config.use_perception_prior else set(self.config.token_strides)
 
     def get_image_features(self, pixel_values=None, feature_maps=None, **kwargs):
         """Encodes images once, however many texts are located in them. Arguments as in [`PointDescriptorModel`]."""
@@ -118,8 +140,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         self.text_to_vision = nn.Sequential(nn.Linear(config.text_config.hidden_size, dim), nn.GELU(), nn.Linear(dim, dim))
         self.point_head = nn.Sequential(nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 2))
         if config.head == "heatmap":
-            self.query_projection = nn.Linear(dim, dim)
-            self.log_prior_width = nn.Parameter(torch.tensor(-1.6))
+            self.heatmap_head = HeatmapHead(dim)
         self.post_init()
         self.freeze_unreached()
 
@@ -156,7 +177,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         regressed = self.point_head(vector).float().sigmoid()
         output = PointLocalizerOutput(points=regressed, regressed_points=regressed)
         if self.config.head == "heatmap":
-            logits = self.heatmap_logits(vector, regressed, image.keys)
+            logits = self.heatmap_head(vector, regressed, image.keys)
             output.heatmaps = logits.flatten(1).softmax(-1).view_as(logits)
             output.points, output.confidence = local_soft_argmax(output.heatmaps, self.config.heatmap_window)
         if target_points is not None:
@@ -167,13 +188,6 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
                 cross_entropy = nn.functional.cross_entropy(logits.flatten(1), target / target.sum(1, keepdim=True))
                 output.loss = cross_entropy + self.config.point_loss_weight * output.loss
         return output
-
-    def heatmap_logits(self, vector, regressed, keys):
-        """Agreement of the text with every cell, plus a Gaussian prior of learned width at the regressed point: `(rows, h, w)`."""
-        side = self.model.map_keys.side
-        query = self.query_projection(vector).view(len(keys), -1, vector.shape[-1])
-        scores = (query @ keys.transpose(1, 2)).float().flatten(0, 1).view(-1, side, side) / self.config.head_dim**0.5
-        return scores - squared_distances(regressed, side, side) / (2 * torch.exp(2 * self.log_prior_width.float()))
 
 
 def local_soft_argmax(heatmaps, window):

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .configuration_talking_points import TalkingPointsConfig
 
+
 def shared_prefix_length(input_ids, group, stop_token_id=None):
     """Number of leading tokens that all `group` consecutive rows of every image have in common (before `stop_token_id`)."""
     rows = input_ids.view(-1, group, input_ids.shape[1])
@@ -225,10 +226,21 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             unreached += [*decoder.lateral_convolutions, *decoder.output_convolutions]
         return unreached
 
+    def reached_strides(self):
+        """Strides of the backbone maps that reach a loss."""
+        strides, masks = self.config.vision_config.feature_strides, getattr(self.config, "point_mask", None) == "predicted"
+        return set(strides if masks or self.config.use_perception_prior else [*strides[-3:], *self.config.token_strides])
+
     def unreached_parameters(self):
         """Parameters that no loss reaches; which these are follows from the config."""
         for module in self.unreached_modules():
             yield from module.parameters()
+        backbone, strides = self.backbone, self.config.vision_config.feature_strides
+        for stage, stride in zip(backbone.out_features, strides):
+            if stride not in self.reached_strides() and hasattr(backbone, "hidden_states_norms"):
+                yield from backbone.hidden_states_norms[stage].parameters()
+        if hasattr(backbone, "swin"):  # the norm of the plain model, which the backbone leaves out
+            yield from backbone.swin.layernorm.parameters()
         if not self.config.vision_config.encoder_layers:
             yield self.pixel_decoder.level_embed
         if not self.config.use_perception_prior:

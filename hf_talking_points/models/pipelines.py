@@ -59,10 +59,9 @@ class _TalkingPointsPipeline(Pipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if self.model.config.model_type != self.model_class.config_class.model_type:
-            raise ValueError(
-                f"{type(self).__name__} needs a {self.model_class.config_class.model_type} checkpoint, but got a {self.model.config.model_type} one"
-            )
+        expected, given = self.model_class.config_class.model_type, self.model.config.model_type
+        if given != expected:
+            raise ValueError(f"{type(self).__name__} needs a {expected} checkpoint, but got a {given} one")
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves a complete repo: weights, configs, processor, and the code for use without this package."""

@@ -184,7 +184,13 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
     def _multimodal_inputs_from_conversations(self, conversations, *args, **kwargs):
         images, videos, audios, extra = super()._multimodal_inputs_from_conversations(conversations, *args, **kwargs)
         points = [
-            [part["point"] for message in c if not isinstance(message["content"], str) for part in message["content"] if part["type"] == "point"]
+            [
+                part["point"]
+                for message in c
+                if not isinstance(message["content"], str)
+                for part in message["content"]
+                if part["type"] == "point"
+            ]
             for c in conversations
         ]
         return [i for row in images for i in row], videos, audios, {**extra, "points": points} if any(points) else extra

@@ -41,7 +41,9 @@ class DataArguments:
 class ModelArguments:
     model_name_or_path: str | None = field(default=None, metadata={"help": "a checkpoint to train on; otherwise a fresh model is composed"})
     vision: str | None = field(default=None, metadata={"help": "Mask2Former-style model (path or Hub id); otherwise the small CPU tower"})
-    text: str | None = field(default=None, metadata={"help": "causal language model (path or Hub id); otherwise a small Llama from scratch"})
+    text: str | None = field(
+        default=None, metadata={"help": "causal language model (path or Hub id); otherwise a small Llama from scratch"}
+    )
     backbone: str | None = field(default=None, metadata={"help": "folder of a pretrained backbone for the small CPU tower"})
     image_size: int = field(default=256, metadata={"help": "side of the canvas in pixels"})
     token_strides: list[int] = field(default_factory=lambda: [16, 32], metadata={"help": "strides fused into image tokens"})
@@ -70,9 +72,7 @@ class ModelArguments:
             processor = processor_class.from_tokenizer(tokenizer, self.image_size, tokens)
             vision = self.vision or small_vision_tower(self.backbone, decoder_layers=decoder_layers)
             text = self.text or small_language_model(processor.tokenizer, self.layers)
-            model = model_class.from_vision_text_pretrained(
-                vision, text, processor, token_strides=self.token_strides, **config_fields
-            )
+            model = model_class.from_vision_text_pretrained(vision, text, processor, token_strides=self.token_strides, **config_fields)
         if self.freeze not in ("backbone", "vision", "nothing"):
             raise ValueError(f"freeze must be backbone, vision or nothing, got {self.freeze!r}")
         if self.freeze == "backbone":

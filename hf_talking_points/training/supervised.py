@@ -32,7 +32,8 @@ def triplet_dataset(views, processor, cache=None, points_per_image=8, style_weig
     """A `datasets.Dataset` with one row a view, whose points and descriptions are drawn anew each time a row is read.
 
     With `seed` a row is the same each time (for validation). Columns: `feature_maps` (with `cache`) or `pixel_values`; `points` on the
-    canvas; `scale`, parts of the image's width and height for one canvas unit; `size` in pixels; `descriptions`; `sources`, (object, part point) or None.
+    canvas; `scale`, parts of the image's width and height for one canvas unit; `size` in pixels; `descriptions`; `sources`, (object,
+    part point) or None.
     """
 
     def transform(batch):
@@ -154,9 +155,7 @@ class DescriptorCollator:
         labels[:, :prompt_length] = -100
         batch = {**encoded, **collate_images(rows), "labels": labels, "input_points": torch.stack([row["points"] for row in rows])}
         if self.heads is not None:
-            targets = [
-                self.heads.targets(source, row["size"]) for row in rows for source in row["sources"]
-            ]
+            targets = [self.heads.targets(source, row["size"]) for row in rows for source in row["sources"]]
             batch["point_targets"] = torch.tensor(targets)
         return batch
 

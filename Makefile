@@ -1,0 +1,40 @@
+# Each target sets itself up in a virtual environment, from nothing.
+#   make demo PYTHON=python3.12 VENV=/some/folder PIP_ARGS="--extra-index-url ..."
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
+RUN = HF_HUB_OFFLINE=1 $(VENV)/bin/python
+
+.PHONY: demo test test-slow quality clean
+
+demo: $(VENV)/.demo
+	$(RUN) examples/demo.py --output demo.png
+
+test: $(VENV)/.test
+	$(RUN) -m pytest --durations=10
+
+test-slow: $(VENV)/.test
+	$(RUN) -m pytest -m slow --durations=10
+
+quality: $(VENV)/.quality
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/.venv:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.venv setup.cfg pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e ".[demo]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.venv setup.cfg pyproject.toml constraints.txt
+	$(PIP) -c constraints.txt -e ".[test]"
+	touch $@
+
+$(VENV)/.quality: $(VENV)/.venv constraints.txt
+	$(PIP) -c constraints.txt ruff
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,176 @@
+"""Tiny models with fixed seeds, shared by all tests."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    ConvNextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Mask2FormerConfig,
+    Mask2FormerModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    SwinConfig,
+)
+
+from hf_talking_points import (
+    EfficientNetLiteConfig,
+    PointDescriptorForConditionalGeneration,
+    PointDescriptorProcessor,
+    PointLocalizerForKeypointDetection,
+    PointLocalizerProcessor,
+)
+from hf_talking_points.training.fresh import train_tokenizer
+
+IMAGE_SIZE = 64
+SENTENCES = [
+    "the tip of the left ear of the cat in the middle of the image",
+    "a point on the front wheel of the car, near its upper right edge",
+    "the centre of the beak of the bird on the lower left, a dark spot",
+    "red green blue yellow white black",
+]
+BACKBONES = {
+    "swin": lambda: SwinConfig(
+        image_size=IMAGE_SIZE,
+        embed_dim=16,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 2, 2, 4],
+        window_size=4,
+        drop_path_rate=0.0,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    ),
+    "convnext": lambda: ConvNextConfig(
+        image_size=IMAGE_SIZE, hidden_sizes=[16, 24, 32, 48], depths=[1, 1, 1, 1], out_features=["stage1", "stage2", "stage3", "stage4"]
+    ),
+    "efficientnet_lite": lambda: EfficientNetLiteConfig(out_features=["stage2", "stage3", "stage4"]),
+}
+LANGUAGE_MODELS = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen": (Qwen3Config, Qwen3ForCausalLM)}
+
+
+def tiny_tokenizer(**kwargs):
+    """A fresh copy each time: processors add their special tokens to it."""
+    return train_tokenizer(SENTENCES, vocab_size=320, **{"model_max_length": 256, **kwargs})
+
+
+def tiny_vision_config(backbone="convnext", **kwargs):
+    """Config of a Mask2Former-style model with two or more masked decoder layers."""
+    backbone_config = BACKBONES[backbone]()
+    strides = [4, 8, 16, 32][-len(backbone_config.out_features) :]
+    fields = dict(
+        feature_strides=strides,
+        common_stride=strides[0],
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=48,
+        encoder_layers=0 if backbone == "efficientnet_lite" else 1,
+        decoder_layers=5,
+        dim_feedforward=48,
+        num_attention_heads=4,
+        num_queries=3,
+    )
+    return Mask2FormerConfig(backbone_config=backbone_config, **{**fields, **kwargs})
+
+
+def tiny_vision_tower(backbone="convnext", **kwargs):
+    config = tiny_vision_config(backbone, **kwargs)
+    config._attn_implementation = "eager"
+    return Mask2FormerModel(config)
+
+
+def tiny_text_config(text="llama", tokenizer=None, **kwargs):
+    fields = dict(
+        vocab_size=len(tokenizer) if tokenizer is not None else 330,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    return LANGUAGE_MODELS[text][0](**{**fields, **kwargs})
+
+
+def tiny_language_model(text="llama", tokenizer=None, **kwargs):
+    return LANGUAGE_MODELS[text][1](tiny_text_config(text, tokenizer, **kwargs))
+
+
+def _build(model_class, processor_class, backbone, text, token_strides, seed, vision_kwargs, text_kwargs, config_fields):
+    torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer()
+    side = IMAGE_SIZE // min(token_strides) // config_fields.get("pixel_shuffle_ratio", 2)
+    processor = processor_class.from_tokenizer(tokenizer, image_size=IMAGE_SIZE, image_seq_length=side**2)
+    vision = tiny_vision_tower(backbone, **(vision_kwargs or {}))
+    language_model = tiny_language_model(text, processor.tokenizer, **(text_kwargs or {}))
+    model = model_class.from_vision_text_pretrained(vision, language_model, processor, token_strides=token_strides, **config_fields)
+    with torch.no_grad():
+        for parameter in model.parameters():  # the usual 0.02 leaves such small models almost constant
+            if parameter.ndim > 1:
+                parameter.normal_(0, parameter[0].numel() ** -0.5)
+    return model.eval(), processor
+
+
+def build_descriptor(
+    backbone="convnext", text="llama", token_strides=(8, 16), seed=0, vision_kwargs=None, text_kwargs=None, **config_fields
+):
+    """-> (model in eval mode, processor)."""
+    classes = PointDescriptorForConditionalGeneration, PointDescriptorProcessor
+    return _build(*classes, backbone, text, list(token_strides), seed, vision_kwargs, text_kwargs, {"mask_sigma": 0.1, **config_fields})
+
+
+def build_localizer(
+    backbone="convnext", text="llama", token_strides=(8, 16), seed=0, vision_kwargs=None, text_kwargs=None, **config_fields
+):
+    """-> (model in eval mode, processor)."""
+    classes = PointLocalizerForKeypointDetection, PointLocalizerProcessor
+    return _build(*classes, backbone, text, list(token_strides), seed, vision_kwargs, text_kwargs, {"head_dim": 32, **config_fields})
+
+
+def random_image(seed=0, width=96, height=64):
+    """A PIL RGB image of smooth noise."""
+    noise = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def make_descriptor():
+    """Function that builds a tiny descriptor and its processor, see `build_descriptor`."""
+    return build_descriptor
+
+
+@pytest.fixture
+def make_localizer():
+    """Function that builds a tiny localizer and its processor, see `build_localizer`."""
+    return build_localizer
+
+
+@pytest.fixture
+def descriptor():
+    return build_descriptor()
+
+
+@pytest.fixture(params=["mlp", "heatmap"])
+def localizer(request):
+    return build_localizer(head=request.param)
+
+
+@pytest.fixture
+def image():
+    return random_image()
+
+
+@pytest.fixture
+def images():
+    return [random_image(seed, *size) for seed, size in enumerate([(96, 64), (40, 80)])]
+
+
+@pytest.fixture
+def tokenizer():
+    return tiny_tokenizer()
