@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, TrlParser
 
+from hf_talking_points.hub import save_half_precision
 from hf_talking_points.models.modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from hf_talking_points.models.processing_talking_points import PointDescriptorProcessor
 from hf_talking_points.training.arguments import DataArguments, ModelArguments
@@ -60,6 +61,8 @@ def main():
     processor.save_pretrained(args.output_dir)
     if args.push_to_hub:
         trainer.push_to_hub()
+    if model_args.half_precision_dir:
+        save_half_precision(trainer.model, processor, model_args.half_precision_dir)
 
 
 if __name__ == "__main__":

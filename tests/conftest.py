@@ -133,44 +133,40 @@ def build_localizer(
     return _build(*classes, backbone, text, list(token_strides), seed, vision_kwargs, text_kwargs, {"head_dim": 32, **config_fields})
 
 
-def random_image(seed=0, width=96, height=64):
+def noise_image(seed=0, width=96, height=64):
     """A PIL RGB image of smooth noise."""
     noise = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_descriptor():
-    """Function that builds a tiny descriptor and its processor, see `build_descriptor`."""
+    """The function `build_descriptor`: a tiny descriptor and its processor."""
     return build_descriptor
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_localizer():
-    """Function that builds a tiny localizer and its processor, see `build_localizer`."""
+    """The function `build_localizer`: a tiny localizer and its processor."""
     return build_localizer
 
 
-@pytest.fixture
-def descriptor():
-    return build_descriptor()
+@pytest.fixture(scope="session")
+def make_tokenizer():
+    return tiny_tokenizer
 
 
-@pytest.fixture(params=["mlp", "heatmap"])
-def localizer(request):
-    return build_localizer(head=request.param)
+@pytest.fixture(scope="session")
+def make_vision_tower():
+    return tiny_vision_tower
 
 
-@pytest.fixture
-def image():
-    return random_image()
+@pytest.fixture(scope="session")
+def make_language_model():
+    return tiny_language_model
 
 
-@pytest.fixture
-def images():
-    return [random_image(seed, *size) for seed, size in enumerate([(96, 64), (40, 80)])]
-
-
-@pytest.fixture
-def tokenizer():
-    return tiny_tokenizer()
+@pytest.fixture(scope="session")
+def random_image():
+    """The function `noise_image`."""
+    return noise_image

@@ -51,6 +51,8 @@ class ModelArguments:
     freeze: str = field(default="backbone", metadata={"help": "backbone, vision (everything before the language model) or nothing"})
     lora_rank: int = field(default=0, metadata={"help": "rank of LoRA on the language model; 0 trains it in full"})
 
+    half_precision_dir: str | None = field(default=None, metadata={"help": "folder for a copy of the result with float16 weights"})
+
     def lora_config(self, modules_to_save=None):
         if not self.lora_rank:
             return None

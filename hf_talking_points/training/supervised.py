@@ -90,7 +90,6 @@ class PointLocalizerTrainer(Trainer):
             processing_class=processing_class,
             data_collator=LocalizerCollator(processing_class),
             compute_metrics=self.localization_metrics,
-            preprocess_logits_for_metrics=lambda outputs, labels: outputs[0],
             **kwargs,
         )
 

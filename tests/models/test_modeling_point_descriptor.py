@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from conftest import BACKBONES, IMAGE_SIZE, LANGUAGE_MODELS, build_descriptor, random_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -11,6 +10,8 @@ from torch.nn import functional as F
 from hf_talking_points import PointDescriptorForConditionalGeneration
 from hf_talking_points.models.modeling_point_descriptor import gaussian_attention_mask
 
+BACKBONES = ["swin", "convnext", "efficientnet_lite"]
+LANGUAGE_MODELS = ["llama", "qwen"]
 POINTS = [(10.0, 12.0), (80.0, 50.0), (48.0, 3.0)]
 PROMPTS = ["<image>Please describe region1 <region>.", "<image>the cat <region>", "<image>a point on the front wheel <region> of the car"]
 GREEDY = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
@@ -75,8 +76,8 @@ def test_gaussian_mask_has_the_same_reach_on_every_level():
 
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_forward_and_generate(backbone, text):
-    model, processor = build_descriptor(backbone, text)
+def test_forward_and_generate(make_descriptor, random_image, backbone, text):
+    model, processor = make_descriptor(backbone, text)
     inputs = teacher_forced(processor, random_image(), POINTS, answers(3))
     out = model(**inputs)
     assert out.logits.shape == (3, inputs["input_ids"].shape[1], len(processor.tokenizer))
@@ -87,8 +88,8 @@ def test_forward_and_generate(backbone, text):
 
 
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
-def test_batch_equals_single(text):
-    model, processor = build_descriptor(text=text)
+def test_batch_equals_single(make_descriptor, random_image, text):
+    model, processor = make_descriptor(text=text)
     photos = [random_image(1), random_image(2, 40, 80), random_image(3, 64, 64)]
     points = [[(10, 12)], [(30, 70)], [(5, 60)]]
     options = {**GREEDY, "return_dict_in_generate": True, "output_logits": True}
@@ -103,8 +104,8 @@ def test_batch_equals_single(text):
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
 @pytest.mark.parametrize("backbone", ["convnext", "efficientnet_lite"])
-def test_rows_of_one_image_equal_separate_rows(backbone, text, padding_side):
-    model, processor = build_descriptor(backbone, text)
+def test_rows_of_one_image_equal_separate_rows(make_descriptor, random_image, backbone, text, padding_side):
+    model, processor = make_descriptor(backbone, text)
     model.model.backbone.requires_grad_(False)
     photos = [random_image(1), random_image(2, 40, 80)]
     points = [POINTS, [(3, 4), (20, 70), (39, 79)]]
@@ -122,8 +123,8 @@ def test_rows_of_one_image_equal_separate_rows(backbone, text, padding_side):
     assert_same_gradients(gradients_a, gradients_b)
 
 
-def test_prefix_of_one_image_runs_once():
-    model, processor = build_descriptor()
+def test_prefix_of_one_image_runs_once(make_descriptor, random_image):
+    model, processor = make_descriptor()
     lengths = []
     model.model.language_model.register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
@@ -135,14 +136,14 @@ def test_prefix_of_one_image_runs_once():
 
 
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
-def test_cached_equals_uncached_generation(text):
-    model, processor = build_descriptor(text=text)
+def test_cached_equals_uncached_generation(make_descriptor, random_image, text):
+    model, processor = make_descriptor(text=text)
     inputs = processor([random_image(1), random_image(2)], points=[POINTS[:2], POINTS[1:]])
     assert torch.equal(model.generate(**inputs, **GREEDY, use_cache=True), model.generate(**inputs, **GREEDY, use_cache=False))
 
 
-def test_many_points_equal_one_by_one_with_one_vision_call():
-    model, processor = build_descriptor()
+def test_many_points_equal_one_by_one_with_one_vision_call(make_descriptor, random_image):
+    model, processor = make_descriptor()
     inputs = processor(random_image(), points=POINTS)
     calls = []
     model.model.backbone.register_forward_hook(lambda *args: calls.append(1))
@@ -156,8 +157,8 @@ def test_many_points_equal_one_by_one_with_one_vision_call():
             torch.testing.assert_close(a[row], b[0], atol=1e-5, rtol=1e-5)
 
 
-def test_images_with_unequal_numbers_of_points():
-    model, processor = build_descriptor()
+def test_images_with_unequal_numbers_of_points(make_descriptor, random_image):
+    model, processor = make_descriptor()
     photos, points = [random_image(1), random_image(2)], [POINTS, POINTS[:1]]
     inputs = processor(photos, points=points)
     together = model(**inputs).logits
@@ -168,8 +169,8 @@ def test_images_with_unequal_numbers_of_points():
         assert torch.equal(model.generate(**inputs, **options), sequences)
 
 
-def test_encoder_outputs_serve_again():
-    model, processor = build_descriptor()
+def test_encoder_outputs_serve_again(make_descriptor, random_image):
+    model, processor = make_descriptor()
     inputs = processor([random_image(1), random_image(2)], points=[POINTS, POINTS[:1]])
     encoded = {"image": model.get_image_features(inputs["pixel_values"], inputs["input_points"])}
     text = {k: inputs[k] for k in ("input_ids", "attention_mask")}
@@ -178,8 +179,8 @@ def test_encoder_outputs_serve_again():
     assert torch.equal(first, second) and torch.equal(first, model.generate(**inputs, **beams))
 
 
-def test_several_points_in_one_text():
-    model, processor = build_descriptor()
+def test_several_points_in_one_text(make_descriptor, random_image):
+    model, processor = make_descriptor()
     texts = ["<image>region1 <region> or <region>", "<image>region1 <region>"]
     photos, points = [random_image(1), random_image(2)], [POINTS[:2], POINTS[2:]]
     together = model(**processor(photos, text=texts, points=points)).logits
@@ -189,14 +190,15 @@ def test_several_points_in_one_text():
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_flipping_the_point_changes_the_logits(backbone):
-    model, processor = build_descriptor(backbone)
-    logits = [model(**processor(random_image(), points=[(x, 20.0)])).logits[0, -1] for x in (15.0, 81.0)]
+def test_flipping_the_point_changes_the_logits(make_descriptor, random_image, backbone):
+    model, processor = make_descriptor(backbone)
+    with torch.no_grad():
+        logits = [model(**processor(random_image(), points=[(x, 20.0)])).logits[0, -1] for x in (15.0, 81.0)]
     assert float((logits[0] - logits[1]).abs().max()) > 1e-2
 
 
-def test_beams_and_returned_sequences_keep_their_rows():
-    model, processor = build_descriptor()
+def test_beams_and_returned_sequences_keep_their_rows(make_descriptor, random_image):
+    model, processor = make_descriptor()
     photos, points = [random_image(1), random_image(2)], [POINTS[:2], POINTS[1:]]
     inputs = processor(photos, points=points)
     greedy = model.generate(**inputs, **GREEDY)
@@ -207,10 +209,10 @@ def test_beams_and_returned_sequences_keep_their_rows():
     assert torch.equal(model.generate(**inputs, **beams), torch.cat(rows))
 
 
-def test_point_masks_run_and_differ():
+def test_point_masks_run_and_differ(make_descriptor, random_image):
     features = {}
     for point_mask in ("gaussian", "predicted", "none"):
-        model, processor = build_descriptor(point_mask=point_mask)
+        model, processor = make_descriptor(point_mask=point_mask)
         inputs = processor([random_image(1), random_image(2)], points=[POINTS, POINTS[:1]])
         out = model.get_image_features(inputs["pixel_values"], inputs["input_points"])
         features[point_mask] = out.point_features
@@ -222,8 +224,8 @@ def test_point_masks_run_and_differ():
 
 
 @pytest.mark.parametrize("point_mask", ["gaussian", "none"])
-def test_gaussian_mask_keeps_far_cells_out(point_mask):
-    model, _ = build_descriptor("efficientnet_lite", point_mask=point_mask, mask_sigma=0.05)
+def test_gaussian_mask_keeps_far_cells_out(make_descriptor, point_mask):
+    model, _ = make_descriptor("efficientnet_lite", point_mask=point_mask, mask_sigma=0.05)
     torch.manual_seed(1)
     maps = [torch.randn(1, channels, side, side) for channels, side in ((40, 8), (112, 4), (320, 2))]
     point = torch.tensor([[[0.1, 0.1]]])
@@ -242,19 +244,19 @@ def test_gaussian_mask_keeps_far_cells_out(point_mask):
     assert far < 1e-5 if point_mask == "gaussian" else far > 1e-3
 
 
-def test_points_keep_their_precision_in_half_precision():
-    model, _ = build_descriptor()
+def test_points_keep_their_precision_in_half_precision(make_descriptor):
+    model, _ = make_descriptor()
     model.bfloat16()
-    points = torch.tensor([[[0.9, 0.3], [0.9 + 0.5 / IMAGE_SIZE / 16, 0.3]]])  # less than the step of bfloat16 at 0.9
+    points = torch.tensor([[[0.9, 0.3], [0.9 + 0.5 / 64 / 16, 0.3]]])  # less than the step of bfloat16 at 0.9
     seen = []
     model.model.point_encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    model.get_image_features(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE), points)
+    model.get_image_features(torch.zeros(1, 3, 64, 64), points)
     torch.testing.assert_close(seen[0], points, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
-def test_bfloat16_runs(text):
-    model, processor = build_descriptor(text=text)
+def test_bfloat16_runs(make_descriptor, random_image, text):
+    model, processor = make_descriptor(text=text)
     model.bfloat16()
     inputs = teacher_forced(processor, random_image(), POINTS, answers(3))
     out = model(**inputs)
@@ -263,8 +265,8 @@ def test_bfloat16_runs(text):
     assert model.generate(**processor(random_image(), points=POINTS), **GREEDY).shape[0] == 3
 
 
-def test_feature_maps_and_encoder_outputs_equal_pixels():
-    model, processor = build_descriptor()
+def test_feature_maps_and_encoder_outputs_equal_pixels(make_descriptor, random_image):
+    model, processor = make_descriptor()
     inputs = processor(random_image(), points=POINTS)
     text = {k: inputs[k] for k in ("input_ids", "attention_mask")}
     logits = model(**inputs).logits
@@ -275,8 +277,8 @@ def test_feature_maps_and_encoder_outputs_equal_pixels():
     assert torch.equal(model.generate(**text, mm_encoder_outputs=encoded, **GREEDY), model.generate(**inputs, **GREEDY))
 
 
-def test_placeholders_are_not_generated():
-    model, processor = build_descriptor()
+def test_placeholders_are_not_generated(make_descriptor, random_image):
+    model, processor = make_descriptor()
     tokens = torch.tensor([processor.image_token_id, processor.region_token_id])
     model.lm_head.register_forward_hook(lambda module, args, out: out.index_fill(-1, tokens, 1e4))
     inputs = processor(random_image(), points=POINTS)
@@ -302,8 +304,8 @@ def train_steps(model, inputs, steps=3):
 
 @pytest.mark.parametrize("fields", [{}, {"point_mask": "predicted"}, {"point_mask": "none"}, {"use_perception_prior": True}], ids=str)
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_trainable_parameter_moves_and_frozen_ones_stay(backbone, fields):
-    model, processor = build_descriptor(backbone, **fields)
+def test_every_trainable_parameter_moves_and_frozen_ones_stay(make_descriptor, random_image, backbone, fields):
+    model, processor = make_descriptor(backbone, **fields)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     inputs = teacher_forced(processor, [random_image(1), random_image(2)], [POINTS, POINTS], answers(6))
     train_steps(model.train(), inputs)
@@ -312,8 +314,8 @@ def test_every_trainable_parameter_moves_and_frozen_ones_stay(backbone, fields):
 
 
 @pytest.mark.parametrize("freeze", ["freeze_vision", "freeze_backbone"])
-def test_frozen_parts_stay(freeze):
-    model, processor = build_descriptor()
+def test_frozen_parts_stay(make_descriptor, random_image, freeze):
+    model, processor = make_descriptor()
     getattr(model, freeze)()
     before = copy.deepcopy(model.state_dict())
     train_steps(model.train(), teacher_forced(processor, random_image(), POINTS, answers(3)))
@@ -327,8 +329,8 @@ def test_frozen_parts_stay(freeze):
         assert any("transformer_module" in name for name in moved) and any("image_projector" in name for name in moved)
 
 
-def test_reload_freezes_what_no_loss_reaches(tmp_path):
-    model, _ = build_descriptor()
+def test_reload_freezes_what_no_loss_reaches(make_descriptor, tmp_path):
+    model, _ = make_descriptor()
     model.save_pretrained(tmp_path)
     loaded = PointDescriptorForConditionalGeneration.from_pretrained(tmp_path)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -338,8 +340,8 @@ def test_reload_freezes_what_no_loss_reaches(tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_saving_and_loading_is_exact(tmp_path, dtype, tied):
-    model, _ = build_descriptor(text_kwargs={"tie_word_embeddings": tied})
+def test_saving_and_loading_is_exact(make_descriptor, tmp_path, dtype, tied):
+    model, _ = make_descriptor(text_kwargs={"tie_word_embeddings": tied})
     assert (model.lm_head.weight is model.get_input_embeddings().weight) == tied
     model.to(dtype).save_pretrained(tmp_path)
     loaded, info = PointDescriptorForConditionalGeneration.from_pretrained(tmp_path, dtype="auto", output_loading_info=True)
@@ -351,8 +353,8 @@ def test_saving_and_loading_is_exact(tmp_path, dtype, tied):
 
 
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
-def test_lora_saves_loads_and_merges(tmp_path, text):
-    model, processor = build_descriptor("swin", text)
+def test_lora_saves_loads_and_merges(make_descriptor, random_image, tmp_path, text):
+    model, processor = make_descriptor("swin", text)
     inputs = processor(random_image(), points=POINTS)
     plain = model(**inputs).logits
     adapted = get_peft_model(copy.deepcopy(model), LORA).eval()
@@ -370,8 +372,8 @@ def test_lora_saves_loads_and_merges(tmp_path, text):
 
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("backbone", ["swin", "convnext"])
-def test_gradient_checkpointing_changes_nothing(backbone, lora):
-    model, processor = build_descriptor(backbone)
+def test_gradient_checkpointing_changes_nothing(make_descriptor, random_image, backbone, lora):
+    model, processor = make_descriptor(backbone)
     if lora:
         model = get_peft_model(model, LORA)
     inputs = teacher_forced(processor, random_image(), POINTS, answers(3))
@@ -383,16 +385,16 @@ def test_gradient_checkpointing_changes_nothing(backbone, lora):
     assert_same_gradients(gradients_again, gradients)
 
 
-def test_encoder_outputs_beside_points_are_an_error():
-    model, processor = build_descriptor()
+def test_encoder_outputs_beside_points_are_an_error(make_descriptor, random_image):
+    model, processor = make_descriptor()
     inputs = processor(random_image(), points=POINTS)
     encoded = {"image": model.get_image_features(inputs.pop("pixel_values"), inputs["input_points"])}
     with pytest.raises(ValueError, match="input_points"):
         model.generate(**inputs, mm_encoder_outputs=encoded, **GREEDY)
 
 
-def test_wrong_number_of_placeholders_is_an_error():
-    model, processor = build_descriptor()
+def test_wrong_number_of_placeholders_is_an_error(make_descriptor, random_image):
+    model, processor = make_descriptor()
     inputs = processor(random_image(), points=POINTS)
     with pytest.raises(ValueError, match="3 region placeholders but there are 2 region features"):
         model(**{**inputs, "input_points": inputs["input_points"][:, :2]})
@@ -403,8 +405,8 @@ def test_wrong_number_of_placeholders_is_an_error():
         model(**{k: v for k, v in inputs.items() if k != "input_points"})
 
 
-def test_images_must_share_the_rows():
-    model, processor = build_descriptor()
+def test_images_must_share_the_rows(make_descriptor, random_image):
+    model, processor = make_descriptor()
     inputs = processor(random_image(), points=POINTS)
     with pytest.raises(ValueError, match="3 text rows cannot be shared evenly by 2 images"):
         inputs = {k: v for k, v in inputs.items() if k != "input_points"}
