@@ -62,6 +62,14 @@ def collate(rows):
     return {"pixel_values": (torch.stack([r["pixels"] for r in rows]).float() - 127.5) / 127.5, "points": points}
 
 
+def freeze_filters(backbone):
+    """Leaves the stem, the first stage and every depthwise filter as ImageNet made them: few weights, but on a CPU their gradients
+    take two thirds of a step."""
+    frozen = [backbone._conv_stem, backbone._bn0, *backbone._blocks[: min(backbone.taps) + 1]]
+    for module in frozen + [block._depthwise_conv for block in backbone._blocks]:
+        module.requires_grad_(False)
+
+
 class PartsAndObjects(nn.Module):
     def __init__(self, backbone, num_parts, num_categories, dim=160):
         super().__init__()
@@ -128,6 +136,7 @@ def main():
     config = EfficientNetLiteConfig(out_features=["stage2", "stage3", "stage4"])
     backbone = EfficientNetLiteBackbone(config)
     backbone.load_state_dict(efficientnet_lite0_state_dict())
+    freeze_filters(backbone)
     args.remove_unused_columns, args.label_names = False, ["points"]
     trainer = Trainer(
         model=PartsAndObjects(backbone, len(parts), len(categories)),

@@ -44,6 +44,7 @@ def main():
         named = [pair for view in train for pair in view.points()]
         heads = PointHeads(2 * model.config.vision_config.hidden_dim, {p.part for _, p in named}, {o.category for o, _ in named})
     count = data.points_per_image
+    between = None if model_args.freeze == "vision" else ["image_projector", "point_encoder", "point_projector"]
     trainer = PointDescriptorTrainer(
         model=model,
         args=args,
@@ -54,7 +55,7 @@ def main():
         judged_views=validation[: model_args.judged_photos],
         train_dataset=triplet_dataset(train, processor, caches[0], count, data.style_weights, data.surroundings),
         eval_dataset=triplet_dataset(validation, processor, caches[1], count, seed=0),
-        peft_config=model_args.lora_config(),
+        peft_config=model_args.lora_config(between),
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))
     trainer.save_model()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from transformers import (
     ConvNextConfig,
@@ -23,6 +24,9 @@ from hf_talking_points import (
     PointLocalizerProcessor,
 )
 from hf_talking_points.training.fresh import train_tokenizer
+
+settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
+settings.load_profile("fixed")
 
 IMAGE_SIZE = 64
 SENTENCES = [

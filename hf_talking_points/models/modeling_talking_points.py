@@ -120,6 +120,13 @@ class TalkingPointsPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.reset_parameters()  # what lies between two models starts at the scale of its inputs, not at a language model's 0.02
+        else:
+            super()._init_weights(module)
+
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
         loaded = super().from_pretrained(*args, **kwargs)
@@ -173,9 +180,8 @@ class TalkingPointsPreTrainedModel(PreTrainedModel):
 
     def freeze_vision(self):
         """Freezes everything that precedes the language model."""
-        core = self.base_model
-        for name, module in core.named_children():
-            if name != "language_model":
+        for name, module in self.base_model.named_children():
+            if name not in ("language_model", "map_keys"):
                 module.requires_grad_(False)
 
     def enable_input_require_grads(self):

@@ -1,6 +1,7 @@
 """Small models from scratch: a vision tower around a CPU backbone, a small Llama, and a tokenizer for the words at hand."""
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Mask2FormerConfig, Mask2FormerModel, PreTrainedTokenizerFast
 
 from ..models.modeling_efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteConfig
@@ -57,8 +58,9 @@ def small_vision_tower(backbone=None, hidden_dim=192, decoder_layers=6):
 
 
 def small_language_model(tokenizer, layers=5, hidden_size=256):
-    """A Llama from scratch for `tokenizer`."""
-    return LlamaForCausalLM(
+    """A Llama from scratch for `tokenizer`. Its word embeddings have unit variance: at the usual 0.02 the first layers' outputs drown
+    the words, and learning to read takes many times longer."""
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=hidden_size,
@@ -67,9 +69,11 @@ def small_language_model(tokenizer, layers=5, hidden_size=256):
             num_attention_heads=8,
             num_key_value_heads=8,
             max_position_embeddings=tokenizer.model_max_length,
-            tie_word_embeddings=True,
+            tie_word_embeddings=False,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    nn.init.normal_(model.get_input_embeddings().weight)
+    return model

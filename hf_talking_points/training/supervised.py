@@ -6,6 +6,7 @@ from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
 from transformers import Trainer, pipeline
+from transformers.models.mask2former.modeling_mask2former import dice_loss, sigmoid_cross_entropy_loss
 from trl import SFTTrainer
 
 from ..data.triplets import sample_triplets
@@ -139,11 +140,39 @@ class PointHeads(nn.Module):
         return loss
 
 
-class DescriptorCollator:
-    """Rows of [`triplet_dataset`] -> inputs of the descriptor, with labels on the descriptions alone."""
+def box_mask_loss(mask_logits, boxes):
+    """Supervises predicted point masks by object boxes, with OMG-LLaVA's weights: 0.4 cross-entropy + 0.1 dice, mean over layers.
 
-    def __init__(self, processor, heads=None):
-        self.processor, self.heads = processor, heads
+    Args:
+        mask_logits (list of `torch.Tensor` of shape `(points, height, width)`)
+        boxes (`torch.Tensor` of shape `(points, 4)`): x1, y1, x2, y2 on the canvas; rows of NaN are left out.
+    """
+    known = ~boxes.isnan().any(1)
+    x1, y1, x2, y2 = boxes[known].unbind(1)
+    height, width = mask_logits[0].shape[1:]
+    y, x = ((torch.arange(n, device=boxes.device) + 0.5) / n for n in (height, width))
+    rows = (y >= y1[:, None]) & (y <= y2[:, None])
+    columns = (x >= x1[:, None]) & (x <= x2[:, None])
+    target = (rows[:, :, None] & columns[:, None]).flatten(1).float()
+    count = max(len(target), 1)
+    losses = [
+        0.4 * sigmoid_cross_entropy_loss(logits, target, count) + 0.1 * dice_loss(logits, target, count)
+        for logits in (layer[known].flatten(1).float() for layer in mask_logits)
+    ]
+    return torch.stack(losses).mean()
+
+
+class DescriptorCollator:
+    """Rows of [`triplet_dataset`] -> inputs of the descriptor, with labels on the descriptions alone.
+
+    With `heads` their targets come along, with `boxes` the object boxes on the canvas."""
+
+    def __init__(self, processor, heads=None, boxes=False):
+        self.processor, self.heads, self.boxes = processor, heads, boxes
+
+    def canvas_boxes(self, row):
+        corners = [[source[0].box[:2], source[0].box[2:]] if source else [[float("nan")] * 2] * 2 for source in row["sources"]]
+        return pixels_to_canvas(torch.tensor(corners), *row["size"], self.processor.image_size).flatten(1)
 
     def __call__(self, rows):
         prompt, answered = self.processor.render(), self.processor.render("{description}")
@@ -156,11 +185,15 @@ class DescriptorCollator:
         if self.heads is not None:
             targets = [self.heads.targets(source, row["size"]) for row in rows for source in row["sources"]]
             batch["point_targets"] = torch.tensor(targets)
+        if self.boxes:
+            batch["object_boxes"] = torch.cat([self.canvas_boxes(row) for row in rows])
         return batch
 
 
 class PointDescriptorTrainer(SFTTrainer):
     """TRL's `SFTTrainer` on rows of [`triplet_dataset`], optionally with an auxiliary loss on the point token.
+
+    With `point_mask="predicted"` the masks are supervised by the object boxes ([`box_mask_loss`]).
 
     Args:
         heads ([`PointHeads`], *optional*): trained along with the model, saved in the run's checkpoints but not in the final model.
@@ -175,23 +208,29 @@ class PointDescriptorTrainer(SFTTrainer):
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         self.heads_weight, self.judged_views = heads_weight, judged_views
         self.locate = pipeline("point-localization", model=localizer) if localizer else None
+        if heads is not None and kwargs.get("peft_config") is not None:
+            raise ValueError("heads train the vision side, which peft_config freezes: leave one of the two out")
         if heads is not None:
             model.point_heads = heads
-            # the fused head of trl hands out no outputs of the model
-            model.base_model.register_forward_hook(lambda module, args, out: setattr(self, "_point_features", out.point_features))
-        super().__init__(
-            model=model, args=args, processing_class=processing_class, data_collator=DescriptorCollator(processing_class, heads), **kwargs
-        )
+        # the fused head of trl hands out no outputs of the model
+        model.base_model.register_forward_hook(lambda module, args, out: setattr(self, "_core_outputs", out))
+        collator = DescriptorCollator(processing_class, heads, boxes=model.config.point_mask == "predicted")
+        super().__init__(model=model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        targets = inputs.pop("point_targets", None)
+        targets, boxes = inputs.pop("point_targets", None), inputs.pop("object_boxes", None)
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if targets is None:
-            return result
-        heads_loss = self.accelerator.unwrap_model(model).point_heads(self._point_features, targets)
-        self._metrics["train" if model.training else "eval"]["heads_loss"].append(heads_loss.item())
-        loss = (result[0] if return_outputs else result) + self.heads_weight * heads_loss
-        return (loss, result[1]) if return_outputs else loss
+        loss, outputs = result if return_outputs else (result, None)
+        core, logged = self._core_outputs, self._metrics["train" if model.training else "eval"]
+        if targets is not None:
+            heads_loss = self.accelerator.unwrap_model(model).point_heads(core.point_features, targets)
+            logged["heads_loss"].append(heads_loss.item())
+            loss = loss + self.heads_weight * heads_loss
+        if boxes is not None:
+            mask_loss = box_mask_loss(core.point_mask_logits, boxes)
+            logged["mask_loss"].append(mask_loss.item())
+            loss = loss + mask_loss
+        return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *args, metric_key_prefix="eval", **kwargs):
         metrics = super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)

@@ -12,7 +12,7 @@ SIDES = st.integers(1, 20000)
 UNIT = st.floats(0, 1)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(SIDES, SIDES, st.integers(16, 2048), UNIT, UNIT)
 def test_pixels_return_from_the_canvas(width, height, canvas_size, x, y):
     point = torch.tensor([[x * width, y * height]], dtype=torch.float64)
@@ -20,7 +20,7 @@ def test_pixels_return_from_the_canvas(width, height, canvas_size, x, y):
     torch.testing.assert_close(back, point, atol=1e-4, rtol=0)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(SIDES, SIDES, st.integers(16, 2048), UNIT, UNIT)
 def test_points_land_in_the_box_of_the_image(width, height, canvas_size, x, y):
     left, top, inner_width, inner_height = canvas_box(width, height, canvas_size)
@@ -32,7 +32,7 @@ def test_points_land_in_the_box_of_the_image(width, height, canvas_size, x, y):
     assert u == pytest.approx(left + x * inner_width, abs=1e-6) and v == pytest.approx(top + y * inner_height, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(SIDES, SIDES, st.integers(16, 2048))
 def test_corners_map_to_corners(width, height, canvas_size):
     left, top, inner_width, inner_height = canvas_box(width, height, canvas_size)
@@ -41,7 +41,7 @@ def test_corners_map_to_corners(width, height, canvas_size):
     torch.testing.assert_close(pixels_to_canvas(corners, width, height, canvas_size), expected)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 4000), st.integers(1, 4000), st.lists(st.tuples(UNIT, UNIT), min_size=1, max_size=5), st.booleans())
 def test_pixels_return_through_both_processors(descriptor_processor, localizer_processor, width, height, parts, normalized):
     pixels = [(x * width, y * height) for x, y in parts]
@@ -62,7 +62,7 @@ def localizer_processor(make_localizer):
     return make_localizer()[1]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(8, 400), st.integers(8, 400), st.integers(32, 256), UNIT, UNIT)
 def test_letterbox_puts_a_block_where_its_point_goes(width, height, canvas_size, x, y):
     scale = canvas_size / max(width, height)
@@ -114,7 +114,7 @@ def test_borders_are_inside():
     torch.testing.assert_close(check_points(corners, 10, 20), torch.tensor(corners, dtype=torch.float64))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(SIDES, SIDES, UNIT, UNIT)
 def test_normalized_points_are_parts_of_the_sides(width, height, x, y):
     expected = torch.tensor([[x * width, y * height]], dtype=torch.float64)

@@ -75,6 +75,17 @@ def test_batch_equals_single(make_localizer, random_image, head, padding_side):
             assert_same(batch, model(**processor(photos[row], TEXTS[row])), slice(row, row + 1))
 
 
+@pytest.mark.xfail(strict=True, reason="rows are shared out evenly, whichever image their text was given for")
+@pytest.mark.parametrize("head", HEADS)
+def test_images_with_unequal_numbers_of_texts(make_localizer, random_image, head):
+    model, processor = make_localizer(head=head)
+    photos, texts = [random_image(1), random_image(2)], [TEXTS, TEXTS[:1]]
+    with torch.no_grad():
+        together = model(**processor(photos, texts)).points
+        apart = torch.cat([model(**processor(photo, t)).points for photo, t in zip(photos, texts)])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_shared_gradients_equal_separate_ones(make_localizer, random_image, head):
     model, processor = make_localizer(head=head)
@@ -222,9 +233,9 @@ def test_gradient_checkpointing_changes_nothing(make_localizer, random_image, he
 
 @pytest.mark.parametrize("head", HEADS)
 def test_overfits_texts_of_one_image(make_localizer, random_image, head):
-    model, processor = make_localizer("efficientnet_lite", token_strides=(16, 32), head=head, heatmap_sigma=0.1)  # a cell is 0.125 wide
+    model, processor = make_localizer(token_strides=(16, 32), head=head, heatmap_sigma=0.06)  # about the width of a cell
     words = "red green blue yellow white black wheel cat".split()
-    targets = torch.rand(8, 2, generator=torch.Generator().manual_seed(3))
+    targets = 0.1 + 0.8 * torch.rand(8, 2, generator=torch.Generator().manual_seed(3))
     inputs = dict(processor(random_image(), words))
     with torch.no_grad():
         inputs["feature_maps"] = model.model.backbone(inputs.pop("pixel_values")).feature_maps

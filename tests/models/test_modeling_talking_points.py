@@ -10,7 +10,7 @@ BACKBONES = ["swin", "convnext", "efficientnet_lite"]
 LANGUAGE_MODELS = ["llama", "qwen"]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 8))
 def test_shared_prefix_length(data, images, group, length):
     rows = data.draw(
