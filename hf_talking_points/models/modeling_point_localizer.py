@@ -24,6 +24,15 @@ class PointLocalizerImageOutput(ModelOutput):
     pooler_output: list | None = None
     keys: torch.FloatTensor | None = None
 
+    def of_rows(self, image_index):
+        """The image of every row, as it is where the images have as many consecutive rows each, else one entry a row."""
+        images, rows = len(self.pooler_output), len(image_index)
+        if image_index.tolist() == [row * images // rows for row in range(rows)] and rows % images == 0:
+            return self
+        return PointLocalizerImageOutput(
+            pooler_output=[self.pooler_output[i] for i in image_index], keys=None if self.keys is None else self.keys[image_index]
+        )
+
 
 @dataclass
 class PointLocalizerOutput(ModelOutput):
@@ -154,6 +163,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         pixel_values=None,
         feature_maps=None,
         attention_mask=None,
+        image_index=None,
         mm_encoder_outputs=None,
         target_points=None,
         **kwargs,
@@ -161,14 +171,17 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(rows, length)`): each row with exactly one `<SEG>`.
-            pixel_values (`torch.Tensor` of shape `(images, 3, image_size, image_size)`): rows must be a multiple of images.
+            pixel_values (`torch.Tensor` of shape `(images, 3, image_size, image_size)`)
             feature_maps (list of `torch.Tensor`): the backbone's maps instead of `pixel_values`.
+            image_index (`torch.LongTensor` of shape `(rows,)`): the image of each row. Without it every image has as many consecutive rows.
             mm_encoder_outputs (`dict`): {"image": output of `get_image_features`} instead of images.
             target_points (`torch.Tensor` of shape `(rows, 2)`): true (x, y) on the canvas; gives the loss.
         """
         image = (mm_encoder_outputs or {}).get("image")
         if image is None:
             image = self.get_image_features(pixel_values, feature_maps)
+        if image_index is not None:
+            image = image.of_rows(image_index)
         segment = input_ids == self.config.seg_token_id
         if not bool((segment.sum(1) == 1).all()):
             raise ValueError(f"every row needs exactly one <SEG> token (id {self.config.seg_token_id}), got {segment.sum(1).tolist()}")

@@ -162,13 +162,10 @@ class PointLocalizationPipeline(_TalkingPointsPipeline):
         descriptions, sizes = (descriptions, sizes) if batched else ([descriptions], [sizes])
         image = self.model.get_image_features(model_inputs["pixel_values"])
         counts = [len(row) for row in descriptions]
-        if len(set(counts)) > 1:  # rows cannot be shared evenly: give every row its image
-            owner = [i for i, count in enumerate(counts) for _ in range(count)]
-            image.pooler_output = [image.pooler_output[i] for i in owner]
-            image.keys = None if image.keys is None else image.keys[owner]
         texts = [text for row in descriptions for text in row]
         encoded = self.processor.encode_descriptions(texts).to(self.device)
-        outputs = self.model(**encoded, mm_encoder_outputs={"image": image})
+        image_index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
+        outputs = self.model(**encoded, mm_encoder_outputs={"image": image}, image_index=image_index)
         found = self.processor.post_process_keypoint_detection(outputs, [size for size, n in zip(sizes, counts) for _ in range(n)])
         for result, text in zip(found, texts):
             result["description"] = text

@@ -119,8 +119,9 @@ class TalkingPointsProcessor(ProcessorMixin):
     def _load_images(self, images):
         if images is None:
             raise ValueError("images are required")
-        images = list(images) if isinstance(images, (list, tuple)) else [images]
-        return [to_rgb(image) for image in images]
+        rows = images if isinstance(images, (list, tuple)) else [images]
+        rows = [row if isinstance(row, (list, tuple)) else [row] for row in rows]  # chat templates give a list for each conversation
+        return [to_rgb(image) for row in rows for image in row]
 
 
 class PointDescriptorProcessor(TalkingPointsProcessor):
@@ -193,7 +194,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
             ]
             for c in conversations
         ]
-        return [i for row in images for i in row], videos, audios, {**extra, "points": points} if any(points) else extra
+        return images, videos, audios, {**extra, "points": points} if any(points) else extra
 
     @property
     def model_input_names(self):
@@ -222,7 +223,8 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
             images: an image or a list of images, of any kind that [`to_rgb`] takes.
             text: a description or a list of them; for a list of images a list of such lists.
         Returns:
-            `BatchFeature` with `pixel_values` (images, 3, s, s), `input_ids` and `attention_mask` (rows, length).
+            `BatchFeature` with `pixel_values` (images, 3, s, s), `input_ids` and `attention_mask` (rows, length), and `image_index`
+            (rows,), the image of each row.
         Raises:
             ValueError: no text, an empty text, one with special tokens, one that is longer than the context.
         """
@@ -235,7 +237,8 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         for row in rows:
             self.check_descriptions(row)
         encoded = self.encode_descriptions([description for row in rows for description in row], **kwargs)
-        return BatchFeature({**encoded, "pixel_values": self.pixel_values(images)})
+        image_index = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(row) for row in rows]))
+        return BatchFeature({**encoded, "pixel_values": self.pixel_values(images), "image_index": image_index})
 
     def check_descriptions(self, descriptions):
         if not descriptions:
@@ -273,7 +276,7 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
 
     @property
     def model_input_names(self):
-        return ["input_ids", "attention_mask", "pixel_values"]
+        return ["input_ids", "attention_mask", "pixel_values", "image_index"]
 
 
 __all__ = ["PointDescriptorProcessor", "PointLocalizerProcessor", "TalkingPointsProcessor"]

@@ -18,6 +18,7 @@ LANGUAGE_MODEL_PROJECTIONS = r".*language_model.*\.(q|k|v|o)_proj"
 class DataArguments:
     data_dir: list[str] = field(metadata={"help": "folders with an objects.jsonl and its images"})
     views_per_photo: int = field(default=3, metadata={"help": "a photo itself plus random crops of it, mirrored half the time"})
+    draws: int = field(default=4, metadata={"help": "times that each view comes in an epoch, with other points and other sentences"})
     points_per_image: int = field(default=8, metadata={"help": "points of one photo that share its encoding in a batch"})
     terse_share: float = field(default=0.0, metadata={"help": "chance of a terse description; the others are full"})
     surroundings: float = field(default=0.06, metadata={"help": "chance of a point beside all objects, with a generic description"})

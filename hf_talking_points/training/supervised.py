@@ -29,19 +29,19 @@ def cache_views(folder, backbone, processor, views):
     return FeatureCache(folder, backbone, [view.key for view in views] + [str(processor.image_size)], len(views), canvas, normalize)
 
 
-def triplet_dataset(views, processor, cache=None, points_per_image=8, style_weights=None, surroundings=0.0, seed=None):
-    """A `datasets.Dataset` with one row a view, whose points and descriptions are drawn anew each time a row is read.
+def triplet_dataset(views, processor, cache=None, points_per_image=8, style_weights=None, surroundings=0.0, draws=1, seed=0):
+    """A `datasets.Dataset` with `draws` rows a view, each with points and descriptions of its own.
 
-    With `seed` a row is the same each time (for validation). Columns: `feature_maps` (with `cache`) or `pixel_values`; `points` on the
-    canvas; `scale`, parts of the image's width and height for one canvas unit; `size` in pixels; `descriptions`; `sources`, (object,
-    part point) or None.
+    What a row holds follows from `seed` and its index, so that a resumed run goes on with the same data. Columns: `feature_maps` (with
+    `cache`) or `pixel_values`; `points` on the canvas; `scale`, parts of the image's width and height for one canvas unit; `size` in
+    pixels; `descriptions`; `sources`, (object, part point) or None.
     """
 
     def transform(batch):
         rows = {"feature_maps" if cache else "pixel_values": [], "points": [], "scale": [], "size": [], "descriptions": [], "sources": []}
-        for index in batch["view"]:
-            view, size = views[index], views[index].photo.size
-            rng = np.random.default_rng([seed, index] if seed is not None else torch.randint(2**31, ()).item())
+        for row in batch["row"]:
+            index = row % len(views)
+            view, size, rng = views[index], views[index].photo.size, np.random.default_rng([seed, row])
             points, descriptions, sources = sample_triplets(view, points_per_image, rng, style_weights, surroundings)
             if cache:
                 rows["feature_maps"].append(cache[index])
@@ -56,7 +56,7 @@ def triplet_dataset(views, processor, cache=None, points_per_image=8, style_weig
             rows["sources"].append(sources)
         return rows
 
-    return Dataset.from_dict({"view": list(range(len(views)))}).with_transform(transform)
+    return Dataset.from_dict({"row": list(range(draws * len(views)))}).with_transform(transform)
 
 
 def collate_images(rows):

@@ -1,0 +1,40 @@
+"""Half-precision checkpoints and the tables of their cards."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from hf_talking_points.hub import results_table, save_half_precision
+
+
+def test_half_precision_is_half_the_size_and_computes_in_full(make_localizer, random_image, tmp_path):
+    model, processor = make_localizer(head="heatmap")
+    full = {name: value.clone() for name, value in model.state_dict().items()}
+    save_half_precision(model, processor, tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert {value.dtype for value in stored.values() if value.is_floating_point()} == {torch.float16}
+    loaded = AutoModel.from_pretrained(tmp_path)
+    for name, value in loaded.state_dict().items():
+        assert value.dtype in (torch.float32, torch.int64) and torch.equal(value, full[name].to(full[name].dtype).half().to(value.dtype))
+    assert loaded(**processor(random_image(), "red")).points.dtype == torch.float32
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["dtype"] == config["text_config"]["dtype"] == config["vision_config"]["dtype"] == "float32"
+
+
+def test_weights_too_large_for_half_precision_are_an_error(make_localizer, tmp_path):
+    model, processor = make_localizer()
+    torch.nn.init.constant_(model.point_head[1].weight, 1e6)
+    with pytest.raises(ValueError, match="point_head.1.weight"):
+        save_half_precision(model, processor, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_table_states_split_and_numbers():
+    row = {"mpck": 90.123, "mpck_ci95": (88, 92), "pck@0.05": 61, "pck@0.05_ci95": (60, 62), "pck@0.02": 20, "median_pixels": 7.77}
+    naming = {"category": 91, "part": 50, "mpck_of_truth": 0.9, "pck@0.05_of_truth": 0.7}
+    table = results_table({"split": "test", "photos": 3, "points": 40, "rows": {"centre": row}, "descriptor": naming})
+    assert "test split (by photo): 3 photos, 40 points" in table
+    assert "| centre | 90.1 [88.0, 92.0] | 61.0 [60.0, 62.0] | 20.0 | 7.8 |" in table and "91.0 %" in table and "0.90 of the mPCK" in table
