@@ -61,7 +61,7 @@ def main():
     train = make_views([p for p in photos if p.split == "train"])
     describe, locate = pipeline("point-description", model=args.descriptor), pipeline("point-localization", model=args.localizer)
     points, sizes, image_ids = true_points(views)
-    full, terse = written(views, "full", args.seed), written(views, "terse", args.seed)
+    full, terse, unseen = (written(views, style, args.seed) for style in ("full", "terse", "unseen"))
 
     def located(texts, **kwargs):
         return localize_views(locate, views, texts, args.batch_size, **kwargs)
@@ -75,6 +75,7 @@ def main():
     found = {
         "writer's full text -> localizer": located(full),
         "writer's terse text -> localizer": located(terse),
+        "sentences kept out of training -> localizer": located(unseen),
         "full text, grey picture -> localizer": located(full, image=grey_image),
         "another point's full text -> localizer": located(other),
         "full text -> text-only predictor": predictor.predict(flat(full)) * sizes,

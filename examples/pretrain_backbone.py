@@ -1,6 +1,6 @@
 """Adapts an ImageNet backbone to objects and their parts, so that it can stay frozen (and its features cached) afterwards.
 
-    python examples/pretrain_backbone.py --data_dir DATA/animalpose_voc_256 DATA/cars_256 --output_dir runs/backbone --max_steps 2400
+    python examples/pretrain_backbone.py --config examples/pretrain_backbone.yaml --data_dir DATA/animalpose_voc_256 DATA/cars_256
 
 Dense supervision from named points alone: one heat map per part name over the whole photo, and at every named point its part, its
 object's category and where in the object's box it lies. Only the train split is used; the heads are thrown away.
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import HfArgumentParser, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
+from trl import TrlParser
 
 from hf_talking_points.data.sources import random_view, read_objects, view, view_image
 from hf_talking_points.models.coordinates import letterbox, pixels_to_canvas
@@ -128,7 +129,7 @@ def compute_metrics(prediction):
 
 
 def main():
-    data, args = HfArgumentParser((DataArguments, TrainingArguments)).parse_args_into_dataclasses()
+    data, args = TrlParser((DataArguments, TrainingArguments)).parse_args_and_config()
     photos = [photo for folder in data.data_dir for photo in read_objects(folder) if any(o.points for o in photo.objects)]
     parts = {name: i for i, name in enumerate(sorted({p.part for f in photos for o in f.objects for p in o.points}))}
     categories = {name: i for i, name in enumerate(sorted({o.category for f in photos for o in f.objects}))}

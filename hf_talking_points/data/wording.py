@@ -9,7 +9,6 @@ import re
 
 import numpy as np
 
-STYLES = ("full", "terse")
 HORIZONTAL = ("far left", "left", "center", "right", "far right")
 VERTICAL = ("very top", "top", "middle", "bottom", "very bottom")
 
@@ -33,22 +32,72 @@ COLOURS = {
 }
 _PROTOTYPES = np.array(list(COLOURS.values()), dtype=np.float32)
 
-# {object}: "dog"; {size}: size of the object; {in_image}, {on_object}, {within}: positions; {spot}: colour and texture
-FULL_PLANS = (
-    "A {size} {object} in the {in_image} of the image. The point is on its {part}, at the {on_object} of the {object}{within}, {spot}.",
-    "The point is on the {part} of a {size} {object} in the {in_image} of the image, at the {on_object} of the {object}{within}, {spot}.",
-    "In the {in_image} of the image there is a {size} {object}; at the {on_object} of the {object} is its {part}{within}, {spot}.",
-    "Look at the {size} {object} in the {in_image} of the image, then at the {on_object} of the {object}: the {part}{within}, {spot}.",
-    "This is the {part}, at the {on_object} of the {object}{within}, {spot}. The {object} is {size}, in the {in_image} of the image.",
-    "{size_capital} {object}, {in_image} of the image: {part}, {on_object} of the {object}{within}, {spot}.",
-)
-TERSE_PLANS = ("The {object}'s {part}.", "{part_capital} of the {object}.", "The {part} of the {object}.")
-SURROUNDINGS_PLANS = (
-    "The point is on an unnamed thing or surface in the {in_image} of the image, {spot}.",
-    "Some thing or surface in the {in_image} of the image, {spot}.",
-    "In the {in_image} of the image, on an unnamed thing or surface, {spot}.",
-)
-TERSE_SURROUNDINGS_PLANS = ("A thing or surface, {spot}.", "An unnamed thing or surface, {spot}.")
+# {object}: "dog"; {size}: size of the object; {in_image}, {on_object}, {within}: positions; {spot}: colour and texture.
+# Every position names its frame of reference. "left" and "right" in a part's name are the object's own side.
+# "unseen" says the same as "full" in sentences that are kept out of training, for tests.
+PLANS = {
+    "full": (
+        "A {size} {object} in the {in_image} of the image. The point is on its {part}, at the {on_object} of the {object}{within}, {spot}.",
+        "The point is on the {part} of a {size} {object} in the {in_image} of the image, at the {on_object} of the {object}{within}, "
+        "{spot}.",
+        "In the {in_image} of the image there is a {size} {object}; at the {on_object} of the {object} is its {part}{within}, {spot}.",
+        "Look at the {size} {object} in the {in_image} of the image, then at the {on_object} of the {object}: the {part}{within}, {spot}.",
+        "This is the {part}, at the {on_object} of the {object}{within}, {spot}. The {object} is {size}, in the {in_image} of the image.",
+        "{size_capital} {object}, {in_image} of the image: {part}, {on_object} of the {object}{within}, {spot}.",
+        "The {object}'s {part}{within}, {spot}. It is at the {on_object} of the {object}, which is {size}, in the {in_image} of the image.",
+        "There is a {size} {object} in the {in_image} of the image, and the point marks its {part} at the {on_object} of the "
+        "{object}{within}, {spot}.",
+        "{spot_capital} on the {part}, at the {on_object} of the {object}{within}. The {size} {object} is in the {in_image} of the image.",
+        "Of the {size} {object} in the {in_image} of the image, the {part} is meant, at the {on_object} of the {object}{within}, {spot}.",
+        "A point at the {on_object} of the {object}{within}: {spot} on the {part}. The {object}, {size}, is in the {in_image} of the "
+        "image.",
+        "Find the {size} {object} in the {in_image} of the image. Its {part} is at the {on_object} of the {object}{within}, {spot}.",
+        "On a {size} {object} in the {in_image} of the image, at the {on_object} of the {object}, lies the {part}{within}, {spot}.",
+        "The {part}, {spot}, at the {on_object} of the {object}{within}. The {object} itself is {size}, in the {in_image} of the image.",
+        "{spot_capital}. It belongs to the {part}, at the {on_object} of the {object}{within}; the {object} is {size}, in the "
+        "{in_image} of the image.",
+        "Someone pointing at the {part} of the {size} {object} in the {in_image} of the image would touch {spot}, at the {on_object} of "
+        "the {object}{within}.",
+    ),
+    "terse": (
+        "The {object}'s {part}.",
+        "{part_capital} of the {object}.",
+        "The {part} of the {object}.",
+        "On the {object}, the {part}.",
+        "{object_capital}, {part}.",
+    ),
+    "unseen": (
+        "Where the {object} has its {part}, at the {on_object} of the {object}{within}, there is {spot}; the {object} is {size}, found in "
+        "the {in_image} of the image.",
+        "It is {spot} that is meant: the {part} of a {size} {object} in the {in_image} of the image, at the {on_object} of the "
+        "{object}{within}.",
+        "First the {object}, {size}, in the {in_image} of the image; next the {on_object} of the {object}; there the {part}{within}, "
+        "{spot}.",
+        "Among the things in the {in_image} of the image is a {size} {object}. Its {part} sits at the {on_object} of the {object}{within} "
+        "and shows {spot}.",
+        "{part_capital}{within}, {on_object} of the {object}, {spot}; {size} {object}, {in_image} of the image.",
+        "Anyone looking for {spot} finds it on the {part}, at the {on_object} of the {object}{within}, a {size} one in the {in_image} of "
+        "the image.",
+    ),
+}
+SURROUNDINGS_PLANS = {
+    "full": (
+        "The point is on an unnamed thing or surface in the {in_image} of the image, {spot}.",
+        "Some thing or surface in the {in_image} of the image, {spot}.",
+        "In the {in_image} of the image, on an unnamed thing or surface, {spot}.",
+        "{spot_capital} on some thing or surface, in the {in_image} of the image.",
+    ),
+    "terse": ("A thing or surface, {spot}.", "An unnamed thing or surface, {spot}."),
+    "unseen": ("It is {spot} that is meant, on an unnamed thing or surface in the {in_image} of the image.",),
+}
+STYLES = tuple(PLANS)
+
+
+def plan(plans, style, rng):
+    """A sentence plan of `style`, chosen by the `np.random.Generator` `rng`; the first one without it."""
+    if style not in plans:
+        raise ValueError(f"style must be one of {STYLES}, got {style!r}")
+    return plans[style][0 if rng is None else rng.integers(len(plans[style]))]
 
 
 def fifth(value, words):
@@ -96,20 +145,18 @@ def describe_point(photo, annotated, point, pixels, style="full", rng=None):
     Args:
         photo ([`Photo`]), annotated ([`AnnotatedObject`]), point ([`PartPoint`]): coordinates in pixels of `pixels`.
         pixels (`np.ndarray` of shape `(height, width, 3)`, uint8): the photo.
-        style (`str`): "full" or "terse" (names only).
+        style (`str`): "full", "terse" (names only) or "unseen" (as full, in sentences kept out of training).
         rng (`np.random.Generator`, *optional*): chooses the sentence plan; the first plan without it.
     """
-    if style not in STYLES:
-        raise ValueError(f"style must be one of {STYLES}, got {style!r}")
     width, height = photo.size
     x1, y1, x2, y2 = annotated.box
     within = ""
     if point.box is not None:
         within = f", in the {position_in(point, point.box)} within the {readable(point.part)}"
-    size, part = size_word(annotated.box, photo.size), readable(point.part)
-    plans = FULL_PLANS if style == "full" else TERSE_PLANS
-    return plans[0 if rng is None else rng.integers(len(plans))].format(
+    size, part, seen = size_word(annotated.box, photo.size), readable(point.part), spot(pixels, point.x, point.y)
+    return plan(PLANS, style, rng).format(
         object=annotated.category,
+        object_capital=annotated.category.capitalize(),
         size=size,
         size_capital=size.capitalize(),
         part=part,
@@ -117,17 +164,16 @@ def describe_point(photo, annotated, point, pixels, style="full", rng=None):
         in_image=position((x1 + x2) / 2 / width, (y1 + y2) / 2 / height),
         on_object=position_in(point, annotated.box),
         within=within,
-        spot=spot(pixels, point.x, point.y),
+        spot=seen,
+        spot_capital=seen.capitalize(),
     )
 
 
 def describe_surroundings(photo, x, y, pixels, style="full", rng=None):
     """A description of a point on nothing that the annotation names: only where it is in the image and what the spot looks like."""
-    if style not in STYLES:
-        raise ValueError(f"style must be one of {STYLES}, got {style!r}")
-    plans = SURROUNDINGS_PLANS if style == "full" else TERSE_SURROUNDINGS_PLANS
-    return plans[0 if rng is None else rng.integers(len(plans))].format(
-        in_image=position(x / photo.size[0], y / photo.size[1]), spot=spot(pixels, x, y)
+    seen = spot(pixels, x, y)
+    return plan(SURROUNDINGS_PLANS, style, rng).format(
+        in_image=position(x / photo.size[0], y / photo.size[1]), spot=seen, spot_capital=seen.capitalize()
     )
 
 

@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from transformers import AutoBackbone, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoBackbone, AutoConfig, Mask2FormerConfig, PreTrainedConfig, PreTrainedModel
 from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 
@@ -108,3 +108,5 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
 
 AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig, exist_ok=True)
 AutoBackbone.register(EfficientNetLiteConfig, EfficientNetLiteBackbone, exist_ok=True)
+if EfficientNetLiteConfig.model_type not in Mask2FormerConfig.backbones_supported:  # it warns of any other at every load
+    Mask2FormerConfig.backbones_supported.append(EfficientNetLiteConfig.model_type)

@@ -8,7 +8,6 @@ from transformers import AutoTokenizer
 
 from ..data.sources import read_objects
 from ..data.triplets import make_views, sample_triplets
-from ..data.wording import STYLES
 from .fresh import small_language_model, small_vision_tower, train_tokenizer
 
 LANGUAGE_MODEL_PROJECTIONS = r".*language_model.*\.(q|k|v|o)_proj"
@@ -35,7 +34,7 @@ class DataArguments:
 
     @property
     def style_weights(self):
-        return dict(zip(STYLES, (1 - self.terse_share, self.terse_share)))
+        return {"full": 1 - self.terse_share, "terse": self.terse_share}
 
 
 @dataclass
@@ -90,5 +89,5 @@ def corpus(views, limit=2000):
     rng = np.random.default_rng(0)
     texts = ["Please describe region1 .", "Please segment region1: ", " keypoint "] * 20
     for index in rng.permutation(len(views))[:limit]:
-        texts += sample_triplets(views[index], 4, rng, dict.fromkeys(STYLES, 1.0), 0.1)[1]
+        texts += sample_triplets(views[index], 4, rng, {"full": 0.5, "terse": 0.5}, 0.1)[1]
     return texts

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub.utils import WeakFileLock
 from tqdm import tqdm
 
 
@@ -36,6 +37,10 @@ class FeatureCache:
         digest = hashlib.sha1((backbone_fingerprint(backbone) + json.dumps(keys)).encode()).hexdigest()[:16]
         self.folder = Path(folder) / digest
         self.folder.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(self.folder / "lock"):  # the ranks of one run, or several runs, may want the same maps
+            self.compute(backbone, count, canvas, normalize, batch_size)
+
+    def compute(self, backbone, count, canvas, normalize, batch_size):
         progress = self.folder / "done.json"
         done = json.loads(progress.read_text()) if progress.is_file() else 0
         self.levels = [np.load(f, mmap_mode="r+") for f in sorted(self.folder.glob("level*.npy"))] if done else None

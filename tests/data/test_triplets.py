@@ -28,7 +28,7 @@ def test_every_annotated_point_comes_before_any_comes_twice(photo):
     points, texts, sources = sample_triplets(chosen, 6, np.random.default_rng(0))
     assert {p.part for _, p in sources[:3]} == {p.part for _, p in sources[3:]} == {"left_eye", "nose", "tailbase"}
     for (x, y), text, (_, point) in zip(points, texts, sources):
-        assert (x, y) == (point.x, point.y) and "dog" in text and "a red, smooth spot" in text
+        assert (x, y) == (point.x, point.y) and "dog" in text and "red, smooth spot" in text
 
 
 def test_styles_are_drawn_by_weight(photo):
