@@ -6,6 +6,7 @@ frame of reference and there are no digits or codes, so that the words alone do 
 """
 
 import re
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -93,13 +94,6 @@ SURROUNDINGS_PLANS = {
 STYLES = tuple(PLANS)
 
 
-def plan(plans, style, rng):
-    """A sentence plan of `style`, chosen by the `np.random.Generator` `rng`; the first one without it."""
-    if style not in plans:
-        raise ValueError(f"style must be one of {STYLES}, got {style!r}")
-    return plans[style][0 if rng is None else rng.integers(len(plans[style]))]
-
-
 def fifth(value, words):
     """The word for a value in [0, 1], in five equal steps."""
     return words[min(4, max(0, int(value * 5)))]
@@ -139,42 +133,74 @@ def spot(pixels, x, y):
     return f"{'an' if colour[0] == 'o' else 'a'} {colour}, {texture} spot"
 
 
-def describe_point(photo, annotated, point, pixels, style="full", rng=None):
-    """One description of `point` on `annotated` in `photo`.
+@dataclass(frozen=True)
+class PointFacts:
+    """What annotation and pixels say of one point, in words.
+
+    Args:
+        object (`str`): category, "dog"; None for a point beside all objects, which then has neither size, part nor place on the object.
+        size (`str`): "small", "medium-sized" or "large".
+        part (`str`): "left eye"; left and right are the object's own side.
+        in_image (`str`): "top and left", where the object (or the point beside all objects) is in the image.
+        on_object (`str`): where the point is in the object's box.
+        in_part (`str`): where the point is in the part's box; None where that is not known.
+        spot (`str`): "a dark brown, smooth spot".
+    """
+
+    in_image: str
+    spot: str
+    object: str | None = None
+    size: str | None = None
+    part: str | None = None
+    on_object: str | None = None
+    in_part: str | None = None
+
+
+def point_facts(photo, annotated, point, pixels):
+    """[`PointFacts`] of `point` on `annotated` in `photo`.
 
     Args:
         photo ([`Photo`]), annotated ([`AnnotatedObject`]), point ([`PartPoint`]): coordinates in pixels of `pixels`.
         pixels (`np.ndarray` of shape `(height, width, 3)`, uint8): the photo.
-        style (`str`): "full", "terse" (names only) or "unseen" (as full, in sentences kept out of training).
-        rng (`np.random.Generator`, *optional*): chooses the sentence plan; the first plan without it.
     """
     width, height = photo.size
     x1, y1, x2, y2 = annotated.box
-    within = ""
-    if point.box is not None:
-        within = f", in the {position_in(point, point.box)} within the {readable(point.part)}"
-    size, part, seen = size_word(annotated.box, photo.size), readable(point.part), spot(pixels, point.x, point.y)
-    return plan(PLANS, style, rng).format(
+    return PointFacts(
         object=annotated.category,
-        object_capital=annotated.category.capitalize(),
-        size=size,
-        size_capital=size.capitalize(),
-        part=part,
-        part_capital=part.capitalize(),
+        size=size_word(annotated.box, photo.size),
+        part=readable(point.part),
         in_image=position((x1 + x2) / 2 / width, (y1 + y2) / 2 / height),
         on_object=position_in(point, annotated.box),
-        within=within,
-        spot=seen,
-        spot_capital=seen.capitalize(),
+        in_part=position_in(point, point.box) if point.box is not None else None,
+        spot=spot(pixels, point.x, point.y),
     )
+
+
+def write(facts, style="full", rng=None):
+    """One sentence or more that say the `facts`.
+
+    Args:
+        facts ([`PointFacts`])
+        style (`str`): one of `STYLES`: "full", "terse" (names only) or "unseen" (as full, in sentences kept out of training).
+        rng (`np.random.Generator`, *optional*): chooses the sentence plan; the first plan without it.
+    """
+    plans = SURROUNDINGS_PLANS if facts.object is None else PLANS
+    if style not in plans:
+        raise ValueError(f"style must be one of {STYLES}, got {style!r}")
+    words = {name: value or "" for name, value in asdict(facts).items()}
+    words["within"] = f", in the {facts.in_part} within the {facts.part}" if facts.in_part else ""
+    words |= {f"{name}_capital": words[name].capitalize() for name in ("object", "size", "part", "spot")}
+    return plans[style][0 if rng is None else rng.integers(len(plans[style]))].format(**words)
+
+
+def describe_point(photo, annotated, point, pixels, style="full", rng=None):
+    """One description of `point`: [`point_facts`] in the words of [`write`]."""
+    return write(point_facts(photo, annotated, point, pixels), style, rng)
 
 
 def describe_surroundings(photo, x, y, pixels, style="full", rng=None):
     """A description of a point on nothing that the annotation names: only where it is in the image and what the spot looks like."""
-    seen = spot(pixels, x, y)
-    return plan(SURROUNDINGS_PLANS, style, rng).format(
-        in_image=position(x / photo.size[0], y / photo.size[1]), spot=seen, spot_capital=seen.capitalize()
-    )
+    return write(PointFacts(in_image=position(x / photo.size[0], y / photo.size[1]), spot=spot(pixels, x, y)), style, rng)
 
 
 def names_it(description, name):
