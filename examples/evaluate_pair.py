@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import HfArgumentParser, pipeline, set_seed
 
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
-from hf_talking_points.data.sources import read_objects
+from hf_talking_points.data.sources import read_photos
 from hf_talking_points.data.triplets import make_views
 from hf_talking_points.data.wording import describe_point
 from hf_talking_points.evaluation.metrics import clustered_interval, mpck_values, summary
@@ -26,7 +26,7 @@ from hf_talking_points.hub import results_table
 
 @dataclass
 class EvaluationArguments:
-    data_dir: list[str] = field(metadata={"help": "folders with an objects.jsonl and its images"})
+    data_dir: list[str] = field(metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"})
     split: str = field(default="test", metadata={"help": "test, validation or train"})
     descriptor: str = field(default=MINI_DESCRIPTOR, metadata={"help": "checkpoint (path or Hub id)"})
     localizer: str = field(default=MINI_LOCALIZER, metadata={"help": "checkpoint (path or Hub id)"})
@@ -56,7 +56,7 @@ def grey_image(view):
 def main():
     args = HfArgumentParser(EvaluationArguments).parse_args_into_dataclasses()[0]
     set_seed(args.seed)
-    photos = [photo for folder in args.data_dir for photo in read_objects(folder)]
+    photos = [photo for folder in args.data_dir for photo in read_photos(folder)]
     views = make_views([p for p in photos if p.split == args.split])[: args.max_photos]
     train = make_views([p for p in photos if p.split == "train"])
     describe, locate = pipeline("point-description", model=args.descriptor), pipeline("point-localization", model=args.localizer)

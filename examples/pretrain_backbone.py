@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
-from hf_talking_points.data.sources import random_view, read_objects, view, view_image
+from hf_talking_points.data.sources import random_view, read_photos, view, view_image
 from hf_talking_points.models.coordinates import letterbox, pixels_to_canvas
 from hf_talking_points.models.modeling_efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteConfig
 from hf_talking_points.offline import efficientnet_lite0_state_dict
@@ -24,7 +24,7 @@ from hf_talking_points.offline import efficientnet_lite0_state_dict
 
 @dataclass
 class DataArguments:
-    data_dir: list[str] = field(metadata={"help": "folders with an objects.jsonl"})
+    data_dir: list[str] = field(metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"})
     image_size: int = field(default=256, metadata={"help": "side of the square canvas in pixels"})
 
 
@@ -130,7 +130,7 @@ def compute_metrics(prediction):
 
 def main():
     data, args = TrlParser((DataArguments, TrainingArguments)).parse_args_and_config()
-    photos = [photo for folder in data.data_dir for photo in read_objects(folder) if any(o.points for o in photo.objects)]
+    photos = [photo for folder in data.data_dir for photo in read_photos(folder) if any(o.points for o in photo.objects)]
     parts = {name: i for i, name in enumerate(sorted({p.part for f in photos for o in f.objects for p in o.points}))}
     categories = {name: i for i, name in enumerate(sorted({o.category for f in photos for o in f.objects}))}
     train, validation = ([f for f in photos if f.split == split] for split in ("train", "validation"))

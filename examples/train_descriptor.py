@@ -53,7 +53,7 @@ def main():
         heads_weight=model_args.heads_weight,
         localizer=model_args.localizer,
         judged_views=validation[: model_args.judged_photos],
-        train_dataset=triplet_dataset(train, processor, caches[0], count, data.style_weights, data.surroundings, data.draws),
+        train_dataset=triplet_dataset(train, processor, caches[0], count, data.weighted_styles, data.surroundings, data.draws),
         eval_dataset=triplet_dataset(validation, processor, caches[1], count, seed=0),
         peft_config=model_args.lora_config(between),
     )

@@ -39,7 +39,7 @@ def main():
         model=model,
         args=args,
         processing_class=processor,
-        train_dataset=triplet_dataset(train, processor, caches[0], count, data.style_weights, data.surroundings, data.draws),
+        train_dataset=triplet_dataset(train, processor, caches[0], count, data.weighted_styles, data.surroundings, data.draws),
         eval_dataset={style: triplet_dataset(validation, processor, caches[1], count, {style: 1.0}, seed=0) for style in ("full", "terse")},
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .sources import random_view, view, view_image
-from .wording import describe_point, describe_surroundings
+from .wording import STYLES, describe_point, describe_surroundings
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ def surrounding_point(photo, rng, tries=20):
 def sample_triplets(chosen, count, rng, style_weights=None, surroundings=0.0):
     """`count` triplets of one view: lists of points (x, y), of descriptions, and of (object, part point), None for surroundings.
 
+    A point's own text in the style is taken where its source has one, else the rule-based writer's; a style that this writer does not
+    know then becomes "full".
+
     Args:
         chosen ([`View`])
         style_weights (`dict[str, float]`, *optional*): chance of each style; full only without it.
@@ -74,11 +77,12 @@ def sample_triplets(chosen, count, rng, style_weights=None, surroundings=0.0):
         free = surrounding_point(photo, rng) if rng.random() < surroundings else None
         if free is not None:
             points.append(free)
-            texts.append(describe_surroundings(photo, *free, pixels, style, rng))
+            texts.append(describe_surroundings(photo, *free, pixels, style if style in STYLES else "full", rng))
             sources.append(None)
         else:
             owner, point = annotated[order[i % len(order)]]
             points.append((point.x, point.y))
-            texts.append(describe_point(photo, owner, point, pixels, style, rng))
+            own = dict(point.texts).get(style)
+            texts.append(own or describe_point(photo, owner, point, pixels, style if style in STYLES else "full", rng))
             sources.append((owner, point))
     return points, texts, sources

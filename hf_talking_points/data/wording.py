@@ -80,6 +80,28 @@ PLANS = {
         "Anyone looking for {spot} finds it on the {part}, at the {on_object} of the {object}{within}, a {size} one in the {in_image} of "
         "the image.",
     ),
+    "colloquial": (
+        "See that {size} {object} in the {in_image} of the photo? I mean its {part}, at the {on_object} of the {object}{within}. "
+        "It's {spot}.",
+        "So there's this {size} {object}, {in_image} of the picture, and what I'm after is its {part}, at the {on_object} of the "
+        "{object}{within}. You'll find {spot} there.",
+        "Got the {size} {object} in the {in_image} of the photo? Okay, now go to the {part}, at the {on_object} of the {object}{within}. "
+        "It's just {spot}.",
+        "It's the {object}'s {part} I'm talking about, at the {on_object} of the {object}{within}, you know, {spot}. The {object} is the "
+        "{size} one in the {in_image} of the picture.",
+        "Hey, check out the {part} on the {object}, at the {on_object} of the {object}{within}. That's {spot}, and it's the {size} "
+        "{object} in the {in_image} of the photo.",
+        "What I'm pointing at is {spot} on the {object}'s {part}, at the {on_object} of the {object}{within}. Oh, and the {object}'s "
+        "{size}, in the {in_image} of the photo.",
+    ),
+    "no_position": (
+        "A {size} {object}. The point is on its {part}, {spot}.",
+        "The point is on the {part} of a {size} {object}, {spot}.",
+        "There is a {size} {object}; its {part} is meant, {spot}.",
+        "{spot_capital} on the {part} of a {size} {object}.",
+        "The {object}'s {part}, {spot}. The {object} is {size}.",
+        "Find the {size} {object} and then its {part}: {spot}.",
+    ),
 }
 SURROUNDINGS_PLANS = {
     "full": (
@@ -90,6 +112,18 @@ SURROUNDINGS_PLANS = {
     ),
     "terse": ("A thing or surface, {spot}.", "An unnamed thing or surface, {spot}."),
     "unseen": ("It is {spot} that is meant, on an unnamed thing or surface in the {in_image} of the image.",),
+    "colloquial": (
+        "It's not on anything I could name, just {spot} in the {in_image} of the photo.",
+        "See {spot} in the {in_image} of the picture? I don't know what that thing is, but that's the one.",
+        "There's some thing or other in the {in_image} of the photo, and I mean {spot} on it.",
+        "Go to the {in_image} of the picture. Whatever that is, it's {spot} I'm after.",
+    ),
+    "no_position": (
+        "The point is on an unnamed thing or surface, {spot}.",
+        "It is {spot} on some thing or surface.",
+        "{spot_capital}. It belongs to a thing or surface without a name.",
+        "Find {spot} on a thing or surface that is not named.",
+    ),
 }
 STYLES = tuple(PLANS)
 
@@ -181,7 +215,8 @@ def write(facts, style="full", rng=None):
 
     Args:
         facts ([`PointFacts`])
-        style (`str`): one of `STYLES`: "full", "terse" (names only) or "unseen" (as full, in sentences kept out of training).
+        style (`str`): one of `STYLES`: "full", "terse" (names only), "unseen" (as full, in sentences kept out of training), "colloquial"
+            (as full, in everyday words) or "no_position" (as full, less all positions).
         rng (`np.random.Generator`, *optional*): chooses the sentence plan; the first plan without it.
     """
     plans = SURROUNDINGS_PLANS if facts.object is None else PLANS

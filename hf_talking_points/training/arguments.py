@@ -6,7 +6,7 @@ import numpy as np
 from peft import LoraConfig
 from transformers import AutoTokenizer
 
-from ..data.sources import read_objects
+from ..data.sources import read_photos
 from ..data.triplets import make_views, sample_triplets
 from .fresh import small_language_model, small_vision_tower, train_tokenizer
 
@@ -15,11 +15,12 @@ LANGUAGE_MODEL_PROJECTIONS = r".*language_model.*\.(q|k|v|o)_proj"
 
 @dataclass
 class DataArguments:
-    data_dir: list[str] = field(metadata={"help": "folders with an objects.jsonl and its images"})
+    data_dir: list[str] = field(metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"})
     views_per_photo: int = field(default=3, metadata={"help": "a photo itself plus random crops of it, mirrored half the time"})
     draws: int = field(default=4, metadata={"help": "times that each view comes in an epoch, with other points and other sentences"})
     points_per_image: int = field(default=8, metadata={"help": "points of one photo that share its encoding in a batch"})
-    terse_share: float = field(default=0.0, metadata={"help": "chance of a terse description; the others are full"})
+    styles: list[str] = field(default_factory=lambda: ["full"], metadata={"help": "styles of the descriptions"})
+    style_weights: list[float] | None = field(default=None, metadata={"help": "how often each style comes; equally often if not given"})
     surroundings: float = field(default=0.06, metadata={"help": "chance of a point beside all objects, with a generic description"})
     feature_cache: str | None = field(default=None, metadata={"help": "folder for the feature maps of a frozen backbone"})
     view_seed: int = field(default=0, metadata={"help": "chooses the crops"})
@@ -27,14 +28,18 @@ class DataArguments:
 
     def views(self):
         """Train views and validation views, split by photo."""
-        photos = [photo for folder in self.data_dir for photo in read_objects(folder)]
+        photos = [photo for source in self.data_dir for photo in read_photos(source)]
         train = make_views([p for p in photos if p.split == "train"], self.views_per_photo, self.view_seed)
         validation = make_views([p for p in photos if p.split == "validation"])
         return train, validation[: self.max_eval_photos]
 
+    def __post_init__(self):
+        if self.style_weights is not None and len(self.style_weights) != len(self.styles):
+            raise ValueError(f"{len(self.styles)} styles but {len(self.style_weights)} style_weights")
+
     @property
-    def style_weights(self):
-        return {"full": 1 - self.terse_share, "terse": self.terse_share}
+    def weighted_styles(self):
+        return dict(zip(self.styles, self.style_weights or [1.0] * len(self.styles)))
 
 
 @dataclass
