@@ -147,10 +147,11 @@ def plan_units(sources, folder, options, strict=False):
 
     Args:
         sources (list of functions): each takes `on_reject` and yields [`Photo`].
-        folder (`Path`): of the build.
+        folder: of the build.
     Returns:
         list of paths of the units.
     """
+    folder = Path(folder)
     work, plan = folder / "work", folder / "work" / "plan.json"
     stated = json.loads(json.dumps(asdict(options)))
     if plan.is_file():
@@ -205,7 +206,8 @@ def plan_units(sources, folder, options, strict=False):
             write_atomically(work / f"unit-{number:05d}.pkl", pickle.dumps(unit))
     (work / "photos.pkl").unlink()
     write_atomically(folder / "rejects.jsonl", "".join(json.dumps(row) + "\n" for row in rejects.rows).encode())
-    write_atomically(plan, as_json({"options": stated, "photos": len(kept), "rejects": len(rejects.rows)}))
+    vocabulary = sorted({name for key in numbers for name in key[1:3]})
+    write_atomically(plan, as_json({"options": stated, "photos": len(kept), "rejects": len(rejects.rows), "vocabulary": vocabulary}))
     return sorted(work.glob("unit-*.pkl"))
 
 
@@ -290,6 +292,7 @@ def build_unit(unit, folder, options, teacher):
     if summary.is_file():
         return
     photos = pickle.loads(unit.read_bytes())
+    vocabulary = json.loads((folder / "work" / "plan.json").read_text())["vocabulary"]
     queries, rows, splits = [], [], []
     for photo in photos:
         some, annotation = photo_queries(photo, options)
@@ -297,7 +300,7 @@ def build_unit(unit, folder, options, teacher):
         queries += some
         rows += [{"image": content, **row} for row in annotation]
         splits += [photo.split] * len(annotation)
-    rows = [{**row, **answer} for row, answer in zip(rows, teacher(queries))] if rows else []
+    rows = [{**row, **answer} for row, answer in zip(rows, teacher(queries, vocabulary))] if rows else []
     counts = {"rows": len(rows)}
     if options.localizer:
         for row, distance in zip(rows, localization_distances(load_localizer(options.localizer), rows, queries)):
@@ -355,6 +358,7 @@ def build_dataset(sources, folder, options, teacher=None, num_proc=1, strict=Fal
 
 def finish(folder, options, teacher):
     """Writes the dataset card of a build whose units are all done, and loads the dataset."""
+    folder = Path(folder)
     units = sorted((folder / "work").glob("unit-*.pkl"))
     if missing := [unit.stem for unit in units if not unit.with_suffix(".json").is_file()]:
         raise ValueError(f"{len(missing)} of {len(units)} units are not built, the first is {missing[0]}")

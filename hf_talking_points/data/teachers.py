@@ -4,7 +4,8 @@ A teacher has
     `columns` (`tuple[str]`): keys of every answer, always the same, "description" among them; every value is a string.
     `styles` (`tuple[str]`): what a [`PointQuery`] may ask of it.
     `info` (`dict`): what made the texts (models, hash of the prompts), for the dataset card; JSON can hold it.
-    `__call__(queries)`: one dict with the keys `columns` for each [`PointQuery`]. Equal queries get equal answers where the model's
+    `__call__(queries, vocabulary)`: one dict with the keys `columns` for each [`PointQuery`]; `vocabulary` holds the names of all objects
+        and parts of the sources, of which any but the point's own counts as invented. Equal queries get equal answers where the model's
         arithmetic allows it; sampling draws from the query's own seed.
 """
 
@@ -83,7 +84,7 @@ class RuleTeacher:
     styles = STYLES
     info = {"teacher": "rule"}
 
-    def __call__(self, queries):
+    def __call__(self, queries, vocabulary=()):
         check_styles(queries, self.styles)
         answers = []
         for query in queries:
@@ -219,7 +220,7 @@ def check(text, facts, vocabulary=(), seen=""):
         )
         if found := re.search("|".join(mistakes), rest):
             return f"mistaken: {found[0]!r}"
-    if found := re.search(rf"<of the image> is an? |\b(?:has|is|on|shows|with) {looks} spot\b", rest):
+    if found := re.search(rf"(?:^|[.!?;:] )the <of the image> is an? |\b(?:has|is|on|shows|with) {looks} spot\b", rest):
         return f"mistaken: {found[0]!r}"
     rest = re.sub(r"<[^>]*>", " ", rest)
     for name in own:
@@ -261,8 +262,8 @@ class FusingTeacher:
     "rule" is the rule-based text, "fused" the model's answer, and "fallback" why "description" is the former, "" where it is the latter.
     """
 
-    def __init__(self, vision, text, vocabulary, at_once):
-        self.vision, self.text, self.vocabulary, self.at_once = vision, text, frozenset(vocabulary), at_once
+    def __init__(self, vision, text, at_once):
+        self.vision, self.text, self.at_once = vision, text, at_once
         self.styles = ("full",) if vision else ("reworded",)
         self.columns = ("description", "rule", *(("context", "local") if vision else ()), "fused", "fallback")
         self.prompts = ("context", "local", "fuse") if vision else ("reword", "reword_within", "reword_surroundings")
@@ -272,11 +273,12 @@ class FusingTeacher:
         """Answers of the model named `model` ("vision" or "text") to `chats`, in their order; sampling draws from `seeds` (`int`s)."""
         raise NotImplementedError
 
-    def __call__(self, queries):
+    def __call__(self, queries, vocabulary=()):
         check_styles(queries, self.styles)
-        return [row for start in range(0, len(queries), self.at_once) for row in self.describe(queries[start : start + self.at_once])]
+        batches = (queries[start : start + self.at_once] for start in range(0, len(queries), self.at_once))
+        return [row for batch in batches for row in self.describe(batch, vocabulary)]
 
-    def describe(self, queries):
+    def describe(self, queries, vocabulary):
         rows = [{"rule": write(q.facts, "full", np.random.default_rng(q.seed))} for q in queries]
         if self.vision:
             for number, (name, show) in enumerate((("context", ring_point), ("local", fading_crop))):
@@ -291,7 +293,7 @@ class FusingTeacher:
         for query, row, text in zip(queries, rows, self.answer("text", chats, [model_seed(q, 2) for q in queries])):
             row["fused"] = text.strip()
             seen = f"{row['context']} {row['local']}" if self.vision else ""
-            row["fallback"] = check(row["fused"], query.facts, self.vocabulary, seen) or ""
+            row["fallback"] = check(row["fused"], query.facts, vocabulary, seen) or ""
             row["description"] = row["rule"] if row["fallback"] else row["fused"]
         return [{name: row[name] for name in self.columns} for row in rows]
 
@@ -328,16 +330,13 @@ class ModelTeacher(FusingTeacher):
     Args:
         text (`str`): chat model ("text-generation"); Hub id or folder.
         vision (`str`, *optional*): "image-text-to-text" model. Without it the text model rewords the facts alone.
-        vocabulary (collection of `str`): names that [`check`] takes for invented where they are not the point's own.
         batch_size (`int`), dtype (`str` or `torch.dtype`), device_map (*optional*): as of `pipeline`.
         temperature (`float`): 0 takes the likeliest token, anything above samples.
         max_new_tokens (`int`)
     """
 
-    def __init__(
-        self, text, vision=None, *, vocabulary=(), batch_size=8, dtype="auto", device_map=None, temperature=0.0, max_new_tokens=120
-    ):
-        super().__init__(vision, text, vocabulary, at_once=batch_size)
+    def __init__(self, text, vision=None, *, batch_size=8, dtype="auto", device_map=None, temperature=0.0, max_new_tokens=120):
+        super().__init__(vision, text, at_once=batch_size)
         self.dtype, self.device_map = dtype, device_map
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
         commits = {name: getattr(AutoConfig.from_pretrained(name), "_commit_hash", None) for name in filter(None, (vision, text))}
@@ -385,7 +384,6 @@ class EndpointTeacher(FusingTeacher):
         base_url (`str`): such as "http://localhost:8000/v1"; "/chat/completions" is added.
         text (`str`), vision (`str`, *optional*): the endpoint's names of the models, as for [`ModelTeacher`]. Photos are sent as PNG.
         api_key_env (`str`, *optional*): name of the environment variable that holds the key. Without it none is sent.
-        vocabulary (collection of `str`): as for [`ModelTeacher`].
         requests_per_minute (`float`, *optional*): upper limit, retries included; of each process.
         concurrent (`int`): requests under way at once.
         retries (`int`): of a request after status 429 or 5xx, a failed connection or an answer that is no chat completion; the first
@@ -403,7 +401,6 @@ class EndpointTeacher(FusingTeacher):
         vision=None,
         *,
         api_key_env=None,
-        vocabulary=(),
         requests_per_minute=None,
         concurrent=8,
         retries=5,
@@ -412,7 +409,7 @@ class EndpointTeacher(FusingTeacher):
         temperature=0.0,
         max_new_tokens=200,
     ):
-        super().__init__(vision, text, vocabulary, at_once=4 * concurrent)
+        super().__init__(vision, text, at_once=4 * concurrent)
         url = urlsplit(base_url)
         if url.scheme not in ("http", "https") or "@" in url.netloc or url.query:
             raise ValueError(

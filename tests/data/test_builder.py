@@ -258,7 +258,7 @@ def test_datatrove_tasks_change_no_byte(built, folder, tmp_path, tasks):
 
 
 def test_an_unfinished_build_has_no_card(folder, tmp_path):
-    plan_units([partial(read_objects, folder)], tmp_path, OPTIONS)
+    plan_units([partial(read_objects, folder)], str(tmp_path), OPTIONS)
     with pytest.raises(ValueError, match="8 of 8 units are not built"):
         finish(tmp_path, OPTIONS, RuleTeacher())
 

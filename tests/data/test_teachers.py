@@ -161,6 +161,14 @@ def test_check_gives_the_reason(text, reason):
     assert reason in (check(text, EYE, {"cat", "nose", "left_eye", "dog"}) or "nothing found")
 
 
+def test_check_of_a_point_beside_all_objects():
+    assert check("What we see in the top and center of the image is a green, lightly textured spot.", BESIDE) is None
+    assert "mistaken" in check("The top and center of the image is a green, lightly textured spot.", BESIDE)
+    assert "invented: 'dog'" in check(
+        "Look for a green, lightly textured spot in the top and center of the image, on a dog.", BESIDE, {"dog"}
+    )
+
+
 def test_check_accepts_a_true_text():
     assert check(GOOD, EYE, {"cat", "nose", "left_eye", "dog", "eye"}) is None
     assert check(GOOD.replace("bottom and far left", "far left and bottom"), EYE) is None
