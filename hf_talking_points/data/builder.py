@@ -30,7 +30,7 @@ from PIL import ImageOps
 from tqdm import tqdm
 from transformers import pipeline
 
-from ..evaluation.metrics import normalized_distances
+from ..evaluation.metrics import normalized_distances, pck
 from ..visualization import draw_round_trip, stack
 from .keypoints import STRATA, balanced_thresholds, choose_points, draw_number
 from .sources import SPLITS
@@ -426,20 +426,26 @@ def entropy(counts):
 
 def dataset_card(folder, options, teacher):
     """The card of a built dataset as Markdown: counts read from its files, diversity of its texts, how it was made, what may be shared."""
-    columns = ["image_id", "object", "part", "stratum", "style", "description", *(["plan"] if "plan" in teacher.columns else [])]
+    names = ["image_id", "object", "part", "stratum", "style", "description"]
+    optional = [name for name in ("plan", "fallback", "localization_distance") if name in features(options, teacher)]
     counters = {name: Counter() for name in ("object", "part", "stratum", "style", "plan")}
-    splits, lengths, texts = {}, Counter(), {}
+    splits, lengths, texts, distances, fallbacks = {}, Counter(), {}, {}, Counter()
     for split in SPLITS:
         photos, rows = set(), 0
         for file in sorted((folder / "data").glob(f"{split}-*.parquet")):
-            table = pq.read_table(file, columns=columns).to_pydict()
+            table = pq.read_table(file, columns=names + optional).to_pydict()
             photos.update(table["image_id"])
             rows += len(table["image_id"])
             for name, counter in counters.items():
                 counter.update(table.get(name, ()))
-            for style, text in zip(table["style"], table["description"]):
-                lengths[min(len(text.split()) // 10, 9)] += 1
+            reasons = table.get("fallback") or [""] * len(table["image_id"])
+            fallbacks.update(reason.split(":")[0] for reason in reasons if reason)
+            made = [f"{style}, rule-based instead" if reason else style for style, reason in zip(table["style"], reasons)]
+            for style, text in zip(made, table["description"]):
+                lengths[len(text.split()) // 10] += 1
                 texts.setdefault(style, []).append(text)
+            for style, distance in zip(made, table.get("localization_distance", ())):
+                distances.setdefault(style, []).append(distance)
         splits[split] = (len(photos), rows)
     rejected = Counter(json.loads(line)["reason"].split(":")[0] for line in (folder / "rejects.jsonl").read_text().splitlines())
     data_files = "\n".join(f"  - split: {split}\n    path: data/{split}-*.parquet" for split, (_, rows) in splits.items() if rows)
@@ -450,6 +456,10 @@ def dataset_card(folder, options, teacher):
         tables="\n\n".join(counts_table(name, counters[name]) for name in ("object", "part", "stratum", "style")),
         lengths="\n".join(f"| {10 * i}–{10 * i + 9} | {lengths[i]:,} |" for i in sorted(lengths)),
         diversity="\n".join(f"| {style} | {len(some):,} | {distinct_2(some[:5000]):.3f} |" for style, some in sorted(texts.items())),
+        found="\n".join(
+            f"| {style} | {len(some):,} | {pck(some, 0.1):.1f} | {np.median(some):.3f} |" for style, some in sorted(distances.items())
+        ),
+        fallbacks="\n".join(f"- {count:,}: {reason}" for reason, count in fallbacks.most_common()) or "None.",
         plans=f"Sentence plans: {len(counters['plan'])}, entropy {entropy(counters['plan']):.2f} bits." if counters["plan"] else "",
         made=json.dumps({"teacher": teacher.info, "options": asdict(options)}, indent=2),
         rejects="\n".join(f"- {count:,}: {reason}" for reason, count in rejected.most_common()) or "None.",
@@ -494,6 +504,16 @@ Splits are by photo; train photos that nearly equal a test or validation photo w
 {diversity}
 
 {plans}
+
+Found again by the localizer, if one looked:
+
+| style | rows | within 0.1, % | median distance |
+|---|---|---|---|
+{found}
+
+Texts of a model that were replaced by the rule-based one, by reason:
+
+{fallbacks}
 
 ## How it was made
 

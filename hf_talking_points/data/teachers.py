@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -150,14 +151,15 @@ def ask(name, rng, image=None, **words):
 
     Args:
         name (`str`): of the file.
-        rng (`np.random.Generator`): draws up to `SHOTS` of the file's worked examples and their order.
+        rng (`np.random.Generator`): draws where in the file's worked examples the up to `SHOTS` that are shown begin.
         image (PIL image, *optional*): shown with the question.
         words: fill the {places} of the question.
     """
     messages = read_prompt(name)
     first = 1 if messages[0]["role"] == "system" else 0
     examples = list(zip(messages[first:-1:2], messages[first + 1 : -1 : 2]))
-    shown = [message for i in rng.permutation(len(examples))[:SHOTS] for message in examples[i]]
+    start = rng.integers(len(examples)) if examples else 0
+    shown = [message for i in range(min(SHOTS, len(examples))) for message in examples[(start + i) % len(examples)]]
     question = messages[-1]["content"].format(**words)
     if image is not None:
         question = [{"type": "image", "image": image}, {"type": "text", "text": question}]
@@ -275,16 +277,10 @@ class FusingTeacher:
 
     def __call__(self, queries, vocabulary=()):
         check_styles(queries, self.styles)
-        batches = (queries[start : start + self.at_once] for start in range(0, len(queries), self.at_once))
-        return [row for batch in batches for row in self.describe(batch, vocabulary)]
-
-    def describe(self, queries, vocabulary):
         rows = [{"rule": write(q.facts, "full", np.random.default_rng(q.seed))} for q in queries]
         if self.vision:
-            for number, (name, show) in enumerate((("context", ring_point), ("local", fading_crop))):
-                chats = [ask(name, np.random.default_rng(q.seed), show(q.image, q.point), subject=subject(q.facts)) for q in queries]
-                for row, text in zip(rows, self.answer("vision", chats, [model_seed(q, number) for q in queries])):
-                    row[name] = " ".join(text.split())
+            for start in range(0, len(queries), self.at_once):  # what the model is shown is made for a few points at a time
+                self.look(queries[start : start + self.at_once], rows[start : start + self.at_once])
         chats = []
         for query, row in zip(queries, rows):
             name = "fuse" if self.vision else reword_prompt(query.facts)
@@ -296,6 +292,13 @@ class FusingTeacher:
             row["fallback"] = check(row["fused"], query.facts, vocabulary, seen) or ""
             row["description"] = row["rule"] if row["fallback"] else row["fused"]
         return [{name: row[name] for name in self.columns} for row in rows]
+
+    def look(self, queries, rows):
+        """Adds to `rows` what the vision model says of the whole photos and of the crops."""
+        for number, (name, show) in enumerate((("context", ring_point), ("local", fading_crop))):
+            chats = [ask(name, np.random.default_rng(q.seed), show(q.image, q.point), subject=subject(q.facts)) for q in queries]
+            for row, text in zip(rows, self.answer("vision", chats, [model_seed(q, number) for q in queries])):
+                row[name] = " ".join(text.split())
 
 
 def reword_prompt(facts):
@@ -365,12 +368,44 @@ class ModelTeacher(FusingTeacher):
         return loaded
 
     def answer(self, model, chats, seeds):
-        sampling = [SeededSampling(seeds, self.temperature)] if self.temperature else []
-        generation = {"do_sample": False, "logits_processor": sampling, "max_new_tokens": self.max_new_tokens}
         if model == "vision":
-            generation = {"generate_kwargs": generation}  # this pipeline takes all other arguments for its processor's
-        answers = self.pipelines[model](chats, batch_size=len(chats), return_full_text=False, **generation)
-        return [answer[0]["generated_text"] for answer in answers]
+            # this pipeline takes all other arguments for its processor's
+            answers = self.pipelines[model](chats, batch_size=len(chats), return_full_text=False, generate_kwargs=self.generation(seeds))
+            return [answer[0]["generated_text"] for answer in answers]
+        answers = [None] * len(chats)
+        order = sorted(range(len(chats)), key=lambda i: str(chats[i][:-1]))
+        for _, same in groupby(order, key=lambda i: str(chats[i][:-1])):  # the same worked examples
+            same = list(same)
+            for start in range(0, len(same), self.at_once):
+                batch = same[start : start + self.at_once]
+                for i, text in zip(batch, self.continue_chats([chats[i] for i in batch], [seeds[i] for i in batch])):
+                    answers[i] = text
+        return answers
+
+    def generation(self, seeds):
+        sampling = [SeededSampling(seeds, self.temperature)] if self.temperature else []
+        return {"do_sample": False, "logits_processor": sampling, "max_new_tokens": self.max_new_tokens}
+
+    @torch.no_grad()
+    def continue_chats(self, chats, seeds):
+        """The text model's answers to chats of one batch; the tokens that all chats begin with run through the model once."""
+        model, tokenizer = self.pipelines["text"].model, self.pipelines["text"].tokenizer
+        texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        shared, width = min(len(os.path.commonprefix(rows)), min(map(len, rows)) - 1), max(map(len, rows))
+        padding = [[tokenizer.pad_token_id] * (width - len(row)) for row in rows]
+        input_ids = torch.tensor([row[:shared] + pad + row[shared:] for row, pad in zip(rows, padding)], device=model.device)
+        mask = torch.tensor(
+            [[1] * shared + [0] * len(pad) + [1] * (len(row) - shared) for row, pad in zip(rows, padding)], device=model.device
+        )
+        cache = None
+        if shared:
+            cache = model(input_ids=input_ids[:1, :shared], use_cache=True, logits_to_keep=1).past_key_values
+            cache.batch_repeat_interleave(len(rows))
+        generated = model.generate(
+            input_ids=input_ids, attention_mask=mask, past_key_values=cache, pad_token_id=tokenizer.pad_token_id, **self.generation(seeds)
+        )
+        return tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True)
 
 
 class EndpointError(RuntimeError):

@@ -277,6 +277,16 @@ def test_sampling_follows_the_seed(folders):
     assert pickle.loads(pickle.dumps(teacher))([query]) == [one]
 
 
+def test_sharing_the_examples_changes_no_answer(folders):
+    teacher = ModelTeacher(folders[0], dtype="float32", batch_size=6, max_new_tokens=12)
+    asked = queries("reworded", 12)
+    together = [answer["fused"] for answer in teacher(asked)]
+    for query, text in zip(asked, together):
+        chat = teachers.ask(teachers.reword_prompt(query.facts), np.random.default_rng(query.seed), facts=teachers.fact_lines(query.facts))
+        [alone] = teacher.pipelines["text"]([chat], return_full_text=False, do_sample=False, max_new_tokens=12)
+        assert alone[0]["generated_text"].strip() == text
+
+
 def test_samples_have_the_models_distribution():
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
     draws = teachers.SeededSampling(range(4000), temperature=2.0)(None, logits.expand(4000, 4)).argmax(-1)
