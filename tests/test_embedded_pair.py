@@ -16,7 +16,7 @@ from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
 from hf_talking_points.data.wording import describe_point
 from hf_talking_points.evaluation.metrics import summary
-from hf_talking_points.evaluation.protocol import describe_views, localize_views, naming_accuracy, view_distances
+from hf_talking_points.evaluation.protocol import describe_views, localize_views, naming_accuracy, true_points, view_distances
 from hf_talking_points.hub import results_table
 
 ROOT = Path(__file__).parent.parent
@@ -76,19 +76,44 @@ def test_localizer_looks_at_the_picture(locate, cat):
     assert abs(x - (cat.width - mirrored_x)) < 0.1 * cat.width
 
 
-@pytest.mark.slow
-def test_published_quality_on_annotated_photos(describe, locate):
+@pytest.fixture(scope="module")
+def views():
     folder = Path(os.environ.get("TALKING_POINTS_DATA", "")) / "animalpose_voc_256"
     if not (folder / "objects.jsonl").is_file():
         pytest.skip("set TALKING_POINTS_DATA to the folder that holds animalpose_voc_256")
-    views = make_views([photo for photo in read_objects(folder) if photo.split == "validation"])[:60]
-    texts = [[describe_point(v.photo, owner, p, np.asarray(v.image())) for owner, p in v.points()] for v in views]
-    truth = summary(view_distances(views, localize_views(locate, views, texts)))
+    return make_views([photo for photo in read_objects(folder) if photo.split == "validation"])[:60]
+
+
+@pytest.fixture(scope="module")
+def texts(views):
+    return [[describe_point(v.photo, owner, p, np.asarray(v.image())) for owner, p in v.points()] for v in views]
+
+
+@pytest.fixture(scope="module")
+def truth(locate, views, texts):
+    return summary(view_distances(views, localize_views(locate, views, texts)))
+
+
+def test_true_texts_are_found(truth):
+    assert truth["mpck"] >= 85 and truth["pck@0.05"] >= 55
+
+
+def test_another_points_text_falls_to_the_level_of_chance(locate, views, texts, truth):
+    words = [text for row in texts for text in row]
+    shuffled = iter(np.random.default_rng(0).permutation(words))
+    other = summary(view_distances(views, localize_views(locate, views, [[str(next(shuffled)) for _ in row] for row in texts])))
+    _, sizes, _ = true_points(views)
+    centre = summary(view_distances(views, sizes / 2))
+    assert other["mpck"] <= centre["mpck"] + 10 and other["pck@0.05"] <= 0.2 * truth["pck@0.05"]
+
+
+@pytest.mark.slow
+def test_descriptions_are_found_and_name_things(describe, locate, views, truth):
     described = describe_views(describe, views)
     own = summary(view_distances(views, localize_views(locate, views, described)))
-    assert truth["mpck"] >= 85 and truth["pck@0.05"] >= 52
     assert own["mpck"] >= 0.8 * truth["mpck"]
-    assert naming_accuracy(views, described)["category"] >= 80
+    named = naming_accuracy(views, described)
+    assert named["category"] >= 80 and named["part"] >= 40
 
 
 @pytest.mark.parametrize("page", ["README.md", "model_cards/talking-points-descriptor.md", "model_cards/talking-points-localizer.md"])

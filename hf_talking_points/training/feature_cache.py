@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 
 def backbone_fingerprint(backbone):
-    """SHA-1 of a backbone's weights and config."""
-    digest = hashlib.sha1(backbone.config.to_json_string().encode())
+    """SHA-1 of a backbone's weights and config. The dtype that a config states depends on how a model was loaded and says nothing more
+    than the weights do."""
+    config = {name: value for name, value in backbone.config.to_dict().items() if name != "dtype"}
+    digest = hashlib.sha1(json.dumps(config, sort_keys=True).encode())
     for name, value in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else value.numpy().tobytes())
