@@ -16,8 +16,8 @@ import hf_talking_points  # noqa: F401  registers models and pipelines
 from hf_talking_points.visualization import draw_round_trip, stack
 
 PHOTOS = {
-    "cat": (skimage.data.chelsea, [(178, 115), (290, 110), (230, 165), (130, 40)]),
-    "cup": (skimage.data.coffee, [(300, 60), (110, 330), (510, 260)]),
+    "cat": (skimage.data.chelsea, [(172, 117), (321, 132), (266, 235), (350, 30)]),
+    "cup": (skimage.data.coffee, [(300, 130), (230, 250), (510, 260)]),
 }
 
 

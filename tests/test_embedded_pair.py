@@ -60,7 +60,7 @@ def test_auto_classes_load_the_whole_model_in_float32(auto, folder):
 
 
 def test_cat_is_described_and_found_again(describe, locate, cat):
-    points = [(178, 115), (290, 110), (230, 165)]  # both eyes and the nose
+    points = [(172, 117), (321, 132), (266, 235)]  # both eyes and the nose
     rows = describe(cat, points=points)
     assert sum("cat" in row["description"] for row in rows) >= 2
     found = locate(cat, text=[row["description"] for row in rows])
