@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import nn
@@ -24,14 +25,20 @@ class PointLocalizerImageOutput(ModelOutput):
     pooler_output: list | None = None
     keys: torch.FloatTensor | None = None
 
-    def of_rows(self, image_index):
-        """The image of every row, as it is where the images have as many consecutive rows each, else one entry a row."""
+    def runs(self, image_index):
+        """Splits rows of text into runs in which every image has as many rows: one where that holds for all, else one for each change of
+        image. Yields (rows as a slice, [`PointLocalizerImageOutput`] of the run)."""
         images, rows = len(self.pooler_output), len(image_index)
-        if image_index.tolist() == [row * images // rows for row in range(rows)] and rows % images == 0:
-            return self
-        return PointLocalizerImageOutput(
-            pooler_output=[self.pooler_output[i] for i in image_index], keys=None if self.keys is None else self.keys[image_index]
-        )
+        index = image_index.tolist()
+        if rows % images == 0 and index == [row * images // rows for row in range(rows)]:
+            yield slice(rows), self
+            return
+        start = 0
+        for i, run in groupby(index):
+            stop = start + len(list(run))
+            keys = None if self.keys is None else self.keys[i : i + 1]
+            yield slice(start, stop), PointLocalizerImageOutput(pooler_output=self.pooler_output[i : i + 1], keys=keys)
+            start = stop
 
 
 @dataclass
@@ -180,17 +187,23 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         image = (mm_encoder_outputs or {}).get("image")
         if image is None:
             image = self.get_image_features(pixel_values, feature_maps)
-        if image_index is not None:
-            image = image.of_rows(image_index)
         segment = input_ids == self.config.seg_token_id
         if not bool((segment.sum(1) == 1).all()):
             raise ValueError(f"every row needs exactly one <SEG> token (id {self.config.seg_token_id}), got {segment.sum(1).tolist()}")
-        states = self.model(input_ids, image, attention_mask, **kwargs)[segment]
+        keys = image.keys
+        if image_index is None:
+            states = self.model(input_ids, image, attention_mask, **kwargs)[segment]
+        else:
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            runs = list(image.runs(image_index))
+            states = torch.cat([self.model(input_ids[rows], part, mask[rows], **kwargs)[segment[rows]] for rows, part in runs])
+            if len(runs) > 1 and keys is not None:
+                keys = keys[image_index]
         vector = self.text_to_vision(states)
         regressed = self.point_head(vector).float().sigmoid()
         output = PointLocalizerOutput(points=regressed, regressed_points=regressed)
         if self.config.head == "heatmap":
-            logits = self.heatmap_head(vector, regressed, image.keys)
+            logits = self.heatmap_head(vector, regressed, keys)
             output.heatmaps = logits.flatten(1).softmax(-1).view_as(logits)
             output.points, output.confidence = local_soft_argmax(output.heatmaps, self.config.heatmap_window)
         if target_points is not None:

@@ -291,9 +291,11 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
     def run_language_model(self, input_ids, inputs_embeds, attention_mask, group=1, stop_token_id=None, **kwargs):
         """Runs the language model; without a cache, rows that belong to one image (`group` of them) share their prefix."""
         implementation = self.language_model.config._attn_implementation
+        prefix = 0
         if group > 1 and not kwargs.get("use_cache") and kwargs.get("past_key_values") is None and implementation in ("eager", "sdpa"):
-            kwargs = {k: v for k, v in kwargs.items() if k not in ("use_cache", "past_key_values", "position_ids")}
             prefix = shared_prefix_length(input_ids, group, stop_token_id)
+        if prefix:
+            kwargs = {k: v for k, v in kwargs.items() if k not in ("use_cache", "past_key_values", "position_ids")}
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             states = run_with_shared_prefix(self.language_model, inputs_embeds, mask, group, prefix, **kwargs)
             return BaseModelOutputWithPast(last_hidden_state=states)

@@ -254,7 +254,8 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         """Descriptions -> `input_ids` and `attention_mask`, one row each."""
         kwargs.pop("return_tensors", None)
         template = self.render("{description}")
-        return self.tokenize([template.replace("{description}", d) for d in descriptions], **{"padding_side": "left", **kwargs})
+        # on the right, so that texts of one image have their prompt's beginning in common, position by position
+        return self.tokenize([template.replace("{description}", d) for d in descriptions], **{"padding_side": "right", **kwargs})
 
     def post_process_keypoint_detection(self, outputs, target_sizes):
         """Model output -> pixels of the displayed images.

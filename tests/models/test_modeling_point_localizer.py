@@ -85,6 +85,19 @@ def test_images_with_unequal_numbers_of_texts(make_localizer, random_image, head
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
 
 
+def test_prompt_of_one_image_runs_once(make_localizer, random_image):
+    model, processor = make_localizer()
+    lengths = []
+    model.model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    inputs = processor(random_image(), TEXTS)
+    model(**inputs)
+    length = inputs["input_ids"].shape[1]
+    assert len(set(inputs["attention_mask"].sum(1).tolist())) > 1  # also where the texts differ in length
+    assert lengths[0][0] == 1 and lengths[0][1] < 3 * length - 2 * processor.image_seq_length
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_shared_gradients_equal_separate_ones(make_localizer, random_image, head):
     model, processor = make_localizer(head=head)
