@@ -2,7 +2,7 @@
 
     python examples/demo.py --output demo.png
 
-The second photo shows things that the embedded models were never trained on: a generic wording is the right answer there.
+The second photo shows a rocket, which the embedded models were never trained on: a generic wording is the right answer there.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from hf_talking_points.visualization import draw_round_trip, stack
 
 PHOTOS = {
     "cat": (skimage.data.chelsea, [(172, 117), (321, 132), (266, 235), (350, 30)]),
-    "cup": (skimage.data.coffee, [(300, 130), (230, 250), (510, 260)]),
+    "rocket": (skimage.data.rocket, [(320, 160), (320, 266), (192, 266)]),
 }
 
 
