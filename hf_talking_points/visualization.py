@@ -59,7 +59,7 @@ def draw_round_trip(image, rows, width=1280):
     font, bold = ImageFont.load_default(17), ImageFont.load_default(19)
     blocks, texts_height = [], 14
     for row in rows:
-        lines = textwrap.wrap(row["description"], 66)
+        lines = textwrap.wrap(row["description"], max(8, int((width - photo_width - 60) / font.getlength("e"))))
         blocks.append((texts_height, lines))
         texts_height += 30 + 22 * len(lines) + 14
     picture = Image.new("RGB", (width, max(photo.height, texts_height)), "white")

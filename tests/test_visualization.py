@@ -25,6 +25,12 @@ def test_star_and_cross_are_seen_at_their_points(size, colour):
     assert np.abs(corner - (0 if colour == "black" else 255)).max() < 3
 
 
+@pytest.mark.parametrize("width", [400, 1280])
+def test_texts_end_within_the_picture(width):
+    picture = np.asarray(draw_round_trip(Image.new("RGB", (80, 60), "gray"), [row((40, 30))], width=width).convert("L"))
+    assert (picture[:, -6:] == 255).all() and (picture[:, width // 2 + 46 :] < 128).any()
+
+
 def test_heat_lies_on_the_image_and_not_on_its_padding():
     heatmap = np.zeros((32, 32), dtype=np.float32)
     heatmap[16, 8] = 1.0  # the middle of the left half: a quarter of the width, half of the height of a wide image
