@@ -65,7 +65,7 @@ def collate(rows):
 
 def freeze_filters(backbone):
     """Leaves the stem, the first stage and every depthwise filter as ImageNet made them: few weights, but on a CPU their gradients
-    take two thirds of a step."""
+    cost more than all others."""
     frozen = [backbone._conv_stem, backbone._bn0, *backbone._blocks[: min(backbone.taps) + 1]]
     for module in frozen + [block._depthwise_conv for block in backbone._blocks]:
         module.requires_grad_(False)

@@ -96,7 +96,7 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
 
     def forward(self, pixel_values, output_hidden_states=None, return_dict=None, **kwargs):
         """pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`) -> feature maps of `config.out_features`."""
-        x = pixel_values.to(memory_format=torch.channels_last)  # 2-3 times faster than contiguous on a CPU
+        x = pixel_values.to(memory_format=torch.channels_last)  # faster than contiguous on a CPU
         x = nn.functional.relu6(self._bn0(self._conv_stem(x)))
         maps = {"stem": x}
         for i, block in enumerate(self._blocks):
