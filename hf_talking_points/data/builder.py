@@ -142,8 +142,15 @@ class Rejects:
         self.rows.append({"image": image_id, "reason": reason})
 
 
-def plan_units(sources, folder, options, strict=False):
-    """Lists the photos of `sources` in units, once; returns at once where that has been done with the same options.
+def stated_source(source):
+    """What a source reads, as JSON can hold it: the reader's name and the arguments that `functools.partial` has bound."""
+    if isinstance(source, partial):
+        return [source.func.__name__, *map(str, source.args), {name: str(value) for name, value in source.keywords.items()}]
+    return [source.__name__]
+
+
+def plan_units(sources, folder, options, teacher, strict=False):
+    """Lists the photos of `sources` in units, once; returns at once where that has been done with the same sources, options and teacher.
 
     Args:
         sources (list of functions): each takes `on_reject` and yields [`Photo`].
@@ -153,14 +160,14 @@ def plan_units(sources, folder, options, strict=False):
     """
     folder = Path(folder)
     work, plan = folder / "work", folder / "work" / "plan.json"
-    stated = json.loads(json.dumps(asdict(options)))
+    stated = {"options": asdict(options), "teacher": teacher.info, "sources": [stated_source(source) for source in sources]}
+    stated = json.loads(json.dumps(stated))
     if plan.is_file():
         done = json.loads(plan.read_text())
-        if done["options"] != stated:
-            changed = [name for name in stated if stated[name] != done["options"].get(name)]
-            raise ValueError(
-                f"{folder} holds a build with other options ({', '.join(changed)}): finish or remove it, or choose another folder"
-            )
+        changed = [name for name, value in stated["options"].items() if value != done["options"].get(name)]
+        changed += [name for name in ("teacher", "sources") if stated[name] != done[name]]
+        if changed:
+            raise ValueError(f"{folder} holds a build with other {', '.join(changed)}: finish or remove it, or choose another folder")
         return sorted(work.glob("unit-*.pkl"))
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -207,7 +214,7 @@ def plan_units(sources, folder, options, strict=False):
     (work / "photos.pkl").unlink()
     write_atomically(folder / "rejects.jsonl", "".join(json.dumps(row) + "\n" for row in rejects.rows).encode())
     vocabulary = sorted({name for key in numbers for name in key[1:3]})
-    write_atomically(plan, as_json({"options": stated, "photos": len(kept), "rejects": len(rejects.rows), "vocabulary": vocabulary}))
+    write_atomically(plan, as_json({**stated, "photos": len(kept), "rejects": len(rejects.rows), "vocabulary": vocabulary}))
     return sorted(work.glob("unit-*.pkl"))
 
 
@@ -346,7 +353,7 @@ def build_dataset(sources, folder, options, teacher=None, num_proc=1, strict=Fal
     folder, teacher = Path(folder), teacher or RuleTeacher()
     if unknown := [style for style in options.styles if style not in teacher.styles]:
         raise ValueError(f"styles {unknown} are unknown to the teacher: choose from {teacher.styles}")
-    units = plan_units(sources, folder, options, strict)
+    units = plan_units(sources, folder, options, teacher, strict)
     build = partial(build_unit, folder=folder, options=options, teacher=teacher)
     if num_proc == 1:
         list(tqdm(map(build, units), total=len(units), desc="Building", unit=" units"))

@@ -97,9 +97,16 @@ def test_a_finished_build_is_not_built_again(built, folder):
     assert again["train"]["description"] == load_built(out)["train"]["description"]
 
 
-def test_other_options_are_an_error(built, folder):
-    with pytest.raises(ValueError, match="other options .*seed"):
-        build_dataset([partial(read_objects, folder)], built[1], BuildOptions("cc0-1.0", styles=OPTIONS.styles, unit_photos=3, seed=1))
+def test_going_on_with_other_options_teacher_or_sources_is_an_error(built, folder, tmp_path):
+    source, out = partial(read_objects, folder), built[1]
+    with pytest.raises(ValueError, match="other seed:"):
+        build_dataset([source], out, replace(OPTIONS, seed=1))
+    teacher = RuleTeacher()
+    teacher.info = {"teacher": "another"}
+    with pytest.raises(ValueError, match="other teacher:"):
+        build_dataset([source], out, OPTIONS, teacher)
+    with pytest.raises(ValueError, match="other sources:"):
+        build_dataset([source, partial(read_objects, tmp_path)], out, OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +257,7 @@ def test_localizability_is_measured_and_filtered(folder, localizer, tmp_path):
 @pytest.mark.parametrize("tasks", [1, 2])
 def test_datatrove_tasks_change_no_byte(built, folder, tmp_path, tasks):
     executor = pytest.importorskip("datatrove.executor")
-    plan_units([partial(read_objects, folder)], tmp_path / "built", OPTIONS)
+    plan_units([partial(read_objects, folder)], tmp_path / "built", OPTIONS, RuleTeacher())
     step = partial(build_units, folder=tmp_path / "built", options=OPTIONS, teacher=RuleTeacher())
     executor.LocalPipelineExecutor([step], tasks=tasks, logging_dir=str(tmp_path / "logs")).run()
     finish(tmp_path / "built", OPTIONS, RuleTeacher())
@@ -258,7 +265,7 @@ def test_datatrove_tasks_change_no_byte(built, folder, tmp_path, tasks):
 
 
 def test_an_unfinished_build_has_no_card(folder, tmp_path):
-    plan_units([partial(read_objects, folder)], str(tmp_path), OPTIONS)
+    plan_units([partial(read_objects, folder)], str(tmp_path), OPTIONS, RuleTeacher())
     with pytest.raises(ValueError, match="8 of 8 units are not built"):
         finish(tmp_path, OPTIONS, RuleTeacher())
 
