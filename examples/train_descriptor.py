@@ -58,6 +58,8 @@ def main():
         peft_config=model_args.lora_config(between),
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))
+    if model_args.lora_rank and not model_args.model_name_or_path:
+        trainer.model = trainer.model.merge_and_unload()  # an adapter alone would have no saved model to go with
     trainer.save_model()
     processor.save_pretrained(args.output_dir)
     if args.push_to_hub:

@@ -43,6 +43,8 @@ def main():
         eval_dataset={style: triplet_dataset(validation, processor, caches[1], count, {style: 1.0}, seed=0) for style in ("full", "terse")},
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))
+    if model_args.lora_rank and not model_args.model_name_or_path:
+        trainer.model = trainer.model.merge_and_unload()  # an adapter alone would have no saved model to go with
     trainer.save_model()
     processor.save_pretrained(args.output_dir)
     if args.push_to_hub:

@@ -1,5 +1,6 @@
-"""Points, descriptions and heat maps drawn on photos, with Pillow alone."""
+"""Points, descriptions and heat maps drawn on photos, with Pillow alone, and plots of results, with matplotlib."""
 
+import io
 import math
 import textwrap
 
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .models.coordinates import canvas_box
 
 COLOURS = ("#e6194b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000075", "#808000")
+LONGEST_STRIP = 3  # sides of a photo beyond this ratio are shown in part where it gets only a small place
 
 
 def star(x, y, radius):
@@ -27,6 +29,51 @@ def draw_cross(draw, x, y, radius, colour):
         r = radius * (0.75 + extra)
         for dx in (-r, r):
             draw.line((x - dx, y - r, x + dx, y + r), fill=fill, width=max(2, round(radius * width)))
+
+
+def draw_pair(draw, point, found, radius, colour):
+    """A star at `point` and, where `found` is not None, a cross there and a line between them."""
+    if found is not None:
+        # far outside the picture Pillow's whole numbers would overflow
+        reach = min(1.0, 2 * max(draw.im.size) / max(1.0, math.dist(point, found)))
+        found = tuple(p + reach * (f - p) for p, f in zip(point, found))
+        draw.line((*point, *found), fill="white", width=4)
+        draw.line((*point, *found), fill=colour, width=2)
+        draw_cross(draw, *found, radius, colour)
+    draw_star(draw, *point, radius, colour)
+
+
+def fonts():
+    """Fonts of texts and of their titles."""
+    return ImageFont.load_default(17), ImageFont.load_default(19)
+
+
+def wrap(text, font, width):
+    """Lines of `text` that are at most `width` pixels wide; a longer word is broken."""
+    lines, line = [], ""
+    for word in text.split():
+        if line and font.getlength(f"{line} {word}") > width:
+            lines.append(line)
+            line = ""
+        line = f"{line} {word}".lstrip()
+        while len(line) > 1 and font.getlength(line) > width:
+            fitting = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
+            lines.append(line[:fitting])
+            line = line[fitting:]
+    return [*lines, line]
+
+
+def text_height(lines):
+    return 30 + 22 * len(lines)
+
+
+def draw_text(draw, left, top, title, lines, colour):
+    """A star and a title in `colour`, the lines of a text below."""
+    font, title_font = fonts()
+    draw_star(draw, left + 10, top + 13, 10, colour)
+    draw.text((left + 30, top), title, fill=colour, font=title_font)
+    for number, line in enumerate(lines):
+        draw.text((left + 30, top + 28 + 22 * number), line, fill="black", font=font)
 
 
 def overlay_heatmap(image, heatmap, colour=(255, 60, 0), strength=0.65):
@@ -56,35 +103,90 @@ def draw_round_trip(image, rows, width=1280):
     heatmaps = [row["heatmap"] / row["heatmap"].max() for row in rows if row.get("heatmap") is not None]
     if heatmaps:
         photo = overlay_heatmap(photo, np.max(heatmaps, axis=0))
-    font, bold = ImageFont.load_default(17), ImageFont.load_default(19)
+    font, _ = fonts()
     blocks, texts_height = [], 14
     for row in rows:
-        lines = textwrap.wrap(row["description"], max(8, int((width - photo_width - 60) / font.getlength("e"))))
+        lines = wrap(row["description"], font, width - photo_width - 60)
         blocks.append((texts_height, lines))
-        texts_height += 30 + 22 * len(lines) + 14
+        texts_height += text_height(lines) + 14
     picture = Image.new("RGB", (width, max(photo.height, texts_height)), "white")
     picture.paste(photo, (0, 0))
     draw = ImageDraw.Draw(picture)
-    radius = 0.02 * photo_width
-    for row, colour in zip(rows, (COLOURS[i % len(COLOURS)] for i in range(len(rows)))):
-        x, y = (v * scale for v in row["point"])
-        if row.get("found") is not None:
-            found_x, found_y = (v * scale for v in row["found"])
-            draw.line((x, y, found_x, found_y), fill="white", width=4)
-            draw.line((x, y, found_x, found_y), fill=colour, width=2)
-            draw_cross(draw, found_x, found_y, radius, colour)
-        draw_star(draw, x, y, radius, colour)
+    for index, row in enumerate(rows):
+        point, found = ([v * scale for v in p] if p is not None else None for p in (row["point"], row.get("found")))
+        draw_pair(draw, point, found, 0.02 * photo_width, COLOURS[index % len(COLOURS)])
     for index, (row, (top, lines)) in enumerate(zip(rows, blocks)):
-        colour = COLOURS[index % len(COLOURS)]
-        draw_star(draw, photo_width + 26, top + 13, 10, colour)
         title = f"({row['point'][0]:.0f}, {row['point'][1]:.0f})"
         if row.get("found") is not None:
             distance = math.dist(row["point"], row["found"])
             title += f"   found at ({row['found'][0]:.0f}, {row['found'][1]:.0f}), {distance:.0f} px away"
-        draw.text((photo_width + 46, top), title, fill=colour, font=bold)
-        for number, line in enumerate(lines):
-            draw.text((photo_width + 46, top + 28 + 22 * number), line, fill="black", font=font)
+        draw_text(draw, photo_width + 16, top, title, lines, COLOURS[index % len(COLOURS)])
     return picture
+
+
+def strip_window(size, point, found):
+    """(left, top, right, bottom) of what is shown of an image: all, or of a strip a part with `point` in it, and with `found` where both
+    fit."""
+    box = [0, 0, *size]
+    for axis in (0, 1):
+        length = LONGEST_STRIP * size[1 - axis]
+        if size[axis] > length:
+            middle = point[axis]
+            if found is not None and abs(found[axis] - middle) < 0.9 * length:
+                middle = (middle + found[axis]) / 2
+            start = round(min(max(middle - length / 2, 0), size[axis] - length))
+            box[axis], box[axis + 2] = start, start + length
+    return box
+
+
+def draw_extremes(items, width=1280):
+    """A picture of single points of many images, such as the best or the worst localized ones.
+
+    Args:
+        items (list of dict): "image" (PIL RGB image), "point" (x, y), "found" (x, y) or None, both in pixels, "description" and
+            "distance" (`float`): between both, in the unit of the normalised distances.
+        width (`int`): of the whole picture in pixels.
+    Returns:
+        PIL image: row by row each item's photo, a star at its point and a cross where its description was found, the text beside it.
+
+    Raises ValueError for no items.
+    """
+    if not items:
+        raise ValueError("items is empty: there is nothing to draw")
+    columns = max(1, width // 600)
+    cell, radius, font = width // columns, 9, fonts()[0]
+    margin = 2 * radius  # marks at the border of a photo are seen whole
+    side = round(0.48 * cell) - 2 * margin
+    text_left = side + 2 * margin + 10
+    cells = []
+    for number, item in enumerate(items, start=1):
+        left, top, right, bottom = strip_window(item["image"].size, item["point"], item["found"])
+        scale = side / max(right - left, bottom - top)
+        size = [max(1, round(v * scale)) for v in (right - left, bottom - top)]
+        photo = item["image"].resize(size, Image.Resampling.LANCZOS, (left, top, right, bottom), reducing_gap=3.0)
+        lines = wrap(item["description"], font, cell - text_left - 44)
+        picture = Image.new("RGB", (cell, max(photo.height, text_height(lines)) + 2 * margin), "white")
+        shift = margin + (side - photo.width) // 2
+        marked = Image.new("RGB", (side + 2 * margin, picture.height), "white")
+        marked.paste(photo, (shift, margin))
+        draw = ImageDraw.Draw(marked)
+        draw.rectangle((shift - 1, margin - 1, shift + photo.width, margin + photo.height), outline="silver")
+        point, found = (
+            ((p[0] - left) * scale + shift, (p[1] - top) * scale + margin) if p is not None else None
+            for p in (item["point"], item["found"])
+        )
+        draw_pair(draw, point, found, radius, COLOURS[0])
+        picture.paste(marked, (0, 0))
+        title = f"{number}.  " + ("no point found" if found is None else f"distance {item['distance']:.3f}")
+        draw_text(ImageDraw.Draw(picture), text_left, margin, title, lines, COLOURS[0])
+        cells.append(picture)
+    rows = []
+    for start in range(0, len(cells), columns):
+        row = cells[start : start + columns]
+        rows.append(Image.new("RGB", (width, max(picture.height for picture in row)), "white"))
+        for column, picture in enumerate(row):
+            rows[-1].paste(picture, (column * cell, 0))
+    return stack(rows)
 
 
 def stack(pictures):
@@ -95,3 +197,74 @@ def stack(pictures):
         result.paste(picture, (0, top))
         top += picture.height
     return result
+
+
+def write_png(figure, path):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    # 256 colours: a third of the bytes
+    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, format="png", optimize=True)
+
+
+def plot_pck_curves(curves, path):
+    """Writes a PNG of the share of points found within each distance. Needs the extra "evaluation".
+
+    Args:
+        curves (`dict`): name -> (thresholds as a share of the image's sides, PCK, lower and upper end of its interval, all three in
+            percent), four arrays of one length. None at all, and more than 8, which cannot be told apart, raise ValueError.
+        path (`str` or `Path`)
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    if not 1 <= len(curves) <= len(COLOURS):
+        raise ValueError(f"curves must hold 1 to {len(COLOURS)} curves, got {len(curves)}")
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(7.5, 4.8 + 0.12 * len(curves)), dpi=130, layout="constrained")
+        axes = figure.add_subplot()
+        for index, (name, (thresholds, values, low, high)) in enumerate(curves.items()):
+            style = {"color": COLOURS[index], "linestyle": ("-", "--", "-.", ":")[index % 4]}
+            axes.plot(thresholds, values, label=textwrap.fill(name, 42), linewidth=1.8, **style)
+            axes.fill_between(thresholds, low, high, color=COLOURS[index], alpha=0.15, linewidth=0)
+        axes.set(xlabel="threshold (share of the image's sides)", ylabel="PCK (%)", ylim=(0, 100))
+        axes.margins(x=0)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+        write_png(figure, path)
+
+
+def plot_intervals(rows, path, label="mPCK"):
+    """Writes a PNG of bars with intervals, in the order of `rows` from top to bottom. Needs the extra "evaluation".
+
+    Args:
+        rows (`dict`): name -> (value, lower and upper end of its interval). None at all raise ValueError.
+        path (`str` or `Path`)
+        label (`str`): what the values are.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    if not rows:
+        raise ValueError("rows is empty: there is nothing to plot")
+    names = [textwrap.fill(name, 40) for name in rows]
+    values, low, high = np.array(list(rows.values()), dtype=float).T
+    heights = [0.24 + 0.16 * (name.count("\n") + 1) for name in names]
+    middles = np.cumsum(heights) - np.array(heights) / 2
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(7.5, 0.7 + sum(heights)), dpi=130, layout="constrained")
+        axes = figure.add_subplot()
+        axes.barh(middles, values, height=0.24, color=COLOURS[1], alpha=0.55)
+        axes.errorbar((low + high) / 2, middles, xerr=(high - low) / 2, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
+        for value, start, end, middle in zip(values, low, high, middles):
+            axes.annotate(
+                f"{value:.1f}  [{start:.1f}, {end:.1f}]", (max(end, 0), middle), (7, 0), textcoords="offset points", va="center", fontsize=9
+            )
+        axes.set_yticks(middles, names, fontsize=9)
+        axes.set(xlabel=label, ylim=(sum(heights), 0))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.spines[["top", "left", "right"]].set_visible(False)
+        write_png(figure, path)

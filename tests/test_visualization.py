@@ -2,9 +2,24 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_talking_points.visualization import draw_round_trip, overlay_heatmap, stack
+from hf_talking_points.visualization import (
+    draw_extremes,
+    draw_round_trip,
+    fonts,
+    overlay_heatmap,
+    plot_intervals,
+    plot_pck_curves,
+    stack,
+    strip_window,
+    wrap,
+)
+
+RED = (0xE6, 0x19, 0x4B)
 
 
 def row(point, found=None, heatmap=None):
@@ -20,7 +35,7 @@ def test_star_and_cross_are_seen_at_their_points(size, colour):
     scale = 640 / size[0]
     for px, py in ((x, y), (0.6 * size[0], 0.2 * size[1])):
         patch = picture[int(py * scale) - 9 : int(py * scale) + 9, int(px * scale) - 9 : int(px * scale) + 9]
-        assert (np.abs(patch - [0xE6, 0x19, 0x4B]).max(-1) < 12).sum() > 20
+        assert (np.abs(patch - RED).max(-1) < 12).sum() > 20
     corner = picture[2, 2]
     assert np.abs(corner - (0 if colour == "black" else 255)).max() < 3
 
@@ -43,3 +58,114 @@ def test_heat_lies_on_the_image_and_not_on_its_padding():
 def test_pictures_are_stacked():
     result = stack([Image.new("RGB", (5, 3), "red"), Image.new("RGB", (7, 2), "blue")])
     assert result.size == (7, 5) and result.getpixel((0, 4)) == (0, 0, 255)
+
+
+def near(picture, x, y, colour, reach=9):
+    """How many pixels around (x, y) have this colour."""
+    patch = np.asarray(picture).astype(int)[max(0, round(y) - reach) : round(y) + reach, max(0, round(x) - reach) : round(x) + reach]
+    return (np.abs(patch - colour).max(-1) < 12).sum()
+
+
+def item(size, point, found, colour="gray", description="A small dog. " * 9):
+    return {"image": Image.new("RGB", size, colour), "point": point, "found": found, "description": description, "distance": 0.25}
+
+
+@pytest.mark.parametrize("colour", ["black", "white", "red"])
+@pytest.mark.parametrize("size", [(100, 60), (4000, 2400)])
+def test_extremes_show_both_points_up_to_the_border(size, colour):
+    for at in ((0.25, 0.25), (0, 0), (1, 1), (0, 1)):
+        point, found = [a * v for a, v in zip(at, size)], [0.7 * size[0], 0.5 * size[1]]
+        picture = draw_extremes([item(size, point, found, colour)])
+        scale = 271 / size[0]
+        for x, y in (point, found):
+            assert near(picture, x * scale + 18, y * scale + 18, RED) > 40
+            assert near(picture, x * scale + 18, y * scale + 18, (255, 255, 255)) > 20
+
+
+@pytest.mark.parametrize("width, columns", [(500, 1), (1280, 2), (1800, 3)])
+def test_extremes_fill_rows(width, columns):
+    one = draw_extremes([item((90, 60), (9, 9), (30, 30))], width)
+    picture = draw_extremes([item((90, 60), (9, 9), (30, 30))] * (columns + 1), width)
+    assert picture.size == (width, 2 * one.height)
+    assert (np.asarray(picture)[:, -6:] == 255).all()
+    with pytest.raises(ValueError, match="items is empty"):
+        draw_extremes([])
+
+
+@pytest.mark.parametrize("found", [(150, -60), (-1e15, 1e15), (3e9, 30), (90, 60)])
+def test_points_found_outside_are_led_to(found):
+    picture = draw_extremes([item((90, 60), (45, 30), found, "black")])
+    alone = draw_extremes([item((90, 60), (45, 30), None, "black")])
+    assert picture.size == alone.size
+    rows, columns = np.nonzero((np.asarray(picture) != np.asarray(alone)).any(-1) & (np.arange(picture.width) < 307))
+    assert len(rows) > 200 and np.hypot(rows - 108, columns - 153).max() > 100
+
+
+def test_a_strip_is_shown_around_its_points():
+    assert strip_window((300, 100), (0, 0), (300, 100)) == [0, 0, 300, 100]
+    assert strip_window((4000, 100), (2000, 50), None) == [1850, 0, 2150, 100]
+    assert strip_window((4000, 100), (2000, 50), (2200, 3)) == [1950, 0, 2250, 100]
+    assert strip_window((4000, 100), (2000, 50), (3900, 3)) == [1850, 0, 2150, 100]
+    assert strip_window((10, 4000), (3, 3999), (2, -700)) == [0, 3970, 10, 4000]
+    picture = draw_extremes([item((100, 4000), (50, 3990), (50, 3800), "black")])
+    dark = np.argwhere((np.asarray(picture)[:, :300] == 0).all(-1))
+    height, width = dark.max(0) - dark.min(0)
+    assert abs(height - 271) < 3 and abs(width - 90) < 3
+
+
+@given(st.text(), st.integers(20, 400))
+def test_wrapped_lines_keep_every_letter_and_the_width(text, width):
+    lines = wrap(text, fonts()[0], width)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(len(line) <= 1 or fonts()[0].getlength(line) <= width for line in lines)
+
+
+def recorded(monkeypatch):
+    """The list of figures that are written from now on."""
+    figures, savefig = [], Figure.savefig
+
+    def record(figure, *args, **kwargs):
+        figures.append(figure)
+        return savefig(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    return figures
+
+
+def test_curves_are_drawn_with_their_bands(tmp_path, monkeypatch):
+    figures, thresholds = recorded(monkeypatch), np.linspace(0, 0.3, 61)
+    curves = {}
+    for i in range(8):
+        values = 100 * (1 - np.exp(-thresholds * (2 + 3 * i)))
+        curves[f"system $x_{i}$ with a name that goes on and on beyond one line"] = (thresholds, values, values - 5, values + 5)
+    plot_pck_curves(curves, tmp_path / "pck.png")
+    [axes] = figures[0].axes
+    assert len(axes.lines) == len(axes.collections) == 8
+    for line, (_, values, _, _) in zip(axes.lines, curves.values()):
+        assert np.array_equal(line.get_xdata(), thresholds) and np.array_equal(line.get_ydata(), values)
+    assert axes.get_xlim() == (0, 0.3) and axes.get_ylim() == (0, 100)
+    assert [text.get_text().replace("\n", " ") for text in figures[0].legends[0].get_texts()] == list(curves)
+    assert (tmp_path / "pck.png").stat().st_size <= 150_000 and Image.open(tmp_path / "pck.png").format == "PNG"
+    for wrong in ({}, {str(i): [thresholds] * 4 for i in range(9)}):
+        with pytest.raises(ValueError, match=f"got {len(wrong)}"):
+            plot_pck_curves(wrong, tmp_path / "no.png")
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_intervals_keep_their_order_and_say_their_values(tmp_path, monkeypatch):
+    figures = recorded(monkeypatch)
+    rows = {"text": (78.13, 76.0, 80.2), "a name that is so long that it takes more than one line $or$ two": (-3.0, -5.0, 2.0)}
+    rows["all"] = (100.0, 100.0 + 1e-13, 100.0 + 1e-13)
+    plot_intervals(rows, tmp_path / "intervals.png", label="PCK@0.1")
+    [axes] = figures[0].axes
+    assert [text.get_text().replace("\n", " ") for text in axes.get_yticklabels()] == list(rows)
+    assert [patch.get_width() for patch in axes.patches] == [78.13, -3.0, 100.0]
+    heights = [axes.transData.transform((0, y))[1] for y in axes.get_yticks()]
+    assert heights == sorted(heights, reverse=True)
+    assert [text.get_text() for text in axes.texts][:2] == ["78.1  [76.0, 80.2]", "-3.0  [-5.0, 2.0]"] and axes.get_xlabel() == "PCK@0.1"
+    segments = axes.collections[0].get_segments()
+    assert [segment[:, 0].tolist() for segment in segments][:2] == [pytest.approx([76.0, 80.2]), pytest.approx([-5.0, 2.0])]
+    picture = np.asarray(Image.open(tmp_path / "intervals.png").convert("L"))
+    assert picture[:, [0, -1]].min() > 250  # nothing is cut off at the sides
+    with pytest.raises(ValueError, match="rows is empty"):
+        plot_intervals({}, tmp_path / "no.png")

@@ -32,7 +32,7 @@ from transformers import AutoConfig, LogitsProcessor, pipeline
 from .wording import COLOURS, HORIZONTAL, PLANS, STYLES, SURROUNDINGS_PLANS, VERTICAL, PointFacts, names_it, readable, write
 
 PROMPTS = Path(__file__).parent / "prompts"
-SHOTS = 3  # worked examples shown with each question, drawn from those of the prompt file
+SHOTS = 3  # worked examples shown with each question: a prompt file holds sets of so many that a small model copes with together
 MOST_WORDS = 90
 LONGEST_SIDE = 1024  # pixels of what a vision model is shown
 LONGEST_WAIT = 300  # seconds that an endpoint may ask to be left alone before this is an error
@@ -140,25 +140,31 @@ def fact_lines(facts):
     )
 
 
-def read_prompt(name):
-    """A prompt file as chat messages: each starts with a line [system], [user] or [assistant]; the last one is the question."""
-    blocks = re.split(r"^\[(system|user|assistant)\]\n", (PROMPTS / f"{name}.txt").read_text(encoding="utf-8"), flags=re.MULTILINE)
+def read_prompt(name, folder=None):
+    """A prompt file as chat messages: each starts with a line [system], [user] or [assistant]; the last one is the question.
+
+    folder (`Path`, *optional*): that holds `name`.txt; by default the one of the teachers' prompts.
+    """
+    text = ((folder or PROMPTS) / f"{name}.txt").read_text(encoding="utf-8")
+    blocks = re.split(r"^\[(system|user|assistant)\]\n", text, flags=re.MULTILINE)
     return [{"role": role, "content": content.strip()} for role, content in zip(blocks[1::2], blocks[2::2])]
 
 
-def ask(name, rng, image=None, **words):
+def ask(name, rng=None, image=None, folder=None, **words):
     """The chat that asks one question of a prompt file.
 
     Args:
         name (`str`): of the file.
-        rng (`np.random.Generator`): draws where in the file's worked examples the up to `SHOTS` that are shown begin.
+        rng (`np.random.Generator`): draws the set of `SHOTS` worked examples that is shown, of which the last is filled from the first;
+            not needed for a file without any.
         image (PIL image, *optional*): shown with the question.
+        folder (`Path`, *optional*): as of [`read_prompt`].
         words: fill the {places} of the question.
     """
-    messages = read_prompt(name)
+    messages = read_prompt(name, folder)
     first = 1 if messages[0]["role"] == "system" else 0
     examples = list(zip(messages[first:-1:2], messages[first + 1 : -1 : 2]))
-    start = rng.integers(len(examples)) if examples else 0
+    start = SHOTS * rng.integers(-(-len(examples) // SHOTS)) if examples else 0
     shown = [message for i in range(min(SHOTS, len(examples))) for message in examples[(start + i) % len(examples)]]
     question = messages[-1]["content"].format(**words)
     if image is not None:
@@ -166,11 +172,11 @@ def ask(name, rng, image=None, **words):
     return [*messages[:first], *shown, {"role": "user", "content": question}]
 
 
-def prompt_hash(names):
-    """SHA-256 over the prompt files of these names."""
+def prompt_hash(names, folder=None):
+    """SHA-256 over the prompt files of these names. folder (`Path`, *optional*): as of [`read_prompt`]."""
     digest = hashlib.sha256()
     for name in names:
-        digest.update((PROMPTS / f"{name}.txt").read_bytes())
+        digest.update(((folder or PROMPTS) / f"{name}.txt").read_bytes())
     return digest.hexdigest()
 
 

@@ -102,6 +102,20 @@ PLANS = {
         "The {object}'s {part}, {spot}. The {object} is {size}.",
         "Find the {size} {object} and then its {part}: {spot}.",
     ),
+    "no_part": (
+        "A {size} {object} in the {in_image} of the image. The point is at the {on_object} of the {object}, {spot}.",
+        "The point is at the {on_object} of a {size} {object} in the {in_image} of the image, {spot}.",
+        "Look at the {size} {object} in the {in_image} of the image, then at the {on_object} of the {object}: {spot}.",
+        "There is a {size} {object} in the {in_image} of the image, and {spot} at the {on_object} of the {object} is meant.",
+        "{spot_capital} at the {on_object} of the {object}. The {object} is {size}, in the {in_image} of the image.",
+        "Find the {size} {object} in the {in_image} of the image and go to the {on_object} of the {object}: {spot}.",
+    ),
+    "caption": (
+        "A {size} {object} in the {in_image} of the image.",
+        "There is a {size} {object} in the {in_image} of the image.",
+        "The photo shows a {size} {object} in the {in_image} of the image.",
+        "In the {in_image} of the image one sees a {size} {object}.",
+    ),
 }
 SURROUNDINGS_PLANS = {
     "full": (
@@ -125,6 +139,8 @@ SURROUNDINGS_PLANS = {
         "Find {spot} on a thing or surface that is not named.",
     ),
 }
+for _style in ("no_part", "caption"):  # without an object there is no part to leave out
+    SURROUNDINGS_PLANS[_style] = SURROUNDINGS_PLANS["full"]
 STYLES = tuple(PLANS)
 
 
@@ -216,7 +232,8 @@ def write(facts, style="full", rng=None):
     Args:
         facts ([`PointFacts`])
         style (`str`): one of `STYLES`: "full", "terse" (names only), "unseen" (as full, in sentences kept out of training), "colloquial"
-            (as full, in everyday words) or "no_position" (as full, less all positions).
+            (as full, in everyday words), "no_position" (as full, less all positions), "no_part" (as full, less the part's name) or
+            "caption" (the object alone).
         rng (`np.random.Generator`, *optional*): chooses the sentence plan; the first plan without it.
     """
     plans = SURROUNDINGS_PLANS if facts.object is None else PLANS

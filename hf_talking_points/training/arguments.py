@@ -55,8 +55,12 @@ class ModelArguments:
     layers: int = field(default=5, metadata={"help": "layers of the small Llama"})
     freeze: str = field(default="backbone", metadata={"help": "backbone, vision (everything before the language model) or nothing"})
     lora_rank: int = field(default=0, metadata={"help": "rank of LoRA on the language model; 0 trains it in full"})
-
+    freeze_language_model: bool = field(default=False, metadata={"help": "train only what lies around the language model"})
     half_precision_dir: str | None = field(default=None, metadata={"help": "folder for a copy of the result with float16 weights"})
+
+    def __post_init__(self):
+        if self.lora_rank and self.freeze_language_model:
+            raise ValueError("lora_rank adapts the language model, freeze_language_model leaves it as it is: choose one")
 
     def lora_config(self, modules_to_save=None):
         if not self.lora_rank:
@@ -86,6 +90,8 @@ class ModelArguments:
             model.freeze_backbone()
         elif self.freeze == "vision":
             model.freeze_vision()
+        if self.freeze_language_model:
+            model.model.language_model.requires_grad_(False)
         return model, processor
 
 

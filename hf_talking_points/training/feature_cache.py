@@ -51,7 +51,7 @@ class FeatureCache:
         for start in range(done, count, batch_size):
             stop = min(start + batch_size, count)
             pixel_values = normalize([canvas(i) for i in range(start, stop)])
-            with torch.inference_mode(), torch.autocast(pixel_values.device.type, torch.bfloat16):
+            with torch.inference_mode():
                 maps = backbone(pixel_values).feature_maps
             if self.levels is None:
                 self.levels = [
