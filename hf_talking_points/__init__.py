@@ -27,6 +27,7 @@ from .models.processing_talking_points import PointDescriptorProcessor, PointLoc
 
 MINI_DESCRIPTOR = str(Path(__file__).parent / "pretrained" / "talking-points-descriptor")
 MINI_LOCALIZER = str(Path(__file__).parent / "pretrained" / "talking-points-localizer")
+LOCALIZATION_DISTANCE = str(Path(__file__).parent / "evaluation" / "localization_distance")
 
 _LAZY = {
     "PointDescriptorTrainer": ".training.supervised",
@@ -60,6 +61,7 @@ PIPELINE_REGISTRY.register_pipeline(
 __all__ = [
     "EfficientNetLiteBackbone",
     "EfficientNetLiteConfig",
+    "LOCALIZATION_DISTANCE",
     "MINI_DESCRIPTOR",
     "MINI_LOCALIZER",
     "PointDescriptionPipeline",

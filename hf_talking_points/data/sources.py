@@ -29,13 +29,14 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 @dataclass(frozen=True)
 class PartPoint:
     """A named point in pixels; `box` is (x1, y1, x2, y2) of the part where the source knows it, `texts` are (style, description) pairs
-    where the source describes it."""
+    where the source describes it, `stratum` says how the point was chosen."""
 
     part: str
     x: float
     y: float
     box: tuple | None = None
     texts: tuple = field(default=(), compare=False)
+    stratum: str = field(default="given", compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -730,12 +731,15 @@ def photos_of_rows(dataset):
 
 def photos_of_points(dataset):
     """Yields (first row, image id, stated split, objects) of a dataset whose rows are points."""
-    photos, optional = {}, ("part_box", "split", "style", "description")
+    photos, optional = {}, ("part_box", "split", "style", "description", "stratum")
     for index, row in enumerate(annotation_columns(dataset, ("image_id", "object", "object_box", "part", "point"), optional)):
         where = f"dataset, row {index}"
         owner = value_of(row, "object", str, where), tuple(numbers_of(row, "object_box", 4, where))
         point = PartPoint(
-            value_of(row, "part", str, where), *numbers_of(row, "point", 2, where), numbers_or_none(row, "part_box", 4, where)
+            value_of(row, "part", str, where),
+            *numbers_of(row, "point", 2, where),
+            numbers_or_none(row, "part_box", 4, where),
+            stratum=row.get("stratum") or "given",
         )
         first = photos.setdefault(value_of(row, "image_id", str, where), (index, row.get("split"), {}))
         texts = first[2].setdefault(owner, {}).setdefault(point, [])

@@ -7,22 +7,29 @@ and a `fingerprint`, a string that changes when their answers may: answers are c
 
 import hashlib
 import json
+import resource
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 from transformers import pipeline
 
-from ..data.wording import describe_point, names_it, position
-from .metrics import normalized_distances
+from .. import MINI_DESCRIPTOR, MINI_LOCALIZER
+from ..data.sources import SPLITS, read_photos
+from ..data.triplets import View, make_views
+from ..data.wording import describe_point, names_it, position, spot
+from .metrics import METRIC_VERSION, mpck_values, normalized_distances, paired_difference, score_points, summary
+from .report import write_report
+from .text_only import TextOnlyPredictor
 from .vision_language import VisionLanguageDescriber, VisionLanguageLocalizer, model_version
 
-FARTHEST = 2**0.5  # normalised distance of a miss: that of two opposite corners
 NO_TEXT = "A point in the image."
 
 
@@ -159,10 +166,9 @@ def true_points(views):
 
 
 def view_distances(views, found):
-    """Normalised distances of found points (in the order of [`true_points`]) to the true ones; `FARTHEST` for rows of NaN, the misses."""
+    """Normalised distances of found points (in the order of [`true_points`]) to the true ones."""
     points, sizes, _ = true_points(views)
-    missed = np.isnan(found).any(1)
-    return np.where(missed, FARTHEST, normalized_distances(np.where(missed[:, None], 0.0, found), points, sizes))
+    return normalized_distances(found, points, sizes)
 
 
 def naming_accuracy(views, descriptions):
@@ -202,9 +208,7 @@ def written_texts(views, style, seed=0):
     texts = []
     for index, view in enumerate(views):
         rng, pixels = np.random.default_rng([seed, index]), np.asarray(view.image())
-        texts.append(
-            [dict(p.texts).get(style) or describe_point(view.photo, owner, p, pixels, style, rng) for owner, p in view.points()]
-        )
+        texts.append([dict(p.texts).get(style) or describe_point(view.photo, owner, p, pixels, style, rng) for owner, p in view.points()])
     return texts
 
 
@@ -222,3 +226,204 @@ def other_texts(texts, seed=0):
 
 def grey_image(view):
     return Image.new("RGB", view.photo.size, (127, 127, 127))
+
+
+def points_table(views):
+    """A `pandas.DataFrame` with a row for every annotated point of `views`: image_id, x, y, width, height, object, part, their boxes, what
+    [`STRATA`] ask of it, and whether object and part alone say which point is meant (`unambiguous`)."""
+    rows = []
+    for view in views:
+        photo, pixels, points = view.photo, np.asarray(view.image()), view.points()
+        named = [(owner.category, p.part) for owner, p in points]
+        for (owner, p), name in zip(points, named):
+            x1, y1, x2, y2 = owner.box
+            rows.append(
+                {
+                    "image_id": photo.id,
+                    "x": p.x,
+                    "y": p.y,
+                    "width": photo.size[0],
+                    "height": photo.size[1],
+                    "object": owner.category,
+                    "object_box": list(owner.box),
+                    "part": p.part,
+                    "part_box": list(p.box) if p.box is not None else None,
+                    "stratum": p.stratum,
+                    "object_area": (x2 - x1) * (y2 - y1) / (photo.size[0] * photo.size[1]),
+                    "objects": len(photo.objects),
+                    "spot": spot(pixels, p.x, p.y),
+                    "unambiguous": named.count(name) == 1,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+STRATA = {
+    "SIFT points": lambda points: points.stratum == "sift",
+    "uniform points": lambda points: points.stratum == "uniform",
+    "low-gradient points": lambda points: (points.stratum == "low_gradient") | points.spot.str.contains("smooth"),
+    "boundary points": lambda points: points.stratum == "boundary",
+    "small objects (< 5 % of the image)": lambda points: points.object_area < 0.05,
+    "crowded images (3 objects or more)": lambda points: points.objects >= 3,
+}
+
+
+def scores(found, points):
+    """The numbers of one system: [`score_points`] with the object's box, in which a miss counts as the farthest corner of the image;
+    `misses`; and mPCK and PCK@0.05 of each of the [`STRATA`] that has points, and of the points that object and part alone tell apart.
+
+    Args:
+        found (array of shape `(n, 2)`): in pixels, NaN where there was no answer.
+        points (`pandas.DataFrame`): of [`points_table`].
+    Returns:
+        (scores, normalised distances of shape `(n,)`)
+    """
+    true, sizes = points[["x", "y"]].to_numpy(), points[["width", "height"]].to_numpy()
+    missed = np.isnan(found).any(1)
+    found = np.where(missed[:, None], np.where(true < sizes / 2, sizes, 0), found)
+    distances = normalized_distances(found, true, sizes)
+    result = score_points(found, true, sizes, points.image_id, points.object_box.tolist())
+    result["misses"] = int(missed.sum())
+    subsets = {name: chosen(points).to_numpy() for name, chosen in STRATA.items()}
+    subsets["unambiguous by object and part"] = points.unambiguous.to_numpy()
+    result["strata"] = {
+        name: {key: value for key, value in summary(distances[mask]).items() if key in ("n", "mpck", "pck@0.05")}
+        for name, mask in subsets.items()
+        if mask.any()
+    }
+    return result, distances
+
+
+@dataclass
+class EvaluationOptions:
+    """What [`evaluate_descriptions`] evaluates.
+
+    Args:
+        dataset (`list[str]`): folders with an `objects.jsonl`, or built datasets (folder or Hub id).
+        output (`str`): folder of the report; also holds the cache, with which a run that was cut off goes on.
+        descriptions (`list[str]`): "ground-truth", "point-descriptor:CHECKPOINT", "vlm:MODEL", "jsonl:FILE".
+        localizers (`list[str]`): checkpoints, or "vlm:CONVENTION:MODEL".
+        styles (`list[str]`): of the ground truth; the first one is what all else is compared with.
+        split (`str`): "test", "validation" or "train".
+        controls (`bool`): also what the words alone give away, and what the picture alone.
+        max_photos (`int`, *optional*): the first photos of the split; all of them if None.
+        seed (`int`)
+    """
+
+    dataset: list
+    output: str
+    descriptions: list = field(default_factory=lambda: ["ground-truth", f"point-descriptor:{MINI_DESCRIPTOR}"])
+    localizers: list = field(default_factory=lambda: [MINI_LOCALIZER])
+    styles: list = field(default_factory=lambda: ["full", "terse", "unseen", "colloquial", "no_position", "no_part"])
+    split: str = "test"
+    controls: bool = True
+    max_photos: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("dataset", "descriptions", "localizers", "styles"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must hold at least one entry")
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {SPLITS}, got {self.split!r}")
+
+
+def evaluate_descriptions(options):
+    """Runs the protocol: every source of descriptions through every localizer, with controls.
+
+    Writes `report.json`, `report.md`, plots, pictures and `samples.parquet` (a row for each system, localizer and point) to
+    `options.output`.
+
+    Args:
+        options ([`EvaluationOptions`])
+    Returns:
+        `dict`: the content of `report.json`.
+    """
+    output, seed = Path(options.output), options.seed
+    describers = {spec: load_describer(spec) for spec in options.descriptions if spec != "ground-truth"}
+    localizers = [load_localizer(spec) for spec in options.localizers]
+    photos = [photo for source in options.dataset for photo in read_photos(source)]
+    views = make_views([photo for photo in photos if photo.split == options.split])[: options.max_photos]
+    if not views:
+        raise ValueError(f"{options.dataset} hold no annotated point in the split {options.split!r}")
+    output.mkdir(parents=True, exist_ok=True)
+    points = points_table(views)
+    cost, samples, rows = {}, [], []
+    reference = f"ground truth, {options.styles[0]}"
+    with closing(AnswerCache(output / "answers.sqlite")) as cache:
+        truth = {f"ground truth, {style}": written_texts(views, style, seed) for style in options.styles}
+        systems = dict(truth) if "ground-truth" in options.descriptions else {}
+        for describer in describers.values():
+            if isinstance(describer, WrittenDescriptions):
+                systems[describer.name] = [describer.of(view) for view in views]
+            else:
+                systems[describer.name], seconds = describe_points(describer, views, cache)
+                cost[f"{describer.name}: a description"] = float(np.mean(np.concatenate(seconds)))
+        named, images = list(systems), dict.fromkeys(systems, View.image)
+        if options.controls:
+            words = truth[reference]
+            systems |= {
+                f"{reference}, grey picture": words,
+                "no text": [[NO_TEXT] * len(row) for row in words],
+                f"{reference}, of another point": other_texts(words, seed),
+                "grid phrases": grid_phrases(views),
+            }
+            images = {name: grey_image if name.endswith("grey picture") else View.image for name in systems}
+        answers = {}
+        for localizer in localizers:
+            for name, texts in systems.items():
+                found, seconds = locate_texts(localizer, views, texts, cache, images[name], f"<- {name}")
+                answers[name, localizer.name] = texts, found
+                cost.setdefault(f"{localizer.name}: a localization", []).extend(seconds)
+    if options.controls:
+        blind = [[""] * len(row) for row in words]
+        answers["image centre", "-"] = blind, points[["width", "height"]].to_numpy() / 2
+        train = make_views([photo for photo in photos if photo.split == "train"])
+        if train:
+            train_points, train_sizes, _ = true_points(train)
+            predictor = TextOnlyPredictor(seed=seed).fit(flat(written_texts(train, options.styles[0], seed)), train_points / train_sizes)
+            answers[f"{reference}, text-only predictor", "-"] = (
+                words,
+                predictor.predict(flat(words)) * points[["width", "height"]].to_numpy(),
+            )
+    for (name, localizer), (texts, found) in answers.items():
+        numbers, distances = scores(found, points)
+        rows.append({"system": name, "localizer": localizer, "control": name not in named, **numbers})
+        if name in named:
+            rows[-1]["naming"] = naming_accuracy(views, texts)
+        columns = {"system": name, "localizer": localizer, "description": flat(texts), "distance": distances}
+        samples.append(points.assign(**columns, found_x=found[:, 0], found_y=found[:, 1], metric_version=METRIC_VERSION))
+    samples = pd.concat(samples, ignore_index=True)
+    for row in rows:
+        if (reference, row["localizer"]) in answers and row["system"] != reference:
+            pair = [samples[(samples.system == name) & (samples.localizer == row["localizer"])] for name in (row["system"], reference)]
+            row["versus"] = paired_difference(*(mpck_values(part.distance.to_numpy()) for part in pair), points.image_id)
+    report = {
+        "metric_version": METRIC_VERSION,
+        "options": {**asdict(options), "output": None},
+        "photos": len(views),
+        "points": len(points),
+        "reference": reference,
+        "fingerprints": {model.name: model.fingerprint for model in [*describers.values(), *localizers]},
+        "rows": rows,
+        "agreement": agreement(rows),
+        "seconds": {name: float(np.mean(value)) for name, value in cost.items()},
+        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    samples.to_parquet(output / "samples.parquet")
+    write_report(report, samples, views, output)
+    return report
+
+
+def agreement(rows):
+    """How alike the localizers rank the systems: the mean Spearman correlation of their mPCKs; None with fewer than two localizers or
+    three systems."""
+    table = pd.DataFrame([row for row in rows if not row["control"]]).pivot(index="system", columns="localizer", values="mpck")
+    if table.shape[0] < 3 or table.shape[1] < 2:
+        return None
+    correlations = table.corr(method="spearman").to_numpy()
+    return float(correlations[np.triu_indices(len(correlations), 1)].mean())
+
+
+def flat(rows):
+    return [value for row in rows for value in row]

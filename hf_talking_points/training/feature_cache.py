@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 
 def backbone_fingerprint(backbone):
-    """SHA-1 of a backbone's weights and config. The dtype that a config states depends on how a model was loaded and says nothing more
-    than the weights do."""
-    config = {name: value for name, value in backbone.config.to_dict().items() if name != "dtype"}
+    """SHA-1 of a backbone's weights and config, but for what a config says of how and from where the model was loaded."""
+    config = {name: value for name, value in backbone.config.to_dict().items() if name not in ("dtype", "_name_or_path")}
     digest = hashlib.sha1(json.dumps(config, sort_keys=True).encode())
     for name, value in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
