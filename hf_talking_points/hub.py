@@ -1,4 +1,4 @@
-"""Saving checkpoints for others, and the tables of their cards."""
+"""Saving checkpoints for others."""
 
 import json
 from pathlib import Path
@@ -21,25 +21,3 @@ def save_half_precision(model, processor, folder):
     for part in ("vision_config", "text_config"):
         config[part]["dtype"] = "float32"
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def results_table(results):
-    """The output of `examples/evaluate_pair.py` as Markdown."""
-    lines = [
-        f"{results['split']} split (by photo): {results['photos']} photos, {results['points']} points; in percent, "
-        "[95 % interval, bootstrap over photos].",
-        "",
-        "| text and predictor | mPCK | PCK@0.05 | PCK@0.02 | median px |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in results["rows"].items():
-        mpck, fine = (f"{row[key]:.1f} [{row[f'{key}_ci95'][0]:.1f}, {row[f'{key}_ci95'][1]:.1f}]" for key in ("mpck", "pck@0.05"))
-        lines.append(f"| {name} | {mpck} | {fine} | {row['pck@0.02']:.1f} | {row['median_pixels']:.1f} |")
-    descriptor = results["descriptor"]
-    lines += [
-        "",
-        f"The descriptor names the object's category in {descriptor['category']:.1f} % and the part in {descriptor['part']:.1f} %; "
-        f"its texts reach {descriptor['mpck_of_truth']:.2f} of the mPCK and {descriptor['pck@0.05_of_truth']:.2f} of the PCK@0.05 of "
-        "the writer's.",
-    ]
-    return "\n".join(lines)

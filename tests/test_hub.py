@@ -1,4 +1,4 @@
-"""Half-precision checkpoints and the tables of their cards."""
+"""Half-precision checkpoints."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from hf_talking_points.hub import results_table, save_half_precision
+from hf_talking_points.hub import save_half_precision
 
 
 def test_half_precision_is_half_the_size_and_computes_in_full(make_localizer, random_image, tmp_path):
@@ -30,11 +30,3 @@ def test_weights_too_large_for_half_precision_are_an_error(make_localizer, tmp_p
     with pytest.raises(ValueError, match="point_head.1.weight"):
         save_half_precision(model, processor, tmp_path / "new")
     assert not (tmp_path / "new").exists()
-
-
-def test_table_states_split_and_numbers():
-    row = {"mpck": 90.123, "mpck_ci95": (88, 92), "pck@0.05": 61, "pck@0.05_ci95": (60, 62), "pck@0.02": 20, "median_pixels": 7.77}
-    naming = {"category": 91, "part": 50, "mpck_of_truth": 0.9, "pck@0.05_of_truth": 0.7}
-    table = results_table({"split": "test", "photos": 3, "points": 40, "rows": {"centre": row}, "descriptor": naming})
-    assert "test split (by photo): 3 photos, 40 points" in table
-    assert "| centre | 90.1 [88.0, 92.0] | 61.0 [60.0, 62.0] | 20.0 | 7.8 |" in table and "91.0 %" in table and "0.90 of the mPCK" in table

@@ -10,8 +10,9 @@ import json
 import resource
 import sqlite3
 import time
+from collections import Counter
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -58,12 +59,24 @@ class CheckpointDescriber(_Checkpoint):
 
 
 class CheckpointLocalizer(_Checkpoint):
-    """A Point Localizer as localizer of the protocol."""
+    """A Point Localizer as localizer of the protocol. It has no answer to texts that its processor refuses: too long, special tokens."""
 
     task = "point-localization"
 
+    def takes(self, text):
+        try:
+            self.pipe.processor.check_descriptions([text])
+            self.pipe.processor.encode_descriptions([text])
+        except ValueError:
+            return False
+        return True
+
     def __call__(self, image, texts):
-        return np.array([row["point"] for row in self.pipe(image, text=texts)])
+        found = np.full((len(texts), 2), np.nan)
+        taken = [i for i, text in enumerate(texts) if self.takes(text)]
+        if taken:
+            found[taken] = [row["point"] for row in self.pipe(image, text=[texts[i] for i in taken])]
+        return found
 
 
 class WrittenDescriptions:
@@ -83,8 +96,8 @@ class WrittenDescriptions:
                 ) from error
 
     def of(self, view):
-        """Texts of a view's points, None where the file has none."""
-        return [self.texts.get((view.photo.id, round(p.x, 2), round(p.y, 2))) for _, p in view.points()]
+        """Texts of a view's points, "" where the file has none."""
+        return [self.texts.get((view.photo.id, round(p.x, 2), round(p.y, 2)), "") for _, p in view.points()]
 
 
 def load_describer(spec):
@@ -102,7 +115,9 @@ def load_localizer(spec):
         return CheckpointLocalizer(spec)
     _, convention, *model = spec.split(":", 2)
     if not model:
-        raise ValueError(f"localizer {spec!r}: expected a checkpoint or vlm:CONVENTION:MODEL, such as vlm:0-1000:Qwen/Qwen3-VL-2B-Instruct")
+        raise ValueError(
+            f"localizer {spec!r}: expected a checkpoint, or vlm:CONVENTION:MODEL, such as vlm:0-1000:Qwen/Qwen3-VL-2B-Instruct"
+        )
     return VisionLanguageLocalizer(model[0], convention)
 
 
@@ -172,8 +187,8 @@ def view_distances(views, found):
 
 
 def naming_accuracy(views, descriptions):
-    """Share of descriptions, in percent, that name the object's category and that name the part."""
-    pairs = [(text, owner, part) for view, texts in zip(views, descriptions) for text, (owner, part) in zip(texts, view.points())]
+    """Share of descriptions (one for each point of the views), in percent, that name the object's category and that name the part."""
+    pairs = [(text, owner, part) for text, (owner, part) in zip(descriptions, (pair for view in views for pair in view.points()))]
     return {
         "category": 100.0 * float(np.mean([names_it(text, owner.category) for text, owner, _ in pairs])),
         "part": 100.0 * float(np.mean([names_it(text, part.part) for text, _, part in pairs])),
@@ -340,79 +355,85 @@ def evaluate_descriptions(options):
         `dict`: the content of `report.json`.
     """
     output, seed = Path(options.output), options.seed
-    describers = {spec: load_describer(spec) for spec in options.descriptions if spec != "ground-truth"}
+    describers = [load_describer(spec) for spec in options.descriptions if spec != "ground-truth"]
     localizers = [load_localizer(spec) for spec in options.localizers]
+    for models in (describers, localizers):
+        if twice := [name for name, count in Counter(model.name for model in models).items() if count > 1]:
+            raise ValueError(f"several models are called {twice[0]!r}, which reports could not tell apart: give their folders other names")
     photos = [photo for source in options.dataset for photo in read_photos(source)]
     views = make_views([photo for photo in photos if photo.split == options.split])[: options.max_photos]
     if not views:
         raise ValueError(f"{options.dataset} hold no annotated point in the split {options.split!r}")
     output.mkdir(parents=True, exist_ok=True)
-    points = points_table(views)
-    cost, samples, rows = {}, [], []
-    reference = f"ground truth, {options.styles[0]}"
+    truth = {f"ground truth, {style}": written_texts(views, style, seed) for style in options.styles}
+    reference, words = next(iter(truth.items()))
+    systems, answers, seconds = dict(truth) if "ground-truth" in options.descriptions else {}, {}, {}
     with closing(AnswerCache(output / "answers.sqlite")) as cache:
-        truth = {f"ground truth, {style}": written_texts(views, style, seed) for style in options.styles}
-        systems = dict(truth) if "ground-truth" in options.descriptions else {}
-        for describer in describers.values():
+        for describer in describers:
             if isinstance(describer, WrittenDescriptions):
                 systems[describer.name] = [describer.of(view) for view in views]
             else:
-                systems[describer.name], seconds = describe_points(describer, views, cache)
-                cost[f"{describer.name}: a description"] = float(np.mean(np.concatenate(seconds)))
-        named, images = list(systems), dict.fromkeys(systems, View.image)
+                systems[describer.name], took = describe_points(describer, views, cache)
+                seconds[f"{describer.name}: a description"] = float(np.mean(flat(took)))
+        asked = [(name, texts, View.image) for name, texts in systems.items()]
         if options.controls:
-            words = truth[reference]
-            systems |= {
-                f"{reference}, grey picture": words,
-                "no text": [[NO_TEXT] * len(row) for row in words],
-                f"{reference}, of another point": other_texts(words, seed),
-                "grid phrases": grid_phrases(views),
-            }
-            images = {name: grey_image if name.endswith("grey picture") else View.image for name in systems}
-        answers = {}
+            asked += [
+                (f"{reference}, grey picture", words, grey_image),
+                ("no text", [[NO_TEXT] * len(row) for row in words], View.image),
+                (f"{reference}, of another point", other_texts(words, seed), View.image),
+                ("grid phrases", grid_phrases(views), View.image),
+            ]
         for localizer in localizers:
-            for name, texts in systems.items():
-                found, seconds = locate_texts(localizer, views, texts, cache, images[name], f"<- {name}")
-                answers[name, localizer.name] = texts, found
-                cost.setdefault(f"{localizer.name}: a localization", []).extend(seconds)
+            took = []
+            for name, texts, image in asked:
+                found, some = locate_texts(localizer, views, texts, cache, image, f"<- {name}")
+                answers[name, localizer.name] = flat(texts), found
+                took.extend(some)
+            seconds[f"{localizer.name}: a localization"] = float(np.mean(took))
     if options.controls:
-        blind = [[""] * len(row) for row in words]
-        answers["image centre", "-"] = blind, points[["width", "height"]].to_numpy() / 2
-        train = make_views([photo for photo in photos if photo.split == "train"])
-        if train:
-            train_points, train_sizes, _ = true_points(train)
-            predictor = TextOnlyPredictor(seed=seed).fit(flat(written_texts(train, options.styles[0], seed)), train_points / train_sizes)
-            answers[f"{reference}, text-only predictor", "-"] = (
-                words,
-                predictor.predict(flat(words)) * points[["width", "height"]].to_numpy(),
-            )
+        answers |= answers_without_localizer(reference, flat(words), views, [photo for photo in photos if photo.split == "train"], options)
+    points, rows, samples = points_table(views), [], {}
     for (name, localizer), (texts, found) in answers.items():
         numbers, distances = scores(found, points)
-        rows.append({"system": name, "localizer": localizer, "control": name not in named, **numbers})
-        if name in named:
+        rows.append({"system": name, "localizer": localizer, "control": name not in systems, **numbers})
+        if name in systems:
             rows[-1]["naming"] = naming_accuracy(views, texts)
-        columns = {"system": name, "localizer": localizer, "description": flat(texts), "distance": distances}
-        samples.append(points.assign(**columns, found_x=found[:, 0], found_y=found[:, 1], metric_version=METRIC_VERSION))
-    samples = pd.concat(samples, ignore_index=True)
+        columns = {"system": name, "localizer": localizer, "description": texts, "distance": distances}
+        samples[name, localizer] = points.assign(**columns, found_x=found[:, 0], found_y=found[:, 1], metric_version=METRIC_VERSION)
     for row in rows:
-        if (reference, row["localizer"]) in answers and row["system"] != reference:
-            pair = [samples[(samples.system == name) & (samples.localizer == row["localizer"])] for name in (row["system"], reference)]
-            row["versus"] = paired_difference(*(mpck_values(part.distance.to_numpy()) for part in pair), points.image_id)
+        compared = reference, localizers[0].name if row["localizer"] == "-" else row["localizer"]
+        if compared in samples and row["system"] != reference:
+            values = [mpck_values(samples[key].distance) for key in ((row["system"], row["localizer"]), compared)]
+            row["versus"] = paired_difference(*values, points.image_id)
     report = {
         "metric_version": METRIC_VERSION,
-        "options": {**asdict(options), "output": None},
+        "dataset": [Path(source).name for source in options.dataset],
+        **{name: getattr(options, name) for name in ("split", "styles", "max_photos", "seed")},
         "photos": len(views),
         "points": len(points),
         "reference": reference,
-        "fingerprints": {model.name: model.fingerprint for model in [*describers.values(), *localizers]},
+        "fingerprints": {model.name: model.fingerprint for model in [*describers, *localizers]},
         "rows": rows,
         "agreement": agreement(rows),
-        "seconds": {name: float(np.mean(value)) for name, value in cost.items()},
+        "seconds": seconds,
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
+    samples = pd.concat(samples.values(), ignore_index=True)
     samples.to_parquet(output / "samples.parquet")
     write_report(report, samples, views, output)
     return report
+
+
+def answers_without_localizer(reference, texts, views, train_photos, options):
+    """The image centre, and what [`TextOnlyPredictor`], fitted on the train split, makes of the texts: (system, "-") -> (texts, found)."""
+    sizes = true_points(views)[1]
+    answers = {("image centre", "-"): ([""] * len(texts), sizes / 2)}
+    if train := make_views(train_photos):
+        points, train_sizes, _ = true_points(train)
+        train_texts = flat(written_texts(train, options.styles[0], options.seed))
+        predictor = TextOnlyPredictor(seed=options.seed).fit(train_texts, points / train_sizes)
+        answers[f"{reference}, text-only predictor", "-"] = texts, predictor.predict(texts) * sizes
+    return answers
 
 
 def agreement(rows):

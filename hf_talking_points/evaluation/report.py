@@ -15,21 +15,47 @@ def with_interval(row, key):
     return f"{row[key]:.1f} [{low:.1f}, {high:.1f}]"
 
 
+def labels(rows):
+    """A short name for each row: its system, with the localizer where there are several."""
+    several = len({row["localizer"] for row in rows} - {"-"}) > 1
+    return [f"{row['system']} → {row['localizer']}" if several and row["localizer"] != "-" else row["system"] for row in rows]
+
+
 def scores_table(rows):
-    """Rows of a report as a Markdown table: mPCK and PCK@0.05 with intervals, PCK@0.02, PCK@0.1 of the object box, median distance."""
-    lines = ["| text | localizer | mPCK | PCK@0.05 | PCK@0.02 | box PCK@0.1 | median px | misses |", "|---|---|---|---|---|---|---|---|"]
+    """Rows of a report as a Markdown table: mPCK and PCK@0.05 with intervals, PCK@0.02, PCK@0.1 of the object's box, median distance."""
+    lines = ["| text | mPCK | PCK@0.05 | PCK@0.02 | box PCK@0.1 | median px | misses |", "|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {row['system']} | {row['localizer']} | {with_interval(row, 'mpck')} | {with_interval(row, 'pck@0.05')} | {row['pck@0.02']:.1f} "
-        f"| {row['box_pck@0.1']:.1f} | {row['median_pixels']:.1f} | {row['misses']} |"
-        for row in rows
+        f"| {name} | {with_interval(row, 'mpck')} | {with_interval(row, 'pck@0.05')} | {row['pck@0.02']:.1f} | {row['box_pck@0.1']:.1f} "
+        f"| {row['median_pixels']:.1f} | {row['misses']} |"
+        for name, row in zip(labels(rows), rows)
     ]
+    return "\n".join(lines)
+
+
+def results_table(report):
+    """What README and cards show of a report."""
+    lines = [
+        f"{report['split']} split (by photo): {report['photos']} photos, {report['points']} points; shares in percent, [95 % interval, "
+        "bootstrap over photos].",
+        "",
+        scores_table(report["rows"]),
+    ]
+    for row in report["rows"]:
+        if "naming" in row and not row["system"].startswith("ground truth"):
+            low, high = row["versus"]["ci95"]
+            lines += [
+                "",
+                f"The texts of {row['system']} name the object's category in {row['naming']['category']:.1f} % and the part in "
+                f"{row['naming']['part']:.1f} %; their mPCK less that of {report['reference']} is {row['versus']['difference']:+.1f} "
+                f"[{low:+.1f}, {high:+.1f}].",
+            ]
     return "\n".join(lines)
 
 
 def strata_table(rows):
     """mPCK and PCK@0.05 of each stratum, as a Markdown table with a column for each row of the report."""
     names = list(dict.fromkeys(name for row in rows for name in row["strata"]))
-    head = " | ".join(f"{row['system']} ({row['localizer']})" for row in rows)
+    head = " | ".join(labels(rows))
     lines = [f"| stratum | n | {head} |", "|---|---|" + "---|" * len(rows)]
     for name in names:
         cells = " | ".join(f"{row['strata'][name]['mpck']:.1f} / {row['strata'][name]['pck@0.05']:.1f}" for row in rows)
@@ -39,27 +65,26 @@ def strata_table(rows):
 
 def comparison_table(report):
     """Differences in mPCK from the reference text, with interval and p-value, and how often object and part are named."""
-    lines = ["| text | localizer | mPCK less the reference's | p | names the object, % | names the part, % |", "|---|---|---|---|---|---|"]
-    for row in report["rows"]:
+    lines = ["| text | mPCK less the reference's | p | names the object, % | names the part, % |", "|---|---|---|---|---|"]
+    for name, row in zip(labels(report["rows"]), report["rows"]):
         if "versus" in row:
             low, high = row["versus"]["ci95"]
             named = " | ".join(f"{row['naming'][key]:.1f}" for key in ("category", "part")) if "naming" in row else "- | -"
             lines.append(
-                f"| {row['system']} | {row['localizer']} | {row['versus']['difference']:+.1f} [{low:+.1f}, {high:+.1f}] "
-                f"| {row['versus']['p_value']:.3f} | {named} |"
+                f"| {name} | {row['versus']['difference']:+.1f} [{low:+.1f}, {high:+.1f}] | {row['versus']['p_value']:.3f} | {named} |"
             )
     return "\n".join(lines)
 
 
 def markdown(report):
     """The report as a page."""
-    options, rows = report["options"], report["rows"]
+    rows = report["rows"]
     systems, controls = [row for row in rows if not row["control"]], [row for row in rows if row["control"]]
     pages = [
         "# Descriptions through localizers",
-        f"Split {options['split']} (by photo): {report['photos']} photos, {report['points']} points, metric version "
-        f"{report['metric_version']}. In percent, [95 % interval, bootstrap over photos]. A distance counts after dividing x by the photo's "
-        "width and y by its height; mPCK is the mean of PCK@0.1 and PCK@0.2. A text without a localized point is a miss.",
+        f"{', '.join(report['dataset'])}, split {report['split']} (by photo): {report['photos']} photos, {report['points']} points; metric "
+        f"version {report['metric_version']}. Shares in percent, [95 % interval, bootstrap over photos]. A distance counts after dividing x by "
+        "the photo's width and y by its height; mPCK is the mean of PCK@0.1 and PCK@0.2. A text without a localized point is a miss.",
         scores_table(systems),
         "![mPCK](mpck.png)",
         "![PCK over thresholds](pck_curves.png)",
@@ -88,13 +113,13 @@ def write_report(report, samples, views, output):
     """
     (output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     shown = [row for row in report["rows"] if not row["control"]]
-    plot_intervals({f"{row['system']} → {row['localizer']}": (row["mpck"], *row["ci95"]["mpck"]) for row in shown}, output / "mpck.png")
+    plot_intervals({name: (row["mpck"], *row["ci95"]["mpck"]) for name, row in zip(labels(shown), shown)}, output / "mpck.png")
     curves = {}
-    for row in shown[-8:]:
+    for name, row in list(zip(labels(shown), shown))[-8:]:
         some = samples[(samples.system == row["system"]) & (samples.localizer == row["localizer"])]
         distances = some.distance.to_numpy()
         bands = np.array([clustered_interval(100.0 * (distances < t), some.image_id, resamples=200) for t in CURVE])
-        curves[f"{row['system']} → {row['localizer']}"] = (CURVE, pck_curve(distances, CURVE), *bands.T)
+        curves[name] = (CURVE, pck_curve(distances, CURVE), *bands.T)
     plot_pck_curves(curves, output / "pck_curves.png")
     pictured = samples[(samples.system == shown[-1]["system"]) & (samples.localizer == shown[-1]["localizer"])].sort_values("distance")
     photos = {view.photo.id: view for view in views}

@@ -239,7 +239,10 @@ class PointDescriptorTrainer(SFTTrainer):
             describe = PointDescriptionPipeline(model=model, processor=self.processing_class)
             descriptions = describe_views(describe, self.judged_views)
             found = localize_views(self.locate, self.judged_views, descriptions)
-            judged = {**summary(view_distances(self.judged_views, found)), **naming_accuracy(self.judged_views, descriptions)}
+            judged = {
+                **summary(view_distances(self.judged_views, found)),
+                **naming_accuracy(self.judged_views, [text for row in descriptions for text in row]),
+            }
             judged = {f"{metric_key_prefix}_{name}": value for name, value in judged.items()}
             self.log(judged)
             metrics.update(judged)
