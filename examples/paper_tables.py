@@ -144,7 +144,7 @@ def main():
     first = next(iter(rows)) if args.table != "main" else "Talking Points"
     for name in rows:
         if name != first:
-            table[name]["less than"] = {"row": first, **paired_difference(values[name], values[first], images)}
+            table[name]["versus"] = {"row": first, **paired_difference(values[name], values[first], images)}
     result = {"table": args.table, "split": args.split, "photos": report["photos"], "points": report["points"], "seeds": args.seeds}
     result |= {"training": {kind: {k: str(v) for k, v in common[kind].items()} for kind in common}, "rows": table}
     Path(args.output_dir, f"{args.table}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -154,8 +154,8 @@ def main():
 def markdown(result):
     """A table of this script as Markdown."""
     lines = [
-        f"{result['split']} split (by photo): {result['photos']} photos, {result['points']} points, {len(result['seeds'])} seeds; in percent, "
-        "[95 % interval, bootstrap over photos of the seeds' mean].",
+        f"{result['split']} split (by photo): {result['photos']} photos, {result['points']} points, {len(result['seeds'])} seeds; in "
+        "percent, [95 % interval, bootstrap over photos of the seeds' mean].",
         "",
         "| row | mPCK | of each seed | PCK@0.05 | PCK@0.02 | difference in mPCK |",
         "|---|---|---|---|---|---|",
@@ -163,7 +163,7 @@ def markdown(result):
     for name, row in result["rows"].items():
         low, high = row["mpck_ci95"]
         seeds = ", ".join(f"{v:.1f}" for v in row["mpck_of_seeds"])
-        other = row.get("less than")
+        other = row.get("versus")
         versus = (
             f"{other['difference']:+.1f} [{other['ci95'][0]:+.1f}, {other['ci95'][1]:+.1f}], p = {other['p_value']:.3f}" if other else "-"
         )

@@ -82,9 +82,10 @@ def markdown(report):
     systems, controls = [row for row in rows if not row["control"]], [row for row in rows if row["control"]]
     pages = [
         "# Descriptions through localizers",
-        f"{', '.join(report['dataset'])}, split {report['split']} (by photo): {report['photos']} photos, {report['points']} points; metric "
-        f"version {report['metric_version']}. Shares in percent, [95 % interval, bootstrap over photos]. A distance counts after dividing x by "
-        "the photo's width and y by its height; mPCK is the mean of PCK@0.1 and PCK@0.2. A text without a localized point is a miss.",
+        f"{', '.join(report['dataset'])}, split {report['split']} (by photo): {report['photos']} photos, {report['points']} points; "
+        f"metric version {report['metric_version']}. Shares in percent, [95 % interval, bootstrap over photos]. A distance counts after "
+        "dividing x by the photo's width and y by its height; mPCK is the mean of PCK@0.1 and PCK@0.2. A text without a localized point is "
+        "a miss.",
         scores_table(systems),
         "![mPCK](mpck.png)",
         "![PCK over thresholds](pck_curves.png)",
