@@ -24,6 +24,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, HfArgum
 from hf_talking_points import MINI_LOCALIZER
 from hf_talking_points.evaluation.metrics import clustered_interval, mpck_values, paired_difference
 from hf_talking_points.evaluation.protocol import EvaluationOptions, evaluate_descriptions
+from hf_talking_points.evaluation.report import p_value
 from hf_talking_points.offline import smollm2_checkpoint
 
 EXAMPLES = Path(__file__).parent
@@ -164,9 +165,7 @@ def markdown(result):
         low, high = row["mpck_ci95"]
         seeds = ", ".join(f"{v:.1f}" for v in row["mpck_of_seeds"])
         other = row.get("versus")
-        versus = (
-            f"{other['difference']:+.1f} [{other['ci95'][0]:+.1f}, {other['ci95'][1]:+.1f}], p = {other['p_value']:.3f}" if other else "-"
-        )
+        versus = f"{other['difference']:+.1f} [{other['ci95'][0]:+.1f}, {other['ci95'][1]:+.1f}], p {p_value(other)}" if other else "-"
         lines.append(
             f"| {name} | {row['mpck']:.1f} [{low:.1f}, {high:.1f}] | {seeds} | {row['pck@0.05']:.1f} | {row['pck@0.02']:.1f} | {versus} |"
         )

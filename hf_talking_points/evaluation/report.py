@@ -15,6 +15,11 @@ def with_interval(row, key):
     return f"{row[key]:.1f} [{low:.1f}, {high:.1f}]"
 
 
+def p_value(comparison):
+    """The p-value of [`paired_difference`] to three places, "< 0.001" below."""
+    return f"{comparison['p_value']:.3f}" if not comparison["p_value"] < 0.001 else "< 0.001"
+
+
 def labels(rows):
     """A short name for each row: its system, with the localizer where there are several."""
     several = len({row["localizer"] for row in rows} - {"-"}) > 1
