@@ -26,6 +26,7 @@ from .. import MINI_DESCRIPTOR, MINI_LOCALIZER
 from ..data.sources import SPLITS, read_photos
 from ..data.triplets import View, make_views
 from ..data.wording import describe_point, names_it, position, spot
+from ..offline import package_folder
 from .metrics import METRIC_VERSION, mpck_values, normalized_distances, paired_difference, score_points, summary
 from .report import write_report
 from .text_only import TextOnlyPredictor
@@ -354,6 +355,7 @@ def evaluate_descriptions(options):
     Returns:
         `dict`: the content of `report.json`.
     """
+    package_folder("matplotlib", extra="evaluation")  # the plots come last: what they need is looked for first
     output, seed = Path(options.output), options.seed
     describers = [load_describer(spec) for spec in options.descriptions if spec != "ground-truth"]
     localizers = [load_localizer(spec) for spec in options.localizers]

@@ -75,9 +75,7 @@ def comparison_table(report):
         if "versus" in row:
             low, high = row["versus"]["ci95"]
             named = " | ".join(f"{row['naming'][key]:.1f}" for key in ("category", "part")) if "naming" in row else "- | -"
-            lines.append(
-                f"| {name} | {row['versus']['difference']:+.1f} [{low:+.1f}, {high:+.1f}] | {row['versus']['p_value']:.3f} | {named} |"
-            )
+            lines.append(f"| {name} | {row['versus']['difference']:+.1f} [{low:+.1f}, {high:+.1f}] | {p_value(row['versus'])} | {named} |")
     return "\n".join(lines)
 
 

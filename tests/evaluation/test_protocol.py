@@ -265,6 +265,12 @@ def test_unknown_sources_are_errors(spec):
         load_describer(spec)
 
 
+def test_missing_matplotlib_is_said_before_the_work(options, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'hf-talking-points\[evaluation\]'"):
+        evaluate_descriptions(options)
+
+
 def test_bad_options_are_errors(photos, pair, tmp_path):
     with pytest.raises(ValueError, match="expected a checkpoint, or vlm:CONVENTION:MODEL"):
         load_localizer("vlm:0-1000")
