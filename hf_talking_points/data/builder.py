@@ -15,7 +15,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
-from itertools import groupby, pairwise
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from PIL import ImageOps
 from tqdm import tqdm
 from transformers import pipeline
 
-from ..evaluation.metrics import normalized_distances, pck
+from ..evaluation.metrics import distinct_n, normalized_distances, pck
 from ..visualization import draw_round_trip, stack
 from .keypoints import STRATA, balanced_thresholds, choose_points, draw_number
 from .sources import SPLITS
@@ -411,12 +411,6 @@ def load_built(folder):
     return datasets.load_dataset("parquet", data_files={split: names for split, names in files.items() if names})
 
 
-def distinct_2(texts):
-    """Share of different word pairs among all word pairs of `texts`."""
-    pairs = Counter(pair for text in texts for pair in pairwise(text.lower().split()))
-    return len(pairs) / max(sum(pairs.values()), 1)
-
-
 def counts_table(title, counts, most=30):
     """Markdown table of a Counter, the most frequent first."""
     lines = [f"| {title} | rows |", "|---|---|"] + [f"| {name} | {count:,} |" for name, count in counts.most_common(most)]
@@ -462,7 +456,7 @@ def dataset_card(folder, options, teacher):
         splits="\n".join(f"| {split} | {photos:,} | {rows:,} |" for split, (photos, rows) in splits.items()),
         tables="\n\n".join(counts_table(name, counters[name]) for name in ("object", "part", "stratum", "style")),
         lengths="\n".join(f"| {10 * i}–{10 * i + 9} | {lengths[i]:,} |" for i in sorted(lengths)),
-        diversity="\n".join(f"| {style} | {len(some):,} | {distinct_2(some[:5000]):.3f} |" for style, some in sorted(texts.items())),
+        diversity="\n".join(f"| {style} | {len(some):,} | {distinct_n(some[:5000]):.3f} |" for style, some in sorted(texts.items())),
         found="\n".join(
             f"| {style} | {len(some):,} | {pck(some, 0.1):.1f} | {np.median(some):.3f} |" for style, some in sorted(distances.items())
         ),

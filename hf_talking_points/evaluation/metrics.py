@@ -9,6 +9,8 @@ On points spread uniformly over the image, always answering the centre gives mPC
 3 x 3, 4 x 4 or 5 x 5 cells gives 31.4, 61.7, 75.1 or 89.3.
 """
 
+from collections import Counter
+
 import numpy as np
 
 METRIC_VERSION = "1.0"  # rises when the same predictions may get other numbers
@@ -233,3 +235,9 @@ def score_points(predicted, true, sizes, image_ids=None, boxes=None, thresholds=
         result["box_pck@0.1"] = float(hits.mean()) if known.any() else float("nan")
         result["ci95"]["box_pck@0.1"] = list(clustered_interval(hits, image_ids[known])) if known.any() else [float("nan")] * 2
     return result
+
+
+def distinct_n(texts, n=2):
+    """Share of different word n-grams among all word n-grams of `texts`, in [0, 1]; 0 where there is none."""
+    grams = Counter(gram for words in (text.lower().split() for text in texts) for gram in zip(*(words[i:] for i in range(n))))
+    return len(grams) / max(grams.total(), 1)

@@ -64,17 +64,9 @@ class CheckpointLocalizer(_Checkpoint):
 
     task = "point-localization"
 
-    def takes(self, text):
-        try:
-            self.pipe.processor.check_descriptions([text])
-            self.pipe.processor.encode_descriptions([text])
-        except ValueError:
-            return False
-        return True
-
     def __call__(self, image, texts):
         found = np.full((len(texts), 2), np.nan)
-        taken = [i for i, text in enumerate(texts) if self.takes(text)]
+        taken = [i for i, text in enumerate(texts) if self.pipe.processor.accepts(text)]
         if taken:
             found[taken] = [row["point"] for row in self.pipe(image, text=[texts[i] for i in taken])]
         return found

@@ -250,6 +250,15 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
             if special:
                 raise ValueError(f"description {index} contains the special token {special[0]!r}")
 
+    def accepts(self, description):
+        """Whether a description can be located: a text that is not empty, fits into the context and holds no special token."""
+        try:
+            self.check_descriptions([description])
+            self.encode_descriptions([description])
+        except ValueError:
+            return False
+        return True
+
     def encode_descriptions(self, descriptions, **kwargs):
         """Descriptions -> `input_ids` and `attention_mask`, one row each."""
         kwargs.pop("return_tensors", None)

@@ -20,7 +20,6 @@ from hf_talking_points.data.builder import (
     BuildOptions,
     build_dataset,
     build_units,
-    distinct_2,
     entropy,
     finish,
     load_built,
@@ -31,6 +30,7 @@ from hf_talking_points.data.builder import (
 from hf_talking_points.data.sources import AnnotatedObject, Part, Photo, read_objects, read_photos, split_of
 from hf_talking_points.data.teachers import RuleTeacher
 from hf_talking_points.data.triplets import make_views, sample_triplets
+from hf_talking_points.evaluation.metrics import distinct_n
 
 OPTIONS = BuildOptions(license="cc0-1.0", styles=("full", "terse"), unit_photos=3)
 
@@ -290,5 +290,5 @@ def test_pushed_datasets_hold_the_photos_only_where_their_licence_allows(folder,
 
 
 def test_diversity():
-    assert distinct_2(["a b c", "a b d"]) == 3 / 4 and distinct_2(["word"]) == 0
+    assert distinct_n(["a b c", "A b d"]) == 3 / 4 and distinct_n(["word"]) == 0 and distinct_n(["a b", "b a"], 1) == 1 / 2
     assert entropy({"a": 5, "b": 5}) == 1 and entropy({"a": 3}) == 0

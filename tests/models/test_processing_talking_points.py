@@ -140,6 +140,7 @@ def test_a_text_over_the_context_is_an_error_and_never_cut(make_localizer, quadr
     _, processor = make_localizer()
     with pytest.raises(ValueError, match="text 1 has .* context holds 256"):
         processor(quadrants, ["red", "red green " * 100])
+    assert [processor.accepts(text) for text in ("red", "red green " * 100, " ", "a <SEG>")] == [True, False, False, False]
 
 
 def test_chat_template_with_a_point(make_descriptor, quadrants):
