@@ -16,7 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
-from trl.trainer.utils import split_tensor_dict
+from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
 from ..models.coordinates import check_points
 from ..models.modeling_point_descriptor import PointDescriptorImageOutput
@@ -123,6 +123,14 @@ def check_rows(dataset, name):
                 check_points([record["point"]], *(image.size[::-1] if rotated else image.size))
         except (OSError, ValueError) as error:
             raise ValueError(f"row {row} of {name}: {error}") from error
+
+
+class EpochSampler(RepeatSampler):
+    """TRL's sampler with an order that follows from seed and epoch alone: a resumed run would go through the first epoch's again."""
+
+    def set_epoch(self, epoch):
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + epoch)
 
 
 def keep_groups_together(batches):
@@ -341,6 +349,10 @@ class _PointRolloutMixin:
             return model(input_ids=input_ids, **inputs, **self._image_inputs(samples))
 
         return super()._get_per_token_logps_and_entropies(run, *args, **kwargs)
+
+    def _get_train_sampler(self, dataset=None):
+        s = super()._get_train_sampler(dataset)
+        return EpochSampler(s.data_source, s.mini_repeat_count, s.batch_size, s.repeat_count, s.shuffle, s.seed)
 
     def _rollout_file(self, folder):
         return Path(folder) / f"rollouts_{self.accelerator.process_index}.pt"
