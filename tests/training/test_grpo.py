@@ -1,6 +1,7 @@
 """GRPO and RLOO on tiny models: the point reaches every pass, and what is shared changes nothing."""
 
 import copy
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from datasets import Dataset, Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -387,6 +389,7 @@ def test_a_preferred_word_is_learned(checkpoint, dataset, tmp_path):
 SCRIPT = """
 import os, signal, sys
 import torch
+import yaml
 from transformers import TrainerCallback
 sys.path.insert(0, sys.argv[1])
 from test_grpo import build, length_reward
@@ -461,3 +464,36 @@ accelerator.end_training()
         ran = run_script(body, checkpoint, tmp_path / "data", tmp_path, launcher=list(map(str, launcher)))
         assert ran.returncode == 0, ran.stderr[-3000:]
     assert_close(*(torch.load(tmp_path / f"{count}.pt") for count in (2, 1)), 1e-5)
+
+
+@pytest.mark.slow
+def test_example_runs_from_a_clone(checkpoint, localizer, dataset, tmp_path):
+    """On COCO keypoints and on a folder, in turn; the second run goes on from the first one's checkpoint."""
+    images, annotations, lines = [], [], []
+    for number in range(40):
+        photo = dataset[number % 4]["image"]
+        photo.save(tmp_path / f"{number}.png")
+        width, height = photo.size
+        images.append({"id": number, "file_name": f"{number}.png", "width": width, "height": height})
+        keypoints = [10, 10, 2, 20, 30, 2]
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": [0, 0, width, height], "keypoints": keypoints})
+        points = [["nose", 10.5, 10.5], ["tail", 20.5, 30.5]]
+        box = [0, 0, width, height]
+        lines.append({"image": f"{number}.png", "size": [width, height], "category": "dog", "object_box": box, "points": points})
+    categories = [{"id": 1, "name": "dog", "keypoints": ["nose", "tail"]}]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    (tmp_path / "objects.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for part in localizer:
+        part.save_pretrained(tmp_path / "localizer")
+    root = Path(__file__).parents[2]
+    options = yaml.safe_load((root / "examples/run_grpo.yaml").read_text())
+    options |= {"model_name_or_path": checkpoint, "localizers": [str(tmp_path / "localizer")], "output_dir": str(tmp_path / "run")}
+    options |= {"per_device_train_batch_size": 6, "max_eval_points": 4, "per_device_eval_batch_size": 6, "save_steps": 1, "eval_steps": 1}
+    sources = ({"coco_annotations": str(tmp_path / "coco.json"), "coco_images": str(tmp_path)}, {"data_dir": [str(tmp_path)]})
+    for steps, source in enumerate(sources, 1):
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump({**options, **source, "max_steps": steps}))
+        command = [sys.executable, "examples/run_grpo.py", "--config", str(tmp_path / "run.yaml")]
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=root)
+        assert ran.returncode == 0, ran.stderr[-3000:]
+    assert (tmp_path / "run" / "checkpoint-2").is_dir()
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "run").config.model_type == "point_descriptor"
