@@ -277,15 +277,11 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
             image.point_counts = None
         return out
 
-    def _rows_alike(self, input_ids, model_kwargs):
-        """Largest n for which every n consecutive rows have one prompt, image and point."""
-        image, mask = (model_kwargs.get("mm_encoder_outputs") or {}).get("image"), model_kwargs.get("attention_mask")
+    def _rows_alike(self, input_ids, image, tokens, attention_mask):
+        """Largest n for which every n consecutive rows have one prompt, image and point; `tokens` are the image tokens of each row."""
         rows = len(input_ids)
-        if image is None or image.point_embeds is None or len(image.point_embeds) != rows or rows % len(image.pooler_output):
-            return 1
-        tokens = [image_tokens for image_tokens in image.pooler_output for _ in range(rows // len(image.pooler_output))]
         alike = torch.ones(rows - 1, dtype=torch.bool, device=input_ids.device)
-        for values in (input_ids, mask, image.point_embeds):
+        for values in (input_ids, attention_mask, image.point_embeds):
             if values is not None:
                 alike &= (values[1:] == values[:-1]).all(1)
         alike = [same and one is other for same, one, other in zip(alike.tolist(), tokens[1:], tokens)]
@@ -293,18 +289,20 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         return math.gcd(*(stop - start for start, stop in zip(starts, starts[1:])))
 
     def _prefill(self, input_ids, generation_config, model_kwargs, is_first_iteration=True):
-        cache = model_kwargs.get("past_key_values")
+        rows, group = len(input_ids), 1
+        image, cache = (model_kwargs.get("mm_encoder_outputs") or {}).get("image"), model_kwargs.get("past_key_values")
         states = generation_config.output_attentions or generation_config.output_hidden_states
-        group = 1
-        if type(cache) is DynamicCache and not cache.get_seq_length() and generation_config.prefill_chunk_size is None and not states:
-            group = self._rows_alike(input_ids, model_kwargs)
+        plain = type(cache) is DynamicCache and not cache.get_seq_length() and generation_config.prefill_chunk_size is None and not states
+        if plain and image is not None and image.point_embeds is not None and len(image.point_embeds) == rows:
+            tokens = self.model.tokens_of_images(image, input_ids)
+            tokens = [own for own in tokens for _ in range(rows // len(tokens))]
+            group = self._rows_alike(input_ids, image, tokens, model_kwargs.get("attention_mask"))
         if group == 1:
             return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
         # rows alike, such as the samples of a policy, are prefilled once
-        rows, image = len(input_ids), model_kwargs["mm_encoder_outputs"]["image"]
         first = {k: v[::group] if torch.is_tensor(v) and v.ndim > 1 and len(v) == rows else v for k, v in model_kwargs.items()}
-        images = image.pooler_output[:: max(1, group * len(image.pooler_output) // rows)]
-        first["mm_encoder_outputs"] = {"image": replace(image, pooler_output=images, point_embeds=image.point_embeds[::group])}
+        image = replace(image, pooler_output=tokens[::group], point_embeds=image.point_embeds[::group], point_counts=None)
+        first["mm_encoder_outputs"] = {"image": image}
         outputs = super()._prefill(input_ids[::group], generation_config, first, is_first_iteration)
         outputs.past_key_values.batch_repeat_interleave(group)
         outputs.logits = outputs.logits.repeat_interleave(group, 0)
