@@ -30,8 +30,14 @@ MINI_LOCALIZER = str(Path(__file__).parent / "pretrained" / "talking-points-loca
 LOCALIZATION_DISTANCE = str(Path(__file__).parent / "evaluation" / "localization_distance")
 
 _LAZY = {
+    "LocalizerReward": ".rewards",
     "PointDescriptorTrainer": ".training.supervised",
+    "PointGRPOConfig": ".training.grpo",
+    "PointGRPOTrainer": ".training.grpo",
     "PointLocalizerTrainer": ".training.supervised",
+    "PointRLOOConfig": ".training.grpo",
+    "PointRLOOTrainer": ".training.grpo",
+    "paper_lora_config": ".training.grpo",
 }
 
 AutoConfig.register("point_descriptor", PointDescriptorConfig, exist_ok=True)

@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/datasets.md", "docs/evaluation.md", "hf_talking_points/evaluation/localization_distance/README.md")
+PAGES = (
+    "README.md",
+    "docs/datasets.md",
+    "docs/evaluation.md",
+    "hf_talking_points/evaluation/localization_distance/README.md",
+    "docs/grpo.md",
+)
 BLOCKS = [(page, block) for page in PAGES for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)]
 
 
@@ -25,7 +31,7 @@ def test_first_program_runs(capsys):
     assert len(capsys.readouterr().out.strip().splitlines()) == 2
 
 
-@pytest.mark.parametrize("page", PAGES[2:])
+@pytest.mark.parametrize("page", PAGES[2:4])
 def test_metric_runs(page):
     pytest.importorskip("skimage")
     scores = run(page)["scores"]
@@ -44,3 +50,13 @@ def test_blocks_parse_and_import(page, block):
     tree = ast.parse(block)
     imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     exec(compile(ast.Module(imports, []), page, "exec"), {})
+
+
+def test_documented_trainer_takes_a_step(tmp_path, monkeypatch):
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    trainer = run("docs/grpo.md")["trainer"]
+    trainer.args.max_steps = 1
+    trainer.args.save_strategy = "no"
+    trainer.train()
+    assert trainer.state.global_step == 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from transformers import GenerationMixin
+from transformers import DynamicCache, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple
@@ -196,7 +196,7 @@ class PointDescriptorModel(TalkingPointsModel):
         image = (mm_encoder_outputs or {}).get("image")
         if image is None and (pixel_values is not None or feature_maps is not None):
             image = self.get_image_features(pixel_values, input_points, feature_maps)
-        group = 1
+        group, stop_token_id = 1, self.config.region_token_id
         if image is not None:
             tokens = self.tokens_of_images(image, input_ids)
             group = len(input_ids) // len(tokens)
@@ -205,6 +205,10 @@ class PointDescriptorModel(TalkingPointsModel):
             regions = input_ids == self.config.region_token_id
             if image.point_embeds is not None:
                 inputs_embeds = self.scatter(inputs_embeds, regions, image.point_embeds, "region")
+                if len(image.point_embeds) == len(input_ids):
+                    points = image.point_embeds.view(-1, group, image.point_embeds.shape[-1])
+                    if bool((points == points[:, :1]).all()):
+                        stop_token_id = None  # rows of one point share what follows it too
             elif bool(regions.any()):
                 raise ValueError("the text has region placeholders but no points were given: pass input_points")
         out = self.run_language_model(
@@ -212,7 +216,7 @@ class PointDescriptorModel(TalkingPointsModel):
             inputs_embeds,
             attention_mask,
             group,
-            stop_token_id=self.config.region_token_id,
+            stop_token_id=stop_token_id,
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,
@@ -272,6 +276,37 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
             image.point_embeds = torch.cat([rows.repeat(expand_size, 1) for rows in image.point_embeds.split(counts)])
             image.point_counts = None
         return out
+
+    def _rows_alike(self, input_ids, image, tokens, attention_mask):
+        """Largest n for which every n consecutive rows have one prompt, image and point; `tokens` are the image tokens of each row."""
+        rows = len(input_ids)
+        alike = torch.ones(rows - 1, dtype=torch.bool, device=input_ids.device)
+        for values in (input_ids, attention_mask, image.point_embeds):
+            if values is not None:
+                alike &= (values[1:] == values[:-1]).all(1)
+        alike = [same and one is other for same, one, other in zip(alike.tolist(), tokens[1:], tokens)]
+        starts = [0, *(i for i, same in enumerate(alike, 1) if not same), rows]
+        return math.gcd(*(stop - start for start, stop in zip(starts, starts[1:])))
+
+    def _prefill(self, input_ids, generation_config, model_kwargs, is_first_iteration=True):
+        rows, group = len(input_ids), 1
+        image, cache = (model_kwargs.get("mm_encoder_outputs") or {}).get("image"), model_kwargs.get("past_key_values")
+        states = generation_config.output_attentions or generation_config.output_hidden_states
+        plain = type(cache) is DynamicCache and not cache.get_seq_length() and generation_config.prefill_chunk_size is None and not states
+        if plain and image is not None and image.point_embeds is not None and len(image.point_embeds) == rows:
+            tokens = self.model.tokens_of_images(image, input_ids)
+            tokens = [own for own in tokens for _ in range(rows // len(tokens))]
+            group = self._rows_alike(input_ids, image, tokens, model_kwargs.get("attention_mask"))
+        if group == 1:
+            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+        # rows alike, such as the samples of a policy, are prefilled once
+        first = {k: v[::group] if torch.is_tensor(v) and v.ndim > 1 and len(v) == rows else v for k, v in model_kwargs.items()}
+        image = replace(image, pooler_output=tokens[::group], point_embeds=image.point_embeds[::group], point_counts=None)
+        first["mm_encoder_outputs"] = {"image": image}
+        outputs = super()._prefill(input_ids[::group], generation_config, first, is_first_iteration)
+        outputs.past_key_values.batch_repeat_interleave(group)
+        outputs.logits = outputs.logits.repeat_interleave(group, 0)
+        return outputs
 
     @can_return_tuple
     def forward(

@@ -293,10 +293,10 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         implementation = self.language_model.config._attn_implementation
         prefix = 0
         if group > 1 and not kwargs.get("use_cache") and kwargs.get("past_key_values") is None and implementation in ("eager", "sdpa"):
-            prefix = shared_prefix_length(input_ids, group, stop_token_id)
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            prefix = shared_prefix_length(input_ids.masked_fill(mask == 0, -1), group, stop_token_id)
         if prefix:
             kwargs = {k: v for k, v in kwargs.items() if k not in ("use_cache", "past_key_values", "position_ids")}
-            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             states = run_with_shared_prefix(self.language_model, inputs_embeds, mask, group, prefix, **kwargs)
             return BaseModelOutputWithPast(last_hidden_state=states)
         return self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)

@@ -212,6 +212,17 @@ def test_beams_and_returned_sequences_keep_their_rows(make_descriptor, random_im
     assert torch.equal(model.generate(**inputs, **beams), torch.cat(rows))
 
 
+def test_samples_of_one_point_are_prefilled_once(make_descriptor, random_image):
+    model, processor = make_descriptor()
+    inputs, rows = processor([random_image(1)], points=[POINTS[:2]]), []
+    hook = model.model.language_model.register_forward_hook(
+        lambda module, args, kwargs, out: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
+    model.generate(**inputs, **{**GREEDY, "do_sample": True}, num_return_sequences=3)
+    hook.remove()
+    assert rows[0] == 2 and set(rows[1:]) == {6}
+
+
 def test_point_masks_run_and_differ(make_descriptor, random_image):
     features = {}
     for point_mask in ("gaussian", "predicted", "none"):
