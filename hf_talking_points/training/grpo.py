@@ -34,7 +34,19 @@ def paper_lora_config(r=64, lora_alpha=128, **kwargs):
     return LoraConfig(**{"r": r, "lora_alpha": lora_alpha, "lora_dropout": 0.0, "target_modules": LANGUAGE_MODEL_PROJECTIONS, **kwargs})
 
 
+@dataclass
 class _PointConfig:
+    num_generations: int = field(default=3, metadata={"help": "completions for each point"})
+    beta: float = field(default=0.1, metadata={"help": "weight of the KL divergence from the reference model"})
+    learning_rate: float = field(default=5e-6, metadata={"help": "initial learning rate"})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the dataset"})
+    max_completion_length: int = field(default=128, metadata={"help": "tokens of a description"})
+    per_device_train_batch_size: int = field(default=24, metadata={"help": "completions of one forward and backward pass"})
+    per_device_eval_batch_size: int = field(default=24, metadata={"help": "completions of one evaluation batch"})
+    train_vision: bool = field(default=False, metadata={"help": "also train what precedes the language model"})
+    share_encodings: bool = field(default=True, metadata={"help": "completions of one point share its encoding and prompt"})
+    picture_steps: int = field(default=0, metadata={"help": "draw the completions of one point every so many steps; 0: never"})
+
     def __post_init__(self):
         if self.use_vllm:
             raise ValueError("use_vllm=True cannot work: vLLM takes token ids and images only, so the point would not reach the policy")
@@ -56,34 +68,13 @@ class PointGRPOConfig(_PointConfig, GRPOConfig):
             them, as `completions/round_trip_*.png` in `output_dir`; 0 draws none.
     """
 
-    num_generations: int = field(default=3, metadata={"help": "completions for each point"})
-    beta: float = field(default=0.1, metadata={"help": "weight of the KL divergence from the reference model"})
-    learning_rate: float = field(default=5e-6, metadata={"help": "initial learning rate"})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the dataset"})
     loss_type: str = field(default="grpo", metadata={"help": "TRL's loss_type"})
     use_bias_correction_kl: bool = field(default=False, metadata={"help": "importance weights on the KL divergence"})
-    max_completion_length: int = field(default=128, metadata={"help": "tokens of a description"})
-    per_device_train_batch_size: int = field(default=24, metadata={"help": "completions of one forward and backward pass"})
-    per_device_eval_batch_size: int = field(default=24, metadata={"help": "completions of one evaluation batch"})
-    train_vision: bool = field(default=False, metadata={"help": "also train what precedes the language model"})
-    share_encodings: bool = field(default=True, metadata={"help": "completions of one point share its encoding and prompt"})
-    picture_steps: int = field(default=0, metadata={"help": "draw the completions of one point every so many steps; 0: never"})
 
 
 @dataclass
 class PointRLOOConfig(_PointConfig, RLOOConfig):
     """`RLOOConfig` with the fields and batch of [`PointGRPOConfig`]."""
-
-    num_generations: int = field(default=3, metadata={"help": "completions for each point"})
-    beta: float = field(default=0.1, metadata={"help": "weight of the KL divergence from the reference model"})
-    learning_rate: float = field(default=5e-6, metadata={"help": "initial learning rate"})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the dataset"})
-    max_completion_length: int = field(default=128, metadata={"help": "tokens of a description"})
-    per_device_train_batch_size: int = field(default=24, metadata={"help": "completions of one forward and backward pass"})
-    per_device_eval_batch_size: int = field(default=24, metadata={"help": "completions of one evaluation batch"})
-    train_vision: bool = field(default=False, metadata={"help": "also train what precedes the language model"})
-    share_encodings: bool = field(default=True, metadata={"help": "completions of one point share its encoding and prompt"})
-    picture_steps: int = field(default=0, metadata={"help": "draw the completions of one point every so many steps; 0: never"})
 
 
 @dataclass(eq=False)
