@@ -1,62 +1,224 @@
-"""The programs of README and documentation run as they stand, or name things that exist."""
+"""README and documentation: programs run, or name things that exist where they cannot run here; commands parse; links lead somewhere.
+
+A block that needs more than a CPU and the packaged data has a comment on the line before it, such as `<!-- needs: gpu -->`.
+"""
 
 import ast
+import builtins
+import contextlib
+import functools
+import inspect
+import io
 import re
+import runpy
+import shlex
+import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
+from typer.main import get_command
+
+from hf_talking_points.cli import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = (
-    "README.md",
-    "docs/datasets.md",
-    "docs/evaluation.md",
-    "hf_talking_points/evaluation/localization_distance/README.md",
-    "docs/grpo.md",
+PAGES = [
+    str(page.relative_to(ROOT))
+    for pattern in ("README.md", "docs/**/*.md", "model_cards/*.md", "hf_talking_points/**/README.md")
+    for page in sorted(ROOT.glob(pattern))
+]
+NEEDS = ("gpu", "network", "cluster")
+AFTER = {"docs/datasets.md": "docs/training.md"}  # reads the dataset that the other page builds
+FENCED = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?^```(?P<language>.*)\n(?P<code>(?:.*\n)*?)^```$", re.MULTILINE)
+PROGRAM = re.compile(r"talking-points|[\w/]+\.py")
+
+
+def blocks(page, *languages):
+    """(what it needs or None, code) of the page's fenced blocks."""
+    return [(found["needs"], found["code"]) for found in FENCED.finditer((ROOT / page).read_text()) if found["language"] in languages]
+
+
+def commands(page):
+    """The page's commands as lists of words, from its indented lines and bash blocks."""
+    text = (ROOT / page).read_text()
+    indented = [line for line in FENCED.sub("", text).splitlines() if line.startswith("    ")]
+    fenced = [line for _, code in blocks(page, "bash") for line in code.replace("\\\n", " ").splitlines()]
+    words = [shlex.split(line, comments=True) for line in indented + fenced if PROGRAM.search(line)]
+    return [line for line in words if any(map(PROGRAM.fullmatch, line))]
+
+
+def check_names(code, names):
+    """Raises for an import, attribute, keyword or name that does not exist; `names` are those of the page's earlier blocks."""
+    tree = ast.parse(code)
+    nodes = list(ast.walk(tree))
+    imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+    known = dict(names)
+    exec(compile(ast.Module(imports, []), "imports", "exec"), known)
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    known = {name: value for name, value in known.items() if name not in stored}
+
+    def resolve(node):
+        if isinstance(node, ast.Attribute):
+            owner = resolve(node.value)
+            return owner and getattr(owner, node.attr)
+        return known.get(node.id) if isinstance(node, ast.Name) else None
+
+    for node in nodes:
+        if isinstance(node, ast.Attribute):
+            resolve(node)
+        elif isinstance(node, ast.Name):
+            assert node.id in known or node.id in stored or hasattr(builtins, node.id), node.id
+        elif isinstance(node, ast.Call) and (function := resolve(node.func)):
+            inspect.signature(function).bind_partial(*node.args, **{k.arg: k.value for k in node.keywords if k.arg})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Function page -> (names, output) after its Python blocks ran one after the other."""
+
+    folder = tmp_path_factory.mktemp("pages")
+
+    @functools.cache
+    def run(page):
+        if page in AFTER:
+            run(AFTER[page])
+        names, printed = {}, io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            patch.chdir(folder)
+            for needs, code in blocks(page, "python"):
+                if needs:
+                    check_names(code, names)
+                else:
+                    exec(compile(code, page, "exec"), names)
+        return names, printed.getvalue()
+
+    return run
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_programs_run(run, page):
+    pytest.importorskip("skimage")
+    _, printed = run(page)
+    stated = [line for _, code in blocks(page, "python") for line in re.findall(r"^print\(.*\)  # (.*)", code, re.MULTILINE)]
+    assert [line for line in printed.splitlines() if line in stated] == stated
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_are_of_a_kind_that_is_tested(page):
+    for found in FENCED.finditer((ROOT / page).read_text()):
+        assert found["needs"] in (None, *NEEDS)
+        assert found["language"] in ("python", "bash", "yaml", "bibtex")
+        if found["language"] == "yaml":
+            assert isinstance(yaml.safe_load(found["code"]), dict)
+
+
+class Parsed(Exception):
+    """The command line fits; what would come next is the program's work."""
+
+
+def stop(**kwargs):
+    raise Parsed
+
+
+def parse(command, monkeypatch):
+    """Raises SystemExit where a program does not know what the command gives it, KeyError or OSError where there is no such program."""
+    monkeypatch.chdir(ROOT)
+    number = next(i for i, word in enumerate(command) if PROGRAM.fullmatch(word))
+    program, arguments = command[number], command[number + 1 :]
+    if program == "talking-points":
+        command = get_command(app).commands[arguments[0]]
+        command.callback = stop
+        with pytest.raises(Parsed):
+            command(arguments[1:])
+        return
+    source = (ROOT / program).read_text()
+    if "Parser(" not in source:  # hands its arguments on
+        return
+    parse_known_args = ArgumentParser.parse_known_args
+
+    def parse_and_stop(parser, args=None, namespace=None):
+        _, unknown = parse_known_args(parser, args, namespace)
+        if unknown:
+            parser.error(f"unknown: {unknown}")
+        raise Parsed
+
+    monkeypatch.setattr(sys, "argv", [program, *arguments])
+    monkeypatch.setattr(ArgumentParser, "parse_known_args", parse_and_stop)
+    with pytest.raises(Parsed):
+        runpy.run_path(program, run_name="__main__")
+
+
+@pytest.mark.parametrize("page, command", [(page, command) for page in PAGES for command in commands(page)])
+def test_commands_parse(page, command, monkeypatch):
+    parse(command, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "talking-points evaluate --datasets a --output b",
+        "talking-points judge --output b",
+        "python examples/train_localizer.py --config examples/train_localizer.yaml --data_dir a --heads mlp",
+        "python examples/train_localizer.py --config examples/train_localizer.yaml",
+        "python examples/train_localisers.py --data_dir a --output_dir b",
+        "python examples/demo.py --picture a",
+    ],
 )
-BLOCKS = [(page, block) for page in PAGES for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)]
+def test_wrong_commands_are_noticed(command, monkeypatch):
+    with pytest.raises((SystemExit, OSError, KeyError)):
+        parse(command.split(), monkeypatch)
 
 
-def run(page, number=0):
-    block = [block for name, block in BLOCKS if name == page][number]
-    names = {}
-    exec(compile(block, page, "exec"), names)
-    return names
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)\)", (ROOT / page).read_text()):
+        if "://" not in target:
+            assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
-def test_first_program_runs(capsys):
-    pytest.importorskip("skimage")
-    run("README.md")
-    assert len(capsys.readouterr().out.strip().splitlines()) == 2
+def test_pictures_are_small():
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert picture.stat().st_size <= 300 * 1024, picture
 
 
-@pytest.mark.parametrize("page", PAGES[2:4])
-def test_metric_runs(page):
-    pytest.importorskip("skimage")
-    scores = run(page)["scores"]
+def test_first_program_prints_a_line_for_each_point(run):
+    assert re.match(r"\(172.*\n\(266.*\n", run("README.md")[1])
+
+
+@pytest.mark.parametrize("page", ["docs/evaluation.md", "hf_talking_points/evaluation/localization_distance/README.md"])
+def test_metric_finds_what_is_described(run, page):
+    scores = run(page)[0]["scores"]
     assert scores["n"] == 2 and scores["mpck"] >= 50
 
 
-def test_documented_maths_and_adapter_run(capsys):
-    low, high = eval((run("docs/evaluation.md", 1), capsys.readouterr().out)[1])
+def test_documented_interval_and_localizer_are_such(run):
+    names, printed = run("docs/evaluation.md")
+    low, high = ast.literal_eval(printed.splitlines()[-1])
     assert 0 < low < high < 100
-    localizer = run("docs/evaluation.md", 2)["CentreLocalizer"]()
+    localizer = names["CentreLocalizer"]()
     assert localizer(Image.new("RGB", (40, 20)), ["a", "b"]).tolist() == [[20, 10]] * 2
 
 
-@pytest.mark.parametrize("page, block", BLOCKS)
-def test_blocks_parse_and_import(page, block):
-    tree = ast.parse(block)
-    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    exec(compile(ast.Module(imports, []), page, "exec"), {})
-
-
-def test_documented_trainer_takes_a_step(tmp_path, monkeypatch):
-    pytest.importorskip("skimage")
-    monkeypatch.chdir(tmp_path)
-    trainer = run("docs/grpo.md")["trainer"]
+def test_documented_trainer_takes_a_step(run, tmp_path):
+    trainer = run("docs/grpo.md")[0]["trainer"]
+    trainer.args.output_dir = str(tmp_path)
     trainer.args.max_steps = 1
     trainer.args.save_strategy = "no"
     trainer.train()
     assert trainer.state.global_step == 1
+
+
+def test_wrong_names_are_noticed():
+    """The check of blocks that cannot run here fails where it should."""
+    check_names("from pathlib import Path\nfolder = Path('a').absolute()", {})
+    for wrong in (
+        "from hf_talking_points import PointDescriber",
+        "import hf_talking_points\nhf_talking_points.PointDescriber",
+        "from pathlib import Path\nPath.working_directory()",
+        "import hf_talking_points\nhf_talking_points.LocalizerReward(shapes='mse')",
+        "describe(image)",
+    ):
+        with pytest.raises((ImportError, AttributeError, TypeError, AssertionError)):
+            check_names(wrong, {})
