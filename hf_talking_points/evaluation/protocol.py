@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +161,18 @@ def describe_views(describe, views, batch_size=8, desc="Describing"):
 
 
 def localize_views(locate, views, descriptions, batch_size=8, image=lambda view: view.image(), desc="Localizing"):
-    """Points, an array of shape `(n, 2)` in pixels, that a point-localization pipeline finds for the descriptions of each view."""
-    requests = ({"image": image(view), "text": texts} for view, texts in zip(views, descriptions))
-    answers = tqdm(locate(requests, batch_size=batch_size), total=len(views), desc=desc)
-    return np.array([answer["point"] for row in answers for answer in row])
+    """Points, an array of shape `(n, 2)` in pixels, that a point-localization pipeline finds for the descriptions of each view; NaN where
+    its processor refuses the text."""
+    taken = [[locate.processor.accepts(text) for text in texts] for texts in descriptions]
+    found = np.full((sum(map(len, descriptions)), 2), np.nan)
+    requests = (
+        {"image": image(view), "text": list(compress(texts, chosen))}
+        for view, texts, chosen in zip(views, descriptions, taken)
+        if any(chosen)
+    )
+    answers = tqdm(locate(requests, batch_size=batch_size), total=sum(map(any, taken)), desc=desc)
+    found[np.concatenate(taken)] = np.reshape([answer["point"] for row in answers for answer in row], (-1, 2))
+    return found
 
 
 def true_points(views):
@@ -174,9 +183,14 @@ def true_points(views):
 
 
 def view_distances(views, found):
-    """Normalised distances of found points (in the order of [`true_points`]) to the true ones."""
+    """Normalised distances of found points (in the order of [`true_points`]) to the true ones; a miss counts as the farthest corner."""
     points, sizes, _ = true_points(views)
-    return normalized_distances(found, points, sizes)
+    return normalized_distances(place_misses(found, points, sizes), points, sizes)
+
+
+def place_misses(found, true, sizes):
+    """Found points with the farthest corner of the image in place of those that are NaN."""
+    return np.where(np.isnan(found).any(1)[:, None], np.where(true < sizes / 2, sizes, 0), found)
 
 
 def naming_accuracy(views, descriptions):
@@ -288,7 +302,7 @@ def scores(found, points):
     """
     true, sizes = points[["x", "y"]].to_numpy(), points[["width", "height"]].to_numpy()
     missed = np.isnan(found).any(1)
-    found = np.where(missed[:, None], np.where(true < sizes / 2, sizes, 0), found)
+    found = place_misses(found, true, sizes)
     distances = normalized_distances(found, true, sizes)
     result = score_points(found, true, sizes, points.image_id, points.object_box.tolist())
     result["misses"] = int(missed.sum())

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import noise_image
+from transformers import pipeline
 
 from hf_talking_points.data.sources import read_objects, split_of
 from hf_talking_points.data.triplets import make_views
@@ -25,10 +26,12 @@ from hf_talking_points.evaluation.protocol import (
     evaluate_descriptions,
     load_describer,
     load_localizer,
+    localize_views,
     locate_texts,
     other_texts,
     points_table,
     scores,
+    view_distances,
 )
 from hf_talking_points.evaluation.report import results_table
 
@@ -117,6 +120,21 @@ def test_answers_belong_to_model_image_and_question(views, tmp_path):
         with pytest.raises(ValueError, match="c gave 1 answers to 2 questions"):
             few = type("Few", (), {"name": "c", "fingerprint": "c", "__call__": lambda self, image, asked: short(image, asked)[:1]})()
             cache.answers(few, dark, ["x", "y"])
+
+
+@pytest.mark.parametrize("refused", ["", "<SEG>"])
+def test_views_are_localized_around_refused_texts(views, pair, refused):
+    locate, texts = pipeline("point-localization", model=str(pair[1])), codes(views)
+    whole = localize_views(locate, views, texts)
+    texts[0][1] = refused
+    texts[1] = [refused] * len(texts[1])
+    found = localize_views(locate, views, texts)
+    missed = np.arange(len(found)) == 1
+    missed[len(texts[0]) : len(texts[0]) + len(texts[1])] = True
+    assert np.isnan(found[missed]).all()
+    np.testing.assert_allclose(found[~missed], whole[~missed], atol=1e-3)
+    assert (view_distances(views, found)[missed] >= 0.5**0.5).all()
+    assert np.isnan(localize_views(locate, views[:1], [[refused] * len(texts[0])])).all()
 
 
 def test_what_was_not_found_counts_as_the_farthest_corner(views):
