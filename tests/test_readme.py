@@ -18,9 +18,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import tiny_language_model, tiny_tokenizer, tiny_vision_tower
 from PIL import Image
+from transformers import AutoModel, AutoProcessor, ViTImageProcessorPil
 from typer.main import get_command
 
+from hf_talking_points import MINI_LOCALIZER
 from hf_talking_points.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -29,24 +32,40 @@ PAGES = [
     for pattern in ("README.md", "docs/**/*.md", "model_cards/*.md", "hf_talking_points/**/README.md")
     for page in sorted(ROOT.glob(pattern))
 ]
+PRETRAINED = ROOT / "hf_talking_points" / "pretrained"
 NEEDS = ("gpu", "network", "cluster")
+# options that make a page's trainings and its evaluation short
+SHORT = {"docs/training.md": ("--max_steps 2 --eval_steps 2 --views_per_photo 1 --max_eval_photos 2", "--max-photos 2")}
 AFTER = {"docs/datasets.md": "docs/training.md"}  # reads the dataset that the other page builds
 FENCED = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?^```(?P<language>.*)\n(?P<code>(?:.*\n)*?)^```$", re.MULTILINE)
 PROGRAM = re.compile(r"talking-points|[\w/]+\.py")
 
 
-def blocks(page, *languages):
-    """(what it needs or None, code) of the page's fenced blocks."""
-    return [(found["needs"], found["code"]) for found in FENCED.finditer((ROOT / page).read_text()) if found["language"] in languages]
+def blocks(page):
+    """(language, what it needs or None, code) of the page's fenced blocks."""
+    return [(found["language"], found["needs"], found["code"]) for found in FENCED.finditer((ROOT / page).read_text())]
+
+
+def commands_in(code):
+    """Lines that start a program of the repository, as lists of words."""
+    words = [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines() if PROGRAM.search(line)]
+    return [line for line in words if any(map(PROGRAM.fullmatch, line))]
 
 
 def commands(page):
-    """The page's commands as lists of words, from its indented lines and bash blocks."""
-    text = (ROOT / page).read_text()
-    indented = [line for line in FENCED.sub("", text).splitlines() if line.startswith("    ")]
-    fenced = [line for _, code in blocks(page, "bash") for line in code.replace("\\\n", " ").splitlines()]
-    words = [shlex.split(line, comments=True) for line in indented + fenced if PROGRAM.search(line)]
-    return [line for line in words if any(map(PROGRAM.fullmatch, line))]
+    """The page's commands, from its indented lines and bash blocks."""
+    indented = [line for line in FENCED.sub("", (ROOT / page).read_text()).splitlines() if line.startswith("    ")]
+    return commands_in("\n".join([*indented, *(code for language, _, code in blocks(page) if language == "bash")]))
+
+
+def start(command):
+    """Runs a command of a page in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        if command[0] == "talking-points":
+            get_command(app).commands[command[1]](command[2:], standalone_mode=False)
+        else:
+            patch.setattr(sys, "argv", command[1:])
+            runpy.run_path(command[1], run_name="__main__")
 
 
 def check_names(code, names):
@@ -57,6 +76,7 @@ def check_names(code, names):
     known = dict(names)
     exec(compile(ast.Module(imports, []), "imports", "exec"), known)
     stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    stored |= {node.arg for node in nodes if isinstance(node, ast.arg)} | {node.name for node in nodes if hasattr(node, "name")}
     known = {name: value for name, value in known.items() if name not in stored}
 
     def resolve(node):
@@ -75,10 +95,17 @@ def check_names(code, names):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Function page -> (names, output) after its Python blocks ran one after the other."""
+def clone(tmp_path_factory):
+    """A folder in which the pages' programs run, with what they take from the repository."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("examples", "hf_talking_points"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
 
-    folder = tmp_path_factory.mktemp("pages")
+
+@pytest.fixture(scope="module")
+def run(clone):
+    """Function page -> (names, output) after its Python blocks, and those of its commands that `SHORT` has options for, ran in order."""
 
     @functools.cache
     def run(page):
@@ -86,11 +113,15 @@ def run(tmp_path_factory):
             run(AFTER[page])
         names, printed = {}, io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-            patch.chdir(folder)
-            for needs, code in blocks(page, "python"):
-                if needs:
+            patch.chdir(clone)
+            for language, needs, code in blocks(page):
+                code = code.replace('"someone/talking-points-', f'"{PRETRAINED}/talking-points-')  # the embedded pair as it is on a Hub
+                if language == "bash" and page in SHORT:
+                    for command in commands_in(code):
+                        start([*command, *SHORT[page][command[0] == "talking-points"].split()])
+                elif language == "python" and needs:
                     check_names(code, names)
-                else:
+                elif language == "python":
                     exec(compile(code, page, "exec"), names)
         return names, printed.getvalue()
 
@@ -101,17 +132,17 @@ def run(tmp_path_factory):
 def test_programs_run(run, page):
     pytest.importorskip("skimage")
     _, printed = run(page)
-    stated = [line for _, code in blocks(page, "python") for line in re.findall(r"^print\(.*\)  # (.*)", code, re.MULTILINE)]
+    stated = [line for _, _, code in blocks(page) for line in re.findall(r"^ *print\(.*\)  # (.*)", code, re.MULTILINE)]
     assert [line for line in printed.splitlines() if line in stated] == stated
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_are_of_a_kind_that_is_tested(page):
-    for found in FENCED.finditer((ROOT / page).read_text()):
-        assert found["needs"] in (None, *NEEDS)
-        assert found["language"] in ("python", "bash", "yaml", "bibtex")
-        if found["language"] == "yaml":
-            assert isinstance(yaml.safe_load(found["code"]), dict)
+    for language, needs, code in blocks(page):
+        assert needs in (None, *NEEDS)
+        assert language in ("python", "bash", "yaml", "bibtex")
+        if language == "yaml":
+            assert isinstance(yaml.safe_load(code), dict)
 
 
 class Parsed(Exception):
@@ -208,6 +239,23 @@ def test_documented_trainer_takes_a_step(run, tmp_path):
     trainer.args.save_strategy = "no"
     trainer.train()
     assert trainer.state.global_step == 1
+
+
+@pytest.mark.parametrize("kind", ["localizer", "descriptor"])
+def test_full_size_recipes_run_on_tiny_models(run, clone, tmp_path, monkeypatch, kind):
+    run("docs/training.md")  # writes the photos
+    monkeypatch.chdir(clone)
+    tokenizer = tiny_tokenizer()
+    for name, part in (("vision", tiny_vision_tower("swin")), ("text", tiny_language_model("qwen", tokenizer)), ("text", tokenizer)):
+        part.save_pretrained(tmp_path / name)
+    ViTImageProcessorPil(image_mean=[0.1, 0.2, 0.3]).save_pretrained(tmp_path / "vision")
+    [command] = [words for words in commands("docs/full_size.md") if words[:2] == ["python", f"examples/train_{kind}.py"]]
+    options = f"--data_dir my_photos --vision {tmp_path}/vision --text {tmp_path}/text --image_size 64 --output_dir {tmp_path}/run"
+    options += " --views_per_photo 1 --max_steps 2 --eval_steps 2 --max_eval_photos 2 --use_cpu true --report_to none"
+    options += " --localizer " + MINI_LOCALIZER if kind == "descriptor" else ""
+    start([*command, *options.split()])
+    assert AutoModel.from_pretrained(tmp_path / "run").config.text_config.model_type == "qwen3"
+    assert list(AutoProcessor.from_pretrained(tmp_path / "run").image_processor.image_mean) == [0.1, 0.2, 0.3]
 
 
 def test_wrong_names_are_noticed():

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from peft import LoraConfig
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, ViTImageProcessorPil
 
 from ..data.sources import read_photos
 from ..data.triplets import make_views, sample_triplets
@@ -45,7 +45,10 @@ class DataArguments:
 @dataclass
 class ModelArguments:
     model_name_or_path: str | None = field(default=None, metadata={"help": "a checkpoint to train on; otherwise a fresh model is composed"})
-    vision: str | None = field(default=None, metadata={"help": "Mask2Former-style model (path or Hub id); otherwise the small CPU tower"})
+    vision: str | None = field(
+        default=None,
+        metadata={"help": "Mask2Former-style model (path or Hub id), with its preprocessor_config.json; otherwise the small CPU tower"},
+    )
     text: str | None = field(
         default=None, metadata={"help": "causal language model (path or Hub id); otherwise a small Llama from scratch"}
     )
@@ -80,7 +83,11 @@ class ModelArguments:
         else:
             tokenizer = AutoTokenizer.from_pretrained(self.text) if self.text else train_tokenizer(corpus(views))
             tokens = (self.image_size // min(self.token_strides) // 2) ** 2
-            processor = processor_class.from_tokenizer(tokenizer, self.image_size, tokens)
+            statistics = {}
+            if self.vision:
+                stated, _ = ViTImageProcessorPil.get_image_processor_dict(self.vision)
+                statistics = {name: stated[name] for name in ("image_mean", "image_std")}
+            processor = processor_class.from_tokenizer(tokenizer, self.image_size, tokens, **statistics)
             vision = self.vision or small_vision_tower(self.backbone, decoder_layers=decoder_layers)
             text = self.text or small_language_model(processor.tokenizer, self.layers)
             model = model_class.from_vision_text_pretrained(vision, text, processor, token_strides=self.token_strides, **config_fields)
