@@ -21,6 +21,9 @@ import yaml
 from conftest import tiny_language_model, tiny_tokenizer, tiny_vision_tower
 from PIL import Image
 from transformers import AutoModel, AutoProcessor, ViTImageProcessorPil
+from transformers.models.auto import configuration_auto
+from transformers.pipelines import base as pipelines_base
+from trl.trainer import grpo_config
 from typer.main import get_command
 
 from hf_talking_points import MINI_LOCALIZER
@@ -35,7 +38,12 @@ PAGES = [
 PRETRAINED = ROOT / "hf_talking_points" / "pretrained"
 NEEDS = ("gpu", "network", "cluster")
 # options that make a page's trainings and its evaluation short
-SHORT = {"docs/training.md": ("--max_steps 2 --eval_steps 2 --views_per_photo 1 --max_eval_photos 2", "--max-photos 2")}
+SHORT = {
+    "docs/training.md": (
+        "--max_steps 2 --eval_steps 2 --per_device_train_batch_size 2 --views_per_photo 1 --max_eval_photos 2",
+        "--max-photos 2",
+    )
+}
 AFTER = {"docs/datasets.md": "docs/training.md"}  # reads the dataset that the other page builds
 FENCED = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?^```(?P<language>.*)\n(?P<code>(?:.*\n)*?)^```$", re.MULTILINE)
 PROGRAM = re.compile(r"talking-points|[\w/]+\.py")
@@ -256,6 +264,33 @@ def test_full_size_recipes_run_on_tiny_models(run, clone, tmp_path, monkeypatch,
     start([*command, *options.split()])
     assert AutoModel.from_pretrained(tmp_path / "run").config.text_config.model_type == "qwen3"
     assert list(AutoProcessor.from_pretrained(tmp_path / "run").image_processor.image_mean) == [0.1, 0.2, 0.3]
+
+
+def strings(file):
+    """(constants, patterns) of a source file: its string literals, and regular expressions that its f-strings match."""
+    nodes = list(ast.walk(ast.parse(Path(file).read_text())))
+    constants = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    formatted = [
+        [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+        for node in nodes
+        if isinstance(node, ast.JoinedStr)
+    ]
+    patterns = ["".join(".*" if part is None else re.escape(part) for part in parts) for parts in formatted if any(parts)]
+    return constants, patterns
+
+
+def test_quoted_errors_are_raised_somewhere():
+    """A row of the FAQ quotes a whole message with examples in its gaps, or, between dots, a fixed part of one."""
+    quoted = re.findall(r"^\| `(.+?)` \|", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE)
+    sources = [*(ROOT / "hf_talking_points").rglob("*.py"), configuration_auto.__file__, pipelines_base.__file__, grpo_config.__file__]
+    constants, patterns = (sum(found, []) for found in zip(*map(strings, sources)))
+    patterns = [pattern for pattern in patterns if len(re.findall("[a-z]", pattern)) >= 4]
+    assert len(quoted) > 50
+    for message in quoted:
+        if message.startswith("…"):
+            assert any(message.strip("… ") in constant for constant in constants), message
+        else:
+            assert message in constants or any(re.fullmatch(pattern, message) for pattern in patterns), message
 
 
 def test_wrong_names_are_noticed():
