@@ -84,7 +84,8 @@ def check_names(code, names):
     known = dict(names)
     exec(compile(ast.Module(imports, []), "imports", "exec"), known)
     stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    stored |= {node.arg for node in nodes if isinstance(node, ast.arg)} | {node.name for node in nodes if hasattr(node, "name")}
+    stored |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    stored |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler))}
     known = {name: value for name, value in known.items() if name not in stored}
 
     def resolve(node):
@@ -164,6 +165,9 @@ def stop(**kwargs):
 def parse(command, monkeypatch):
     """Raises SystemExit where a program does not know what the command gives it, KeyError or OSError where there is no such program."""
     monkeypatch.chdir(ROOT)
+    for word in command:
+        if word.startswith("examples/"):
+            Path(word).stat()
     number = next(i for i, word in enumerate(command) if PROGRAM.fullmatch(word))
     program, arguments = command[number], command[number + 1 :]
     if program == "talking-points":
@@ -203,6 +207,7 @@ def test_commands_parse(page, command, monkeypatch):
         "python examples/train_localizer.py --config examples/train_localizer.yaml",
         "python examples/train_localisers.py --data_dir a --output_dir b",
         "python examples/demo.py --picture a",
+        "accelerate launch --config_file examples/accelerate.yaml examples/demo.py",
     ],
 )
 def test_wrong_commands_are_noticed(command, monkeypatch):
