@@ -110,7 +110,7 @@ def locate(
 
 
 def parse_point(text, normalized):
-    """ "X,Y" -> (x, y), to nine decimals, in which a run that goes on compares points."""
+    """ "X,Y" -> (x, y)."""
     try:
         x, y = map(float, text.split(","))
     except ValueError:
@@ -119,7 +119,7 @@ def parse_point(text, normalized):
     if not (0 <= x <= limit and 0 <= y <= limit):  # so is NaN refused
         expected = "must lie in [0, 1] x [0, 1]" if normalized else "must be finite and not negative"
         raise typer.BadParameter(f"{text} {expected}", param_hint="--point")
-    return round(x, 9), round(y, 9)
+    return x, y
 
 
 def image_paths(names):
@@ -238,16 +238,19 @@ def answer_images(command, names, asked, normalized=False, *, model, output, as_
     from .models.processing_talking_points import to_rgb
     from .visualization import draw_round_trip
 
-    def question(row):
+    def key(path, what, size=(1, 1)):
+        return path, what if command == "locate" else tuple(round(v / s, 6) for v, s in zip(what, size))
+
+    def key_of(row):
         if command == "locate":
-            return row["description"]
-        return tuple(round(v / s, 9) for v, s in zip(row["point"], row["size"] if normalized else (1, 1)))
+            return key(row["image"], row["description"])
+        return key(row["image"], row["point"], row["size"] if normalized else (1, 1))
 
     task, checkpoint, version = open_checkpoint(command, model)
     rows = written_rows(output) if output and output.is_file() else []
-    done = {(row["image"], question(row)) for row in rows if row["model"] == version}
+    done = {key_of(row) for row in rows if row["model"] == version}
     # a picture shows all answers: all are computed for it, but written only once
-    todo = {path: questions for path in paths if (questions := [q for q in asked if picture or (path, q) not in done])}
+    todo = {path: questions for path in paths if (questions := [what for what in asked if picture or key(path, what) not in done])}
     added, failed = 0, []
     if todo:
         disable_progress_bar()
@@ -264,7 +267,7 @@ def answer_images(command, names, asked, normalized=False, *, model, output, as_
                     draw_round_trip(to_rgb(path), answers).save(picture)
                 for answer in answers:
                     row = {"image": path, "size": size, **{key: answer[key] for key in answer if key != "heatmap"}, "model": version}
-                    if output and (path, question(row)) not in done:
+                    if output and key_of(row) not in done:
                         append_line(output, json.dumps(row))
                         added += 1
                     if as_json:
