@@ -263,10 +263,8 @@ def answer_images(command, names, asked, normalized=False, *, model, output, as_
         with Progress(*columns, console=console, transient=True, disable=hidden, redirect_stdout=False) as progress:
             bar = progress.add_task(command, total=len(todo))
             for number, (path, size, answers) in enumerate(answered, 1):
-                if picture:
-                    draw_round_trip(to_rgb(path), answers).save(picture)
                 for answer in answers:
-                    row = {"image": path, "size": size, **{key: answer[key] for key in answer if key != "heatmap"}, "model": version}
+                    row = {"image": path, "size": size, **{name: answer[name] for name in answer if name != "heatmap"}, "model": version}
                     if output and key_of(row) not in done:
                         append_line(output, json.dumps(row))
                         added += 1
@@ -275,6 +273,8 @@ def answer_images(command, names, asked, normalized=False, *, model, output, as_
                     elif not output:
                         confidence = "" if row.get("confidence") is None else f" {row['confidence']:.2f}"
                         print("{} ({:.1f}, {:.1f}){} {}".format(path, *row["point"], confidence, row["description"]), flush=True)
+                if picture:
+                    draw_round_trip(to_rgb(path), answers).save(picture)
                 progress.update(bar, completed=number + len(failed))
     if output:
         console.print(f"{output}: {added} lines added, {len(rows)} were there")

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import pipeline
 from typer.testing import CliRunner
 
-from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
+from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER, visualization
 from hf_talking_points.cli import app
 from hf_talking_points.evaluation import protocol
 from hf_talking_points.visualization import draw_round_trip
@@ -160,6 +160,21 @@ def test_what_is_there_is_known_in_pixels_and_normalized(photos, tmp_path):
     assert "0 lines added, 2 were there" in run(["--normalized"], f"{1 / 3},0.7", f"{3 / 96},{3 / 64}")
     points = [row["point"] for row in read_lines((tmp_path / "o.jsonl").read_text())]
     assert points == [[pytest.approx(32), pytest.approx(44.8)], [3, 3]]
+
+
+def test_answers_are_kept_where_their_picture_cannot_be_drawn(photos, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(visualization, "draw_round_trip", full)
+    files = ["--output", tmp_path / "o.jsonl", "--picture", tmp_path / "p.png"]
+    result = talking_points("describe", photos / "a.png", "--point", "1,2", *files)
+    assert "no space left" in str(result.exception) and len(read_lines((tmp_path / "o.jsonl").read_text())) == 1
+
+
+def test_debug_shows_where_an_image_failed(photos):
+    result = talking_points("--debug", "describe", photos / "broken.png", "--point", "1,2")
+    assert result.exit_code == 1 and result.stderr.startswith(f"{photos / 'broken.png'}: Traceback")
 
 
 @pytest.mark.parametrize("content", [b"hello", b"hello\n", b'{"image": 3}\n', b"[1]\n", b"\xff\xd8\n\x00"])
