@@ -76,52 +76,24 @@ def draw_text(draw, left, top, title, lines, colour):
         draw.text((left + 30, top + 28 + 22 * number), line, fill="black", font=font)
 
 
-def overlay_heatmap(image, heatmap, colour=(255, 60, 0), strength=0.65):
-    """Blends a heat map on the square canvas of a model (array of shape (h, w)) over the image it belongs to."""
-    side = 4 * max(heatmap.shape)
-    left, top, width, height = canvas_box(*image.size, side)
-    values = Image.fromarray((255 * heatmap / max(float(heatmap.max()), 1e-12)).astype(np.uint8)).resize(
-        (side, side), Image.Resampling.BICUBIC
-    )
-    alpha = values.crop((left, top, left + width, top + height)).resize(image.size, Image.Resampling.BICUBIC)
-    return Image.composite(Image.new("RGB", image.size, colour), image, alpha.point(lambda v: int(v * strength)))
-
-
-def draw_round_trip(image, rows, width=1280):
-    """A picture of points, their descriptions and where these were found.
+def overlay_heatmap(image, heatmap, colour=(255, 60, 0), strength=0.65, size=None, window=None):
+    """Blends a heat map over the photo it belongs to.
 
     Args:
         image (PIL RGB image)
-        rows (list of dict): "point" (x, y), "description", and optionally "found" (x, y) and "heatmap".
-        width (`int`): of the whole picture in pixels.
-    Returns:
-        PIL image: the photo with a star at each point and a cross where its description was found, the texts beside it.
+        heatmap (array of shape (h, w)): on the square canvas of a model.
+        size (`(width, height)`, *optional*): of the whole photo, of which `image` shows the `window` (left, top, right, bottom).
     """
-    photo_width = width // 2
-    scale = photo_width / image.width
-    photo = image.resize((photo_width, max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
-    heatmaps = [row["heatmap"] / row["heatmap"].max() for row in rows if row.get("heatmap") is not None]
-    if heatmaps:
-        photo = overlay_heatmap(photo, np.max(heatmaps, axis=0))
-    font, _ = fonts()
-    blocks, texts_height = [], 14
-    for row in rows:
-        lines = wrap(row["description"], font, width - photo_width - 60)
-        blocks.append((texts_height, lines))
-        texts_height += text_height(lines) + 14
-    picture = Image.new("RGB", (width, max(photo.height, texts_height)), "white")
-    picture.paste(photo, (0, 0))
-    draw = ImageDraw.Draw(picture)
-    for index, row in enumerate(rows):
-        point, found = ([v * scale for v in p] if p is not None else None for p in (row["point"], row.get("found")))
-        draw_pair(draw, point, found, 0.02 * photo_width, COLOURS[index % len(COLOURS)])
-    for index, (row, (top, lines)) in enumerate(zip(rows, blocks)):
-        title = f"({row['point'][0]:.0f}, {row['point'][1]:.0f})"
-        if row.get("found") is not None:
-            distance = math.dist(row["point"], row["found"])
-            title += f"   found at ({row['found'][0]:.0f}, {row['found'][1]:.0f}), {distance:.0f} px away"
-        draw_text(draw, photo_width + 16, top, title, lines, COLOURS[index % len(COLOURS)])
-    return picture
+    size = size or image.size
+    side = 4 * max(heatmap.shape)
+    left, top, width, height = canvas_box(*size, side)
+    values = Image.fromarray((255 * heatmap / max(float(heatmap.max()), 1e-12)).astype(np.uint8)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
+    x1, y1, x2, y2 = window or (0, 0, *size)
+    box = (left + x1 * width / size[0], top + y1 * height / size[1], left + x2 * width / size[0], top + y2 * height / size[1])
+    alpha = values.resize(image.size, Image.Resampling.BICUBIC, box)
+    return Image.composite(Image.new("RGB", image.size, colour), image, alpha.point(lambda v: int(v * strength)))
 
 
 def strip_window(size, point, found):
@@ -137,6 +109,128 @@ def strip_window(size, point, found):
             start = round(min(max(middle - length / 2, 0), size[axis] - length))
             box[axis], box[axis + 2] = start, start + length
     return box
+
+
+def draw_marks(image, window, rows, side, radius):
+    """A photo with its points, in a white margin in which marks at its border are seen whole.
+
+    Args:
+        image (PIL RGB image)
+        window (left, top, right, bottom): what is shown of it.
+        rows (list of dict): "point" and optionally "found" (x, y), "heatmap", and "colour".
+        side (`int`): of the square that the photo is scaled to fit into, margin included.
+        radius (`int`): of the marks.
+    """
+    margin, (left, top, right, bottom) = 2 * radius, window
+    scale = (side - 2 * margin) / max(right - left, bottom - top)
+    size = [max(1, round(v * scale)) for v in (right - left, bottom - top)]
+    photo = image.resize(size, Image.Resampling.LANCZOS, window, reducing_gap=3.0)
+    heatmaps = [row["heatmap"] / row["heatmap"].max() for row in rows if row.get("heatmap") is not None]
+    if heatmaps:
+        photo = overlay_heatmap(photo, np.max(heatmaps, axis=0), size=image.size, window=window)
+    picture = Image.new("RGB", [v + 2 * margin for v in size], "white")
+    picture.paste(photo, (margin, margin))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((margin - 1, margin - 1, margin + size[0], margin + size[1]), outline="silver")
+    for row in rows:
+        point, found = (
+            ((p[0] - left) * scale + margin, (p[1] - top) * scale + margin) if p is not None else None
+            for p in (row["point"], row.get("found"))
+        )
+        draw_pair(draw, point, found, radius, row["colour"])
+    return picture
+
+
+def draw_row(row, width, decimals=0):
+    """A picture of `width` pixels of a row's point, its description and where this was found."""
+    x, y = row["point"]
+    title = f"({x:.{decimals}f}, {y:.{decimals}f})"
+    if row.get("found") is not None:
+        found_x, found_y = row["found"]
+        distance = math.dist(row["point"], row["found"])
+        title += f"   found at ({found_x:.{decimals}f}, {found_y:.{decimals}f}), {distance:.{decimals}f} px away"
+    lines = wrap(row["description"], fonts()[0], width - 60)
+    picture = Image.new("RGB", (width, text_height(lines) + 14), "white")
+    draw_text(ImageDraw.Draw(picture), 16, 14, title, lines, row["colour"])
+    return picture
+
+
+def views(image, rows):
+    """(window, rows with a "colour" each) of every photo that is shown: the image, or of a strip the surroundings of one row's point."""
+    if not rows:
+        raise ValueError("rows is empty: there is nothing to draw")
+    rows = [{**row, "colour": COLOURS[index % len(COLOURS)]} for index, row in enumerate(rows)]
+    if max(image.size) <= LONGEST_STRIP * min(image.size):
+        return [((0, 0, *image.size), rows)]
+    return [(strip_window(image.size, row["point"], row.get("found")), [row]) for row in rows]
+
+
+def decimals_of(image):
+    """Decimals with which its pixels are told apart in titles."""
+    return 0 if max(image.size) > 100 else 1
+
+
+def draw_round_trip(image, rows, width=1280):
+    """A picture of points, their descriptions and where these were found.
+
+    Args:
+        image (PIL RGB image)
+        rows (list of dict): "point" (x, y), "description", and optionally "found" (x, y) and "heatmap" (array on the model's canvas).
+        width (`int`): of the whole picture in pixels.
+    Returns:
+        PIL image: the photo with a star at each point and a cross where its description was found, the texts beside it. Of a photo
+        with one side more than three times the other, each point's surroundings are shown instead.
+
+    Raises ValueError for no rows.
+    """
+    photo_width, blocks = width // 2, []
+    for window, some in views(image, rows):
+        photo = draw_marks(image, window, some, photo_width, max(8, round(0.02 * photo_width)))
+        texts = stack([draw_row(row, width - photo_width, decimals_of(image)) for row in some])
+        blocks.append(Image.new("RGB", (width, max(photo.height, texts.height)), "white"))
+        blocks[-1].paste(photo, ((photo_width - photo.width) // 2, 0))
+        blocks[-1].paste(texts, (photo_width, 0))
+    return stack(blocks)
+
+
+def draw_comparison(image, round_trips, width=1280):
+    """A picture of round trips of the same points side by side, such as those of two checkpoints.
+
+    Args:
+        image (PIL RGB image)
+        round_trips (`dict`): name -> rows as for [`draw_round_trip`]; the same number for each name.
+        width (`int`): of the whole picture in pixels.
+    Returns:
+        PIL image: a column for each name, with the photo and its marks above the texts.
+
+    Raises ValueError for no round trips, none with rows, or unequal numbers of rows.
+    """
+    counts = {name: len(rows) for name, rows in round_trips.items()}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"round_trips must hold the same number of rows for each name, got {counts}")
+    column = width // len(round_trips)
+    bands = [[title_bar(name, column) for name in round_trips]]
+    for group in zip(*(views(image, rows) for rows in round_trips.values())):
+        bands.append([draw_marks(image, window, some, column, max(8, round(0.02 * column))) for window, some in group])
+        bands += [[draw_row(row, column, decimals_of(image)) for row in same] for same in zip(*(some for _, some in group))]
+    return stack([beside(pictures, column) for pictures in bands])
+
+
+def title_bar(title, width):
+    font = fonts()[1]
+    lines = wrap(title, font, width - 32)
+    picture = Image.new("RGB", (width, 14 + 24 * len(lines)), "white")
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(picture).text((16, 10 + 24 * number), line, fill="black", font=font)
+    return picture
+
+
+def beside(pictures, column):
+    """Pictures next to each other, each centred in its column of `column` pixels."""
+    result = Image.new("RGB", (column * len(pictures), max(picture.height for picture in pictures)), "white")
+    for index, picture in enumerate(pictures):
+        result.paste(picture, (index * column + (column - picture.width) // 2, 0))
+    return result
 
 
 def draw_extremes(items, width=1280):
@@ -155,38 +249,18 @@ def draw_extremes(items, width=1280):
         raise ValueError("items is empty: there is nothing to draw")
     columns = max(1, width // 600)
     cell, radius, font = width // columns, 9, fonts()[0]
-    margin = 2 * radius  # marks at the border of a photo are seen whole
-    side = round(0.48 * cell) - 2 * margin
-    text_left = side + 2 * margin + 10
+    side = round(0.48 * cell)
     cells = []
     for number, item in enumerate(items, start=1):
-        left, top, right, bottom = strip_window(item["image"].size, item["point"], item["found"])
-        scale = side / max(right - left, bottom - top)
-        size = [max(1, round(v * scale)) for v in (right - left, bottom - top)]
-        photo = item["image"].resize(size, Image.Resampling.LANCZOS, (left, top, right, bottom), reducing_gap=3.0)
-        lines = wrap(item["description"], font, cell - text_left - 44)
-        picture = Image.new("RGB", (cell, max(photo.height, text_height(lines)) + 2 * margin), "white")
-        shift = margin + (side - photo.width) // 2
-        marked = Image.new("RGB", (side + 2 * margin, picture.height), "white")
-        marked.paste(photo, (shift, margin))
-        draw = ImageDraw.Draw(marked)
-        draw.rectangle((shift - 1, margin - 1, shift + photo.width, margin + photo.height), outline="silver")
-        point, found = (
-            ((p[0] - left) * scale + shift, (p[1] - top) * scale + margin) if p is not None else None
-            for p in (item["point"], item["found"])
-        )
-        draw_pair(draw, point, found, radius, COLOURS[0])
-        picture.paste(marked, (0, 0))
-        title = f"{number}.  " + ("no point found" if found is None else f"distance {item['distance']:.3f}")
-        draw_text(ImageDraw.Draw(picture), text_left, margin, title, lines, COLOURS[0])
+        window = strip_window(item["image"].size, item["point"], item["found"])
+        photo = draw_marks(item["image"], window, [{**item, "colour": COLOURS[0]}], side, radius)
+        lines = wrap(item["description"], font, cell - side - 54)
+        picture = Image.new("RGB", (cell, max(photo.height, text_height(lines) + 4 * radius)), "white")
+        picture.paste(photo, ((side - photo.width) // 2, 0))
+        title = f"{number}.  " + ("no point found" if item["found"] is None else f"distance {item['distance']:.3f}")
+        draw_text(ImageDraw.Draw(picture), side + 10, 2 * radius, title, lines, COLOURS[0])
         cells.append(picture)
-    rows = []
-    for start in range(0, len(cells), columns):
-        row = cells[start : start + columns]
-        rows.append(Image.new("RGB", (width, max(picture.height for picture in row)), "white"))
-        for column, picture in enumerate(row):
-            rows[-1].paste(picture, (column * cell, 0))
-    return stack(rows)
+    return stack([beside(cells[start : start + columns], cell) for start in range(0, len(cells), columns)])
 
 
 def stack(pictures):

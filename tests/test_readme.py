@@ -9,6 +9,7 @@ import contextlib
 import functools
 import inspect
 import io
+import json
 import re
 import runpy
 import shlex
@@ -42,7 +43,8 @@ SHORT = {
     "docs/training.md": (
         "--max_steps 2 --eval_steps 2 --per_device_train_batch_size 2 --views_per_photo 1 --max_eval_photos 2",
         "--max-photos 2",
-    )
+    ),
+    "docs/command_line.md": ("", ""),
 }
 AFTER = {"docs/datasets.md": "docs/training.md"}  # reads the dataset that the other page builds
 FENCED = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?^```(?P<language>.*)\n(?P<code>(?:.*\n)*?)^```$", re.MULTILINE)
@@ -70,7 +72,8 @@ def start(command):
     """Runs a command of a page in this process."""
     with pytest.MonkeyPatch.context() as patch:
         if command[0] == "talking-points":
-            get_command(app).commands[command[1]](command[2:], standalone_mode=False)
+            patch.setattr(sys, "excepthook", sys.excepthook)
+            assert not get_command(app)(command[1:], standalone_mode=False)
         else:
             patch.setattr(sys, "argv", command[1:])
             runpy.run_path(command[1], run_name="__main__")
@@ -109,6 +112,10 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     for name in ("examples", "hf_talking_points"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "photos").mkdir()
+    photo = Image.fromarray(pytest.importorskip("skimage.data").chelsea())
+    for name in ("cat.jpg", "photos/cat.png"):
+        photo.save(folder / name)
     return folder
 
 
@@ -243,6 +250,13 @@ def test_documented_interval_and_localizer_are_such(run):
     assert 0 < low < high < 100
     localizer = names["CentreLocalizer"]()
     assert localizer(Image.new("RGB", (40, 20)), ["a", "b"]).tolist() == [[20, 10]] * 2
+
+
+def test_documented_lines_of_the_command_line(run, clone):
+    rows = run("docs/command_line.md")[0]["rows"]
+    [line] = re.findall(r"^    (\{.*\})$", (ROOT / "docs/command_line.md").read_text(), re.MULTILINE)
+    assert [list(row) for row in rows] == [list(json.loads(line))]
+    assert Image.open(clone / "compared.png").width == 1280
 
 
 def test_documented_trainer_takes_a_step(run, tmp_path):

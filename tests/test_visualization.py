@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hf_talking_points import visualization
 from hf_talking_points.visualization import (
+    COLOURS,
+    draw_comparison,
     draw_extremes,
     draw_round_trip,
     fonts,
@@ -26,18 +29,79 @@ def row(point, found=None, heatmap=None):
     return {"point": point, "description": "A small dog. " * 9, "found": found, "heatmap": heatmap}
 
 
-@pytest.mark.parametrize("colour", ["black", "white"])
-@pytest.mark.parametrize("size", [(100, 60), (300, 900), (4000, 3000)])
-def test_star_and_cross_are_seen_at_their_points(size, colour):
-    photo = Image.new("RGB", size, colour)
-    x, y = 0.3 * size[0], 0.7 * size[1]
-    picture = np.asarray(draw_round_trip(photo, [row((x, y), (0.6 * size[0], 0.2 * size[1]))]).convert("RGB")).astype(int)
-    scale = 640 / size[0]
-    for px, py in ((x, y), (0.6 * size[0], 0.2 * size[1])):
-        patch = picture[int(py * scale) - 9 : int(py * scale) + 9, int(px * scale) - 9 : int(px * scale) + 9]
-        assert (np.abs(patch - RED).max(-1) < 12).sum() > 20
-    corner = picture[2, 2]
-    assert np.abs(corner - (0 if colour == "black" else 255)).max() < 3
+def near(picture, x, y, colour, reach=9):
+    """How many pixels around (x, y) have this colour."""
+    box = (max(0, round(x) - reach), max(0, round(y) - reach), round(x) + reach, round(y) + reach)
+    patch = np.asarray(picture.crop(box)).astype(int)
+    return (np.abs(patch - colour).max(-1) < 12).sum()
+
+
+def shown_at(size, point, column=640, radius=13):
+    """Where a point of an image of `size` lies in the square of `column` pixels that its photo is fitted into."""
+    scale = (column - 4 * radius) / max(size)
+    return (column - size[0] * scale) / 2 + point[0] * scale, 2 * radius + point[1] * scale
+
+
+@pytest.mark.parametrize("colour", ["black", "white", "red"])
+@pytest.mark.parametrize("size", [(1, 1), (100, 60), (300, 900), (4000, 3000)])
+def test_star_and_cross_are_seen_up_to_the_border(size, colour):
+    for at in ((0.3, 0.7), (0, 0), (1, 1)):
+        point, found = [a * v for a, v in zip(at, size)], (0.6 * size[0], 0.4 * size[1])
+        picture = draw_round_trip(Image.new("RGB", size, colour), [row(point, found)])
+        for mark in (point, found):
+            assert near(picture, *shown_at(size, mark), RED) > 60
+            assert near(picture, *shown_at(size, mark), (255, 255, 255), reach=16) > 60
+
+
+def test_a_panorama_is_shown_around_each_point():
+    photo = Image.new("RGB", (20000, 200), "black")
+    photo.paste("lime", (11990, 0, 12010, 200))
+    rows = [row((12000, 100)), row((19990, 10), (19800, 150)), row((0, 200), (20000, 0))]
+    picture = draw_round_trip(photo, rows)
+    assert picture.size == (1280, 3 * 248)
+    for index, (x, y) in enumerate(((320, 124), (614 - 10 * 0.98, 36), (26, 222))):
+        colour = [int(COLOURS[index][i : i + 2], 16) for i in (1, 3, 5)]
+        assert near(picture, x, 248 * index + y, colour) > 60
+    assert near(picture, 320, 60, (0, 255, 0)) > 100  # what lies at the first point, in its own proportions
+    upright = draw_round_trip(photo.transpose(Image.Transpose.TRANSPOSE), [row((100, 12000)), row((10, 19990))])
+    assert upright.size == (1280, 2 * 640) and near(upright, 320, 320, RED) > 60
+
+
+def test_pixels_of_small_photos_have_decimals(monkeypatch):
+    titles = []
+    monkeypatch.setattr(visualization, "draw_text", lambda draw, left, top, title, lines, colour: titles.append(title))
+    for size in ((40, 30), (400, 300)):
+        draw_round_trip(Image.new("RGB", size), [row((3.25, 4), (6.25, 8))])
+    assert titles == ["(3.2, 4.0)   found at (6.2, 8.0), 5.0 px away", "(3, 4)   found at (6, 8), 5 px away"]
+
+
+def test_no_rows_is_an_error():
+    with pytest.raises(ValueError, match="rows is empty"):
+        draw_round_trip(Image.new("RGB", (40, 30)), [])
+
+
+@pytest.mark.parametrize("size", [(90, 60), (6000, 60)])
+def test_round_trips_are_compared_side_by_side(size):
+    def halves(one, other):
+        picture = draw_comparison(Image.new("RGB", size, "black"), {"name": one, "name ": other})
+        assert picture.width == 1280
+        return np.asarray(picture.crop((0, 0, 640, picture.height))), np.asarray(picture.crop((640, 0, 1280, picture.height)))
+
+    point, found = (0.5 * size[0], 0.5 * size[1]), (0.5 * size[0] - 20, 0.8 * size[1])
+    left, right = halves([row(point, found), row(found)], [row(point, found), row(found)])
+    assert (left == right).all() and (np.abs(left.astype(int) - RED).max(-1) < 12).sum() > 100
+    wordy = {**row(point, found), "description": "Many words. " * 40}
+    left, right = halves([wordy, row(found)], [row(point, found), row(found)])
+    assert (left != right).any() and (left[-60:] == right[-60:]).all()  # the texts of a point are at one height
+
+
+def test_comparisons_need_as_many_rows_each():
+    photo = Image.new("RGB", (40, 30))
+    for wrong in ({}, {"a": [row((1, 2))], "b": []}):
+        with pytest.raises(ValueError, match="same number of rows"):
+            draw_comparison(photo, wrong)
+    with pytest.raises(ValueError, match="rows is empty"):
+        draw_comparison(photo, {"a": [], "b": []})
 
 
 @pytest.mark.parametrize("width", [400, 1280])
@@ -55,15 +119,17 @@ def test_heat_lies_on_the_image_and_not_on_its_padding():
     assert (blended[:, 120:] == 255).all()
 
 
+def test_heat_of_a_part_is_the_part_of_the_heat():
+    heatmap = np.random.default_rng(0).uniform(0, 1, (16, 16)).astype(np.float32)
+    window = (150, 10, 250, 60)
+    whole = overlay_heatmap(Image.new("RGB", (400, 100), "white"), heatmap).crop(window)
+    part = overlay_heatmap(Image.new("RGB", (100, 50), "white"), heatmap, size=(400, 100), window=window)
+    assert np.abs(np.asarray(whole).astype(int) - np.asarray(part)).max() <= 2
+
+
 def test_pictures_are_stacked():
     result = stack([Image.new("RGB", (5, 3), "red"), Image.new("RGB", (7, 2), "blue")])
     assert result.size == (7, 5) and result.getpixel((0, 4)) == (0, 0, 255)
-
-
-def near(picture, x, y, colour, reach=9):
-    """How many pixels around (x, y) have this colour."""
-    patch = np.asarray(picture).astype(int)[max(0, round(y) - reach) : round(y) + reach, max(0, round(x) - reach) : round(x) + reach]
-    return (np.abs(patch - colour).max(-1) < 12).sum()
 
 
 def item(size, point, found, colour="gray", description="A small dog. " * 9):

@@ -107,7 +107,8 @@ class TalkingPointsProcessor(ProcessorMixin):
     def tokenize(self, texts, **kwargs):
         """Prompts with one `<image>` each -> input ids with all image placeholders. ValueError where the context is too short."""
         texts = [text.replace(self.image_token, self.image_token * self.image_seq_length) for text in texts]
-        kwargs = {"padding": True, "return_tensors": "pt", "add_special_tokens": False, **kwargs}
+        # verbose: the error below says it better than the warning
+        kwargs = {"padding": True, "return_tensors": "pt", "add_special_tokens": False, "verbose": False, **kwargs}
         encoded = self.tokenizer(texts, **kwargs)
         limit = self.tokenizer.model_max_length
         for index, mask in enumerate(encoded["attention_mask"]):
