@@ -105,8 +105,8 @@ def push_checkpoint(folder, repo_id, card=None, private=None, revision=None, tok
         folder (`str` or `Path`): as `save_pretrained` of model and processor, of a pipeline or of a trainer wrote it. Files of the training
             run stay out. Weights are pushed in the precision in which they are stored.
         repo_id (`str`): "owner/name"; is created where it does not exist.
-        card (`str` or `Path`, *optional*): Markdown file for README.md, in which `someone/<name of the file>` stands for the repo. By default
-            the card of an embedded checkpoint, the folder's own README.md, or else a short one.
+        card (`str` or `Path`, *optional*): Markdown file for README.md, in which `someone/<name of the file>` stands for the repo. By
+            default the card of an embedded checkpoint, the folder's own README.md, or else a short one.
         private (`bool`, *optional*): visibility of a new repo; by default the owner's setting.
         revision (`str`, *optional*): branch; is created where it does not exist.
         token (`str`, *optional*): by default the one of `hf auth login` or HF_TOKEN.
@@ -168,7 +168,7 @@ def eval_results_yaml(card):
 
 
 def upload(folder, repo_id, private=None, revision=None, token=None):
-    """One commit of all files of `folder`. huggingface_hub itself repeats requests for large files, but not the commit."""
+    """One commit of all files of `folder`. huggingface_hub itself repeats the upload of large files, but not the commit."""
     api = HfApi(token=token)
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -183,7 +183,7 @@ def upload(folder, repo_id, private=None, revision=None, token=None):
                 raise kind(f"{repo_id} was not pushed ({cause.response.status_code}): {hint}") from error
             if not isinstance(cause, httpx2.TransportError):
                 raise
-            if attempt == ATTEMPTS:
+            if type(error) is RuntimeError or attempt == ATTEMPTS:
                 raise ConnectionError(f"{repo_id} was not pushed: the connection kept breaking ({cause}); push again") from error
             time.sleep(attempt)
 

@@ -156,8 +156,6 @@ class HubServer:
                 path = self.path.split("?")[0]
                 if path == "/api/whoami-v2":
                     return self.answer({"name": self.user, "type": "user", "auth": {"accessToken": {"role": "write"}}, "orgs": []})
-                if content := hub.objects.get(path[1:]):
-                    return self.answer(content, headers=[("etag", f'"{path[1:]}"')])
                 found = re.fullmatch(r"/api/(\w+/[^/]+/[^/]+?)(?:/(revision|tree)/([^/]+))?", path)
                 resolved = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
                 if found:
@@ -180,10 +178,7 @@ class HubServer:
                 if resolved[4] not in files:
                     return self.answer({"error": "Entry not found"}, 404, [("X-Error-Code", "EntryNotFound"), ("X-Repo-Commit", sha)])
                 content = files[resolved[4]]
-                if (oid := hashlib.sha256(content).hexdigest()) in hub.objects:
-                    linked = [("X-Linked-Etag", f'"{oid}"'), ("X-Linked-Size", str(len(content))), ("X-Repo-Commit", sha)]
-                    return self.answer(b"", 302, [("Location", f"{hub.url}/{oid}"), *linked])
-                return self.answer(content, headers=(("etag", f'"{hashlib.sha1(content).hexdigest()}"'), ("X-Repo-Commit", sha)))
+                return self.answer(content, headers=[("etag", f'"{hashlib.sha256(content).hexdigest()}"'), ("X-Repo-Commit", sha)])
 
             do_HEAD = do_GET
 
