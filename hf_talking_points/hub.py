@@ -26,6 +26,7 @@ from .models.pipelines import (
     AUTO_MAPS,
     CUSTOM_PIPELINES,
     PIPELINE_TAGS,
+    PLACEHOLDER,
     QUICK_STARTS,
     copy_code,
     saved_model_type,
@@ -43,10 +44,7 @@ REFUSALS = {
     429: (ConnectionError, "the Hub limits requests: wait a while and push again"),
 }
 TASKS = {
-    "point_descriptor": (
-        "point-description",
-        "A Point Descriptor: describes one pixel of a photo in words.",
-    ),
+    "point_descriptor": ("point-description", "A Point Descriptor: describes one pixel of a photo in words."),
     "point_localizer": ("point-localization", "A Point Localizer: finds the pixel of a photo that a text describes."),
 }
 EMBEDDED = {"talking-points-descriptor": "train_descriptor", "talking-points-localizer": "train_localizer"}
@@ -120,12 +118,13 @@ def push_checkpoint(folder, repo_id, card=None, private=None, revision=None, tok
             just the answer to the commit was lost); pushing again is safe.
     """
     folder = Path(folder)
-    adapter = (folder / "adapter_config.json").is_file()
-    for name in ("adapter_config.json" if adapter else "config.json", "processor_config.json"):
+    adapter = folder / "adapter_config.json"
+    for name in (adapter.name if adapter.is_file() else "config.json", "processor_config.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no {name}: give a folder to which model and processor were saved")
-    if adapter:
-        check_base(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+    if adapter.is_file():
+        check_base(base)
     elif saved_model_type(folder) not in AUTO_MAPS:
         raise ValueError(f"{folder} holds a {saved_model_type(folder)}, but one of {sorted(AUTO_MAPS)} is needed")
     with tempfile.TemporaryDirectory() as staged:
@@ -135,6 +134,8 @@ def push_checkpoint(folder, repo_id, card=None, private=None, revision=None, tok
                     shutil.copyfile(file, Path(staged) / file.name)
         write_remote_code(staged)
         card = ModelCard(card_text(folder, repo_id, card))
+        if base:
+            card.data.library_name, card.data.base_model = "peft", base
         card.save(Path(staged) / "README.md")
         if card.data.eval_results:
             (Path(staged) / ".eval_results").mkdir()
@@ -148,8 +149,9 @@ def card_text(folder, repo_id, card=None):
         card = PACKAGE / "model_cards" / f"{folder.name}.md"
     if card is not None:
         return Path(card).read_text(encoding="utf-8").replace(f"someone/{Path(card).stem}", repo_id)
-    if (folder / "README.md").is_file():
-        return (folder / "README.md").read_text(encoding="utf-8")
+    own = folder / "README.md"
+    if own.is_file() and PLACEHOLDER not in own.read_text(encoding="utf-8"):
+        return own.read_text(encoding="utf-8")
     return short_card(repo_id, saved_model_type(folder))
 
 
@@ -199,8 +201,9 @@ class HubTrainerMixin:
         # set here and not written into the files, because each save of the run may be pushed
         config.auto_map, config.custom_pipelines = AUTO_MAPS[config.model_type], CUSTOM_PIPELINES[config.model_type]
         self.processing_class.auto_map = {"AutoProcessor": config.auto_map["AutoProcessor"]}
-        output_dir.mkdir(parents=True, exist_ok=True)
-        copy_code(output_dir)
+        if self.is_world_process_zero():
+            output_dir.mkdir(parents=True, exist_ok=True)
+            copy_code(output_dir)
 
     def push_to_hub(self, *args, **kwargs):
         adapter_base(self.model)
@@ -209,8 +212,7 @@ class HubTrainerMixin:
     def create_model_card(self, model_name=None, dataset_name=None, tags=None):
         if not self.is_world_process_zero():
             return
-        model = self.accelerator.unwrap_model(self.model)
-        adapter, model_type, base = is_peft_model(model), model.config.model_type, model.config._name_or_path
+        adapter, model_type, base = is_peft_model(self.model), self.model.config.model_type, self.model.config._name_or_path
         task, what = TASKS[model_type]
         data = ModelCardData(
             library_name="peft" if adapter else "transformers",

@@ -143,11 +143,12 @@ def test_adapters_record_their_base_and_load(hub, stranger, folders, random_imag
     model = get_peft_model(model, paper_lora_config(r=2, init_lora_weights=False)).eval()
     for part in (model, processor):
         part.save_pretrained(tmp_path / "adapter")
-    push_checkpoint(tmp_path / "adapter", "someone/adapter", card=None)
+    push_checkpoint(tmp_path / "adapter", "someone/adapter")
     files = hub.repos["models/someone/adapter"]
     assert "model.safetensors" not in files and set(files) >= CODE | {"adapter_model.safetensors"}
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "someone/base"
-    assert ModelCard.load("someone/adapter").data.base_model == "someone/base"
+    card = ModelCard.load("someone/adapter")
+    assert (card.data.base_model, card.data.library_name) == ("someone/base", "peft") and 'model="someone/adapter"' in card.text
     random_image().save(tmp_path / "image.png")
     program = f"""
 from peft import PeftModel
