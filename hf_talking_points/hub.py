@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import tempfile
 import time
@@ -34,7 +35,7 @@ from .models.pipelines import (
     write_remote_code,
 )
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).resolve().parent
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 RUN_FILES = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
 ATTEMPTS = 3
@@ -78,22 +79,13 @@ def save_half_precision(model, processor, folder):
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def adapter_base(model):
-    """Hub id of the model that an adapter adapts; None for a whole model.
-
-    Raises ValueError where the base is a folder of this machine, or was never saved: nobody else could load such an adapter."""
-    if not is_peft_model(model):
-        return None
-    return check_base(model.get_base_model().config._name_or_path)
-
-
 def check_base(base):
+    """Raises ValueError where an adapter's base model was never saved, or is a folder of this machine: nobody else could load it."""
     if not base or Path(base).exists():
         raise ValueError(
             f"the adapter's base model is {base!r}, which nobody can pull: push it first (`talking-points push`) and train on its Hub id, "
             "or merge the adapter into it (`merge_and_unload`)"
         )
-    return base
 
 
 def push_checkpoint(folder, repo_id, card=None, private=None, revision=None, token=None):
@@ -117,7 +109,7 @@ def push_checkpoint(folder, repo_id, card=None, private=None, revision=None, tok
         ConnectionError: the Hub limits requests, or the connection kept breaking. The repo may exist then, but without a commit (unless
             just the answer to the commit was lost); pushing again is safe.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     adapter = folder / "adapter_config.json"
     for name in (adapter.name if adapter.is_file() else "config.json", "processor_config.json"):
         if not (folder / name).is_file():
@@ -160,7 +152,7 @@ def eval_results_yaml(card):
     entries = [
         EvalResultEntry(
             dataset_id=result.dataset_type,
-            task_id=f"{result.dataset_config}: {result.metric_type}",
+            task_id=re.sub(r"\W+", "_", f"{result.dataset_config} {result.metric_type}"),
             value=result.metric_value,
             notes=f"{result.metric_name} in percent, {result.dataset_split} split",
         )
@@ -194,8 +186,8 @@ class HubTrainerMixin:
     """Over a `Trainer`: what it pushes loads without this package, under a card with the run's own configuration and evaluation."""
 
     def init_hf_repo(self, *args, **kwargs):
-        if self.model.config._name_or_path:  # a fresh model's adapter may still be merged
-            adapter_base(self.model)
+        if is_peft_model(self.model) and self.model.config._name_or_path:  # a fresh model's adapter may still be merged
+            check_base(self.model.config._name_or_path)
         super().init_hf_repo(*args, **kwargs)
         config, output_dir = self.model.config, Path(self.args.output_dir)
         # set here and not written into the files, because each save of the run may be pushed
@@ -206,7 +198,8 @@ class HubTrainerMixin:
             copy_code(output_dir)
 
     def push_to_hub(self, *args, **kwargs):
-        adapter_base(self.model)
+        if is_peft_model(self.model):
+            check_base(self.model.config._name_or_path)
         return super().push_to_hub(*args, **kwargs)
 
     def create_model_card(self, model_name=None, dataset_name=None, tags=None):

@@ -63,10 +63,11 @@ def blocks(card):
     return [part.split("```")[0] for part in card.split("```python\n")[1:]]
 
 
-def test_pushed_pair_works_for_a_stranger_as_its_cards_say(hub, stranger, capsys):
+def test_pushed_pair_works_for_a_stranger_as_its_cards_say(hub, stranger, capsys, monkeypatch):
     pytest.importorskip("skimage")
+    monkeypatch.chdir(Path(MINI_DESCRIPTOR).parent)
     for folder in (MINI_DESCRIPTOR, MINI_LOCALIZER):
-        result = CliRunner().invoke(app, ["push", folder, f"someone/{Path(folder).name}"])
+        result = CliRunner().invoke(app, ["push", Path(folder).name, f"someone/{Path(folder).name}"])
         assert result.exit_code == 0 and f"{hub.url}/someone/{Path(folder).name}/commit/" in result.output
         files = hub.repos[f"models/someone/{Path(folder).name}"]
         assert set(files) == {f.name for f in Path(folder).iterdir()} | CODE | {"README.md", ".eval_results/hf_talking_points.yaml"}
