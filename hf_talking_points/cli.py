@@ -321,3 +321,34 @@ def evaluate(
             raise ValueError(f"--{name} is needed, here or in the file of --config")
     report = evaluate_descriptions(EvaluationOptions(**options))
     print(f"\n{scores_table(report['rows'])}\n\n{Path(options['output']) / 'report.md'}")
+
+
+@app.command()
+def push(
+    checkpoint: Annotated[Path, typer.Argument(help="folder of a saved model or adapter and its processor")],
+    repo_id: Annotated[str, typer.Argument(help="owner/name; is created where it does not exist")],
+    card: Annotated[Path | None, typer.Option(help="Markdown file for README.md; otherwise the folder's own, or a short one")] = None,
+    private: Annotated[bool | None, typer.Option(help="visibility of a new repo; by default the owner's setting")] = None,
+    revision: Annotated[str | None, typer.Option(help="branch; is created where it does not exist")] = None,
+):
+    """Push a checkpoint to the Hub as a repo that loads with trust_remote_code, without this package.
+
+    talking-points push runs/descriptor someone/my-descriptor --private
+    """
+    from .hub import push_checkpoint
+
+    print(push_checkpoint(checkpoint, repo_id, card, private, revision).commit_url)
+
+
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Option(help="model_cards of a clone")] = Path("model_cards"),
+    check: Annotated[bool, typer.Option("--check", help="write nothing; fail where a card is not what configs and results give")] = False,
+):
+    """Write the cards of the embedded pair from their template, the configs of their training and the stored results.
+
+    talking-points card --check
+    """
+    from .hub import check_cards, write_cards
+
+    (check_cards if check else write_cards)(folder)

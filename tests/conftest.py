@@ -1,8 +1,15 @@
-"""Tiny models with fixed seeds, shared by all tests."""
+"""Tiny models with fixed seeds and a local Hub, shared by all tests."""
+
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from hub_server import HubServer
+from huggingface_hub import constants
 from hypothesis import settings
 from PIL import Image
 from transformers import (
@@ -174,3 +181,34 @@ def make_language_model():
 def random_image():
     """The function `noise_image`."""
     return noise_image
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A local Hub, to which the Hub clients of this process talk as "someone"."""
+    with HubServer() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
+        monkeypatch.setenv("HF_TOKEN", "hf_x")
+        yield hub
+
+
+@pytest.fixture
+def stranger(hub, tmp_path):
+    """Runs a program in a process that has neither this package nor a token, with a cache of its own; returns what it prints."""
+
+    def run(program, **variables):
+        blocked = "import sys; sys.modules['hf_talking_points'] = None\n"  # importing it fails, as where it is not installed
+        unset = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "PYTHONPATH")}
+        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "stranger"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        ran = subprocess.run(
+            [sys.executable, "-c", blocked + program], env={**unset, **own, **variables}, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr[-3000:]
+        return ran.stdout
+
+    return run

@@ -9,7 +9,20 @@ POINT_MASKS = ("gaussian", "predicted", "none")
 HEADS = ("mlp", "heatmap")
 
 
-class TalkingPointsConfig(PreTrainedConfig):
+class CompleteRepoMixin:
+    """Over a class of transformers: what is pushed to the Hub has the code files and entries that `trust_remote_code` needs.
+
+    `save_pretrained` alone writes a plain checkpoint."""
+
+    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
+        # imported here: the pipelines build on this file; and so each pulled file brings all others along
+        from .pipelines import complete_repo
+
+        complete_repo(working_dir, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
+
+class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
     """Fields of both models: a Mask2Former-style vision model, a causal language model and the image tokens between them.
 
     Args:

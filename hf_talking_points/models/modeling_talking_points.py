@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from .configuration_talking_points import TalkingPointsConfig
+from .configuration_talking_points import CompleteRepoMixin, TalkingPointsConfig
 
 
 def shared_prefix_length(input_ids, group, stop_token_id=None):
@@ -108,7 +108,7 @@ def backbone_channels(vision_config):
     return list(sizes[-len(backbone.out_features) :])
 
 
-class TalkingPointsPreTrainedModel(PreTrainedModel):
+class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
     config: TalkingPointsConfig
     base_model_prefix = "model"
     input_modalities = ("image", "text")

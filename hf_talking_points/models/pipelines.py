@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, Pipeline
 
+from .configuration_talking_points import CompleteRepoMixin
 from .modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from .modeling_point_localizer import PointLocalizerForKeypointDetection
 from .processing_talking_points import to_rgb
@@ -35,23 +36,95 @@ CUSTOM_PIPELINES = {
 }
 
 
-def write_remote_code(folder, model_type):
-    """Makes a saved checkpoint loadable with `trust_remote_code=True` where this package is not installed: code files, `auto_map`,
-    `custom_pipelines`."""
-    folder = Path(folder)
+PIPELINE_TAGS = {"point_descriptor": "image-text-to-text", "point_localizer": "keypoint-detection"}
+QUICK_STARTS = {
+    "point_descriptor": """```python
+from PIL import Image
+from skimage.data import chelsea
+from transformers import pipeline
+
+image = Image.fromarray(chelsea())  # or a path, a URL, an array
+describe = pipeline("point-description", model="{repo_id}", trust_remote_code=True)
+for row in describe(image, points=[(172, 117), (266, 235)]):
+    print(row["point"], row["description"])
+```""",
+    "point_localizer": """```python
+from PIL import Image
+from skimage.data import chelsea
+from transformers import pipeline
+
+image = Image.fromarray(chelsea())  # or a path, a URL, an array
+locate = pipeline("point-localization", model="{repo_id}", trust_remote_code=True)
+for row in locate(image, text=["the cat's left eye", "the cat's nose"]):
+    print(row["description"], row["point"], row["confidence"])
+```""",
+}
+SHORT_CARD = """---
+library_name: transformers
+pipeline_tag: {pipeline_tag}
+tags:
+- hf_talking_points
+---
+
+# {name}
+
+{quick_start}
+
+Points are pixels of the image as displayed, (0, 0) is its top-left corner. Code and training: the package hf_talking_points, after *Talking
+Points: Describing and Localizing Pixels* ([arXiv 2510.14583](https://arxiv.org/abs/2510.14583)).
+"""
+PLACEHOLDER = "[More Information Needed]"  # in the card that transformers pushes where a repo has none
+
+
+def short_card(repo_id, model_type):
+    """Card of a checkpoint of which no more is known than its type."""
+    return SHORT_CARD.format(
+        pipeline_tag=PIPELINE_TAGS[model_type],
+        name=repo_id.split("/")[-1],
+        quick_start=QUICK_STARTS[model_type].format(repo_id=repo_id),
+    )
+
+
+def saved_model_type(folder):
+    """The model type of a saved model, or of that which a saved processor or adapter belongs to."""
+    config = Path(folder) / "config.json"
+    if config.is_file():
+        return json.loads(config.read_text(encoding="utf-8"))["model_type"]
+    processor_class = json.loads((Path(folder) / "processor_config.json").read_text(encoding="utf-8"))["processor_class"]
+    return {classes["AutoProcessor"].split(".")[1]: model_type for model_type, classes in AUTO_MAPS.items()}[processor_class]
+
+
+def copy_code(folder):
+    """Copies the code files that a repo needs to load without this package."""
     for file in Path(__file__).parent.glob("*.py"):
         if file.name != "__init__.py":
-            shutil.copyfile(file, folder / file.name)
+            shutil.copyfile(file, Path(folder) / file.name)
+
+
+def write_remote_code(folder):
+    """Makes a saved checkpoint, or a part of it, loadable with `trust_remote_code=True` where this package is not installed: code files,
+    `auto_map`, `custom_pipelines`."""
+    folder, model_type = Path(folder), saved_model_type(folder)
+    copy_code(folder)
     edits = {
         "config.json": {"auto_map": AUTO_MAPS[model_type], "custom_pipelines": CUSTOM_PIPELINES[model_type]},
         "processor_config.json": {"auto_map": {"AutoProcessor": AUTO_MAPS[model_type]["AutoProcessor"]}},
     }
     for name, entries in edits.items():
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-        (folder / name).write_text(json.dumps({**content, **entries}, indent=2) + "\n", encoding="utf-8")
+        if (folder / name).is_file():
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            (folder / name).write_text(json.dumps({**content, **entries}, indent=2) + "\n", encoding="utf-8")
 
 
-class _TalkingPointsPipeline(Pipeline):
+def complete_repo(folder, repo_id):
+    """[`write_remote_code`], and a card in the place of the one that transformers fills with placeholders."""
+    write_remote_code(folder)
+    card = Path(folder) / "README.md"
+    if card.is_file() and PLACEHOLDER in card.read_text(encoding="utf-8"):
+        card.write_text(short_card(repo_id, saved_model_type(folder)), encoding="utf-8")
+
+
+class _TalkingPointsPipeline(CompleteRepoMixin, Pipeline):
     _load_processor = True
     _load_image_processor = False
     _load_feature_extractor = False
@@ -67,7 +140,7 @@ class _TalkingPointsPipeline(Pipeline):
         """Saves a complete repo: weights, configs, processor, and the code for use without this package."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
-        write_remote_code(save_directory, self.model.config.model_type)
+        write_remote_code(save_directory)
 
 
 class PointDescriptionPipeline(_TalkingPointsPipeline):

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, BatchFeature, ProcessorMixin, ViTImagePr
 from transformers.image_transforms import to_pil_image
 from transformers.image_utils import load_image
 
+from .configuration_talking_points import CompleteRepoMixin
 from .coordinates import canvas_to_pixels, check_points, letterbox, pixels_to_canvas
 
 # turns message contents (a string, or parts of type image, point and text) into strings, whatever template follows
@@ -58,7 +59,7 @@ def to_rgb(image):
     return image.convert("RGB")
 
 
-class TalkingPointsProcessor(ProcessorMixin):
+class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
     """Common part of both processors.
 
     Args:

@@ -20,6 +20,7 @@ from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import RepeatSampler, split_tensor_dict
 
+from ..hub import HubTrainerMixin
 from ..models.coordinates import check_points
 from ..models.modeling_point_descriptor import PointDescriptorImageOutput
 from ..rewards import LocalizerReward, distinct_images
@@ -147,7 +148,7 @@ def keep_groups_together(batches):
     return split_tensor_dict({name: reorder([batch[name] for batch in batches]) for name in batches[0]}, len(batches))
 
 
-class _PointRolloutMixin:
+class _PointRolloutMixin(HubTrainerMixin):
     """Over a trainer of TRL that samples completions and scores them: brings image and point of each completion to every pass.
 
     TRL itself sees prompts of text alone, because it hands on no inputs of a model but those it knows."""

@@ -12,6 +12,7 @@ from trl import SFTTrainer
 from ..data.triplets import sample_triplets
 from ..evaluation.metrics import summary
 from ..evaluation.protocol import describe_views, localize_views, naming_accuracy, view_distances
+from ..hub import HubTrainerMixin
 from ..models.coordinates import canvas_box, pixels_to_canvas
 from ..models.pipelines import PointDescriptionPipeline
 from .feature_cache import FeatureCache
@@ -79,7 +80,7 @@ class LocalizerCollator:
         return {**encoded, **collate_images(rows), "target_points": points, "scale": scale}
 
 
-class PointLocalizerTrainer(Trainer):
+class PointLocalizerTrainer(HubTrainerMixin, Trainer):
     """`Trainer` whose evaluation reports mPCK and PCK of the predicted points."""
 
     def __init__(self, model, args, processing_class, **kwargs):
@@ -190,7 +191,7 @@ class DescriptorCollator:
         return batch
 
 
-class PointDescriptorTrainer(SFTTrainer):
+class PointDescriptorTrainer(HubTrainerMixin, SFTTrainer):
     """TRL's `SFTTrainer` on rows of [`triplet_dataset`], optionally with an auxiliary loss on the point token.
 
     With `point_mask="predicted"` the masks are supervised by the object boxes ([`box_mask_loss`]).

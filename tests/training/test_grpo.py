@@ -14,6 +14,7 @@ import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset, Image
+from huggingface_hub import ModelCard
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_talking_points import (
@@ -25,6 +26,7 @@ from hf_talking_points import (
     PointRLOOTrainer,
     paper_lora_config,
 )
+from hf_talking_points.hub import push_checkpoint
 from hf_talking_points.training.grpo import keep_groups_together
 
 G = 3
@@ -404,6 +406,7 @@ from transformers import TrainerCallback
 sys.path.insert(0, sys.argv[1])
 from test_grpo import build, length_reward
 from datasets import Dataset, Image
+from huggingface_hub import ModelCard
 
 def dataset(folder):
     return Dataset.load_from_disk(folder)
@@ -529,3 +532,32 @@ def test_example_runs_from_a_clone(checkpoint, localizer, dataset, tmp_path):
         assert ran.returncode == 0, ran.stderr[-3000:]
     assert (tmp_path / "run" / "checkpoint-2").is_dir()
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "run").config.model_type == "point_descriptor"
+
+
+def test_a_pushed_adapter_records_its_base_and_loads_without_the_package(hub, stranger, checkpoint, dataset, tmp_path):
+    push_checkpoint(checkpoint, "someone/base")
+    trainer = build("someone/base", dataset, tmp_path / "run", lora=True, push_to_hub=True, hub_model_id="someone/policy")
+    trainer.train()
+    trainer.push_to_hub()
+    files = hub.repos["models/someone/policy"]
+    assert "model.safetensors" not in files
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "someone/base"
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.base_model == "someone/base" and card.data.library_name == "peft" and "grpo" in card.data.tags
+    image, point = dataset[0]["image"], dataset[0]["point"]
+    image.save(tmp_path / "image.png")
+    program = f"""
+from transformers import pipeline
+describe = pipeline("point-description", model="someone/policy", trust_remote_code=True, max_new_tokens=6)
+print(describe("image.png", points=[{point}]))
+"""
+    describe = PointDescriptionPipeline(model=trainer.model.eval().merge_and_unload(), processor=trainer.processing_class)
+    assert stranger(program).strip().splitlines()[-1] == repr(describe(image, points=[point], max_new_tokens=6))
+
+
+def test_an_adapter_that_nobody_could_load_is_not_pushed(hub, checkpoint, dataset, tmp_path):
+    with pytest.raises(ValueError, match="push it first"):
+        build(checkpoint, dataset, tmp_path, lora=True, push_to_hub=True, hub_model_id="someone/policy")
+    with pytest.raises(ValueError, match="push it first"):
+        build(checkpoint, dataset, tmp_path, lora=True, hub_model_id="someone/policy").push_to_hub()
+    assert hub.repos == {}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
-from safetensors.torch import load_file
-from transformers import AutoModel, EvalPrediction, TrainingArguments
+from safetensors.torch import load, load_file
+from transformers import AutoModel, EvalPrediction, TrainingArguments, pipeline
 from trl import SFTConfig
 
 from hf_talking_points.data.sources import AnnotatedObject, PartPoint, read_objects, split_of
@@ -260,3 +261,38 @@ def test_examples_run_from_a_clone(folder, tmp_path, kind):
     ran = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert AutoModel.from_pretrained(tmp_path / "half").dtype == torch.float32
+
+
+def test_pushed_runs_load_without_the_package(hub, stranger, make_localizer, views, random_image, tmp_path):
+    pushing = dict(push_to_hub=True, hub_model_id="someone/run", save_strategy="steps", save_steps=2, hub_always_push=True)
+    trainer = localizer_trainer(make_localizer, views, tmp_path / "run", **pushing)
+    trainer.train()
+    score = trainer.evaluate()["eval_mpck"]
+    trainer.push_to_hub()
+    for files in (files for files in hub.revisions["models/someone/run"].values() if "config.json" in files):
+        assert "auto_map" in json.loads(files["config.json"]) and "auto_map" in json.loads(files["processor_config.json"])
+        assert {"pipelines.py", "modeling_point_localizer.py", "model.safetensors"} <= set(files)
+    card = ModelCard.load("someone/run")
+    assert card.data.pipeline_tag == "keypoint-detection" and 'model="someone/run"' in card.text
+    assert f"| eval_mpck | {score:.4g} |" in card.text and "| learning_rate | 0.003 |" in card.text and "4 steps" in card.text
+    random_image().save(tmp_path / "image.png")
+    program = """
+from transformers import pipeline
+print(pipeline("point-localization", model="someone/run", trust_remote_code=True)("image.png", text="the nose of the dog"))
+"""
+    locate = pipeline("point-localization", model=trainer.model.eval(), processor=trainer.processing_class)
+    [found], [expected] = eval(stranger(program).strip().splitlines()[-1]), locate(random_image(), text="the nose of the dog")
+    assert found["point"] == pytest.approx(expected["point"], abs=1e-3) and found["confidence"] == pytest.approx(
+        expected["confidence"], abs=1e-4
+    )
+
+
+def test_a_pushed_descriptor_comes_without_its_training_heads(hub, make_descriptor, views, tmp_path):
+    trainer = descriptor_trainer(make_descriptor, views, tmp_path, heads=True, hub_model_id="someone/run")
+    trainer.train()
+    trainer.save_model()
+    trainer.push_to_hub()
+    files = hub.repos["models/someone/run"]
+    assert not any("point_heads" in name for name in load(files["model.safetensors"])) and "processor_config.json" in files
+    card = ModelCard(files["README.md"].decode())
+    assert "trl" in card.data.tags and 'pipeline("point-description", model="someone/run"' in card.text
