@@ -116,7 +116,7 @@ def main():
     descriptors = [f"point-descriptor:{trained[key]}" for key in trained if "descriptor" in trained[key].name]
     options = EvaluationOptions(
         dataset=args.data_dir,
-        output=str(Path(args.output_dir) / f"evaluation-{args.table}"),
+        output=str(Path(args.output_dir) / "evaluation"),  # one for all tables: they have systems in common
         descriptions=["ground-truth", *descriptors],
         localizers=localizers,
         styles=list(dict.fromkeys(["full", *(row for row in rows.values() if isinstance(row, str))])),

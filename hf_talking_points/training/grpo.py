@@ -71,7 +71,7 @@ class PointGRPOConfig(_PointConfig, GRPOConfig):
         share_encodings (`bool`): completions of one point share its encoding, the prefill of generation, and their prompt in the log-prob
             passes. False does everything once for each completion, as TRL does; the results are the same.
         picture_steps (`int`): every so many steps the completions of one point are drawn, with what the first [`LocalizerReward`] makes of
-            them, as `completions/round_trip_*.png` in `output_dir`, and shown in TensorBoard and Trackio where they are reported to; 0
+            them, as `_pictures/round_trip_*.png` in `output_dir`, and shown in TensorBoard and Trackio where they are reported to; 0
             draws none.
     """
 
@@ -321,7 +321,7 @@ class _PointRolloutMixin(HubTrainerMixin):
         image, point = distinct_images([self._rows[0]["image"]])[0][0], self._rows[0]["point"]
         found = rewards[0].locate([image] * len(texts), texts)[0][0] if rewards else [None] * len(texts)
         rows = [{"point": point, "description": text, "found": place} for text, place in zip(texts, found)]
-        folder = Path(self.args.output_dir) / "completions"
+        folder = Path(self.args.output_dir) / "_pictures"  # what begins with _ is not pushed: the photos may not be ours to publish
         folder.mkdir(parents=True, exist_ok=True)
         picture = draw_round_trip(image, rows)
         picture.save(folder / f"round_trip_{self.state.global_step:05d}.png")

@@ -307,7 +307,7 @@ def test_completions_are_logged_and_drawn(checkpoint, dataset, localizer, tmp_pa
     build(checkpoint, dataset, tmp_path, LocalizerReward(*localizer), log_completions=True, picture_steps=2, max_steps=3).train()
     table = pandas.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
     assert {"completion", "localizer", "localizer_found", "point", "advantage"} <= set(table.columns) and len(table) == 4 * G
-    assert sorted(p.name for p in (tmp_path / "completions").glob("*.png")) == ["round_trip_00000.png", "round_trip_00002.png"]
+    assert sorted(p.name for p in (tmp_path / "_pictures").glob("*.png")) == ["round_trip_00000.png", "round_trip_00002.png"]
 
 
 def test_pictures_reach_tensorboard(checkpoint, dataset, localizer, tmp_path, monkeypatch):
