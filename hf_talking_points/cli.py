@@ -55,3 +55,18 @@ def evaluate(
             raise ValueError(f"--{name} is needed, here or in the file of --config")
     report = evaluate_descriptions(EvaluationOptions(**options))
     print(f"\n{scores_table(report['rows'])}\n\n{Path(options['output']) / 'report.md'}")
+
+
+@app.command("app")
+def click_to_point(
+    descriptor: Annotated[list[str] | None, typer.Option(help="checkpoint folder or Hub id; repeat it to compare several")] = None,
+    localizer: Annotated[list[str] | None, typer.Option(help="checkpoint folder or Hub id; repeat it to compare several")] = None,
+):
+    """Start the click-to-point page in a local web server, with the embedded pair unless told otherwise.
+
+    talking-points app --descriptor runs/grpo --descriptor someone/talking-points-descriptor
+    """
+    from . import MINI_DESCRIPTOR, MINI_LOCALIZER
+    from .space.app import run
+
+    run(descriptor or [MINI_DESCRIPTOR], localizer or [MINI_LOCALIZER])
