@@ -181,7 +181,14 @@ def build_panel(number, first, descriptors, localizers):
                     gr.Dropdown(list(names), value=list(names)[min(number, len(names) - 1)], label=label, elem_id=f"{label}-{number}")
                     for label, names in (("Descriptor", descriptors), ("Localizer", localizers))
                 )
-            text = gr.Textbox(label="Description", placeholder=PLACEHOLDERS[PIXEL], lines=4, max_length=1000, elem_id=f"text-{number}")
+            text = gr.Textbox(
+                label="Description",
+                placeholder=PLACEHOLDERS[PIXEL],
+                lines=4,
+                max_length=1000,
+                submit_btn="Find",
+                elem_id=f"text-{number}",
+            )
             answers = gr.HTML(elem_id=f"answers-{number}", elem_classes="answers")
     return {"row": row, "picture": picture, "descriptor": descriptor, "localizer": localizer, "text": text, "answers": answers}
 
@@ -306,8 +313,13 @@ def build_app(descriptors, localizers):
         }
         for number, panel in enumerate(panels):
             panel["picture"].select(click, [visit, direction, compare, *names], trigger_mode="multiple", **changing)
-            panel["text"].input(
-                partial(edit, number), [visit, direction, compare, panel["text"], *names], trigger_mode="always_last", **changing
+            gr.on(
+                # Gradio's input event is that of a key typed: what is pasted, deleted or typed on a phone waits for the button
+                [panel["text"].input, panel["text"].submit],
+                partial(edit, number),
+                [visit, direction, compare, panel["text"], *names],
+                trigger_mode="always_last",
+                **changing,
             )
             for kind in ("descriptor", "localizer"):
                 panel[kind].input(partial(ask_again, number), [visit, direction, *names], **changing)
