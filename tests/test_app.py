@@ -201,10 +201,11 @@ def run(generator):
 def test_click_asks_the_pairs_that_are_seen(page):
     handlers, visit, names = page
     click = handlers["picture-0", "select"]
-    run(click(at(512, 256), visit, space.PIXEL, False, *names))
+    run(click(at(512, 256), visit, space.PIXEL, *names))
     assert visit.entries[0].clicked == (50, 25)
     assert [answer.text for answer in visit.entries[0].answers] == ["one 50", ""]
-    run(click(at(1023, 0), visit, space.PIXEL, True, *names))
+    visit.pairs = 2
+    run(click(at(1023, 0), visit, space.PIXEL, *names))
     assert [answer.text for answer in visit.entries[1].answers] == ["one 100", "three 100"] and visit.current == 1
     assert [answer.found for answer in visit.entries[1].answers] == [(7, 3), (9, 5)]
 
@@ -212,27 +213,28 @@ def test_click_asks_the_pairs_that_are_seen(page):
 def test_click_beside_the_photo_changes_nothing(page):
     handlers, visit, names = page
     with pytest.raises(ValueError, match="point 0"):
-        run(handlers["picture-0", "select"](at(-3, 5), visit, space.PIXEL, False, *names))
+        run(handlers["picture-0", "select"](at(-3, 5), visit, space.PIXEL, *names))
     assert visit.entries == []
 
 
 def test_edited_description_is_its_own_pairs_and_words_are_for_both(page):
     handlers, visit, names = page
     edit = handlers["text-1", "submit"]
-    run(edit(visit, space.PIXEL, True, "ear", *names))
+    visit.pairs = 2
+    run(edit(visit, space.PIXEL, "ear", *names))
     assert [answer.text for answer in visit.entries[0].answers] == ["", "ear"]
-    run(edit(visit, space.WORDS, True, "nose", *names))
+    run(edit(visit, space.WORDS, "nose", *names))
     assert [answer.found for answer in visit.entries[0].answers] == [(4, 3), (4, 5)]
-    run(handlers["picture-0", "select"](at(10, 10), visit, space.WORDS, True, *names))
+    run(handlers["picture-0", "select"](at(10, 10), visit, space.WORDS, *names))
     assert len(visit.entries) == 1 and visit.entries[0].clicked is not None and visit.entries[0].answers[0].text == "nose"
 
 
 def test_pair_that_is_added_or_changed_answers_all_points(page):
     handlers, visit, names = page
-    click, again = handlers["picture-0", "select"], handlers["Descriptor-1", "input"]
+    click, compare, again = handlers["picture-0", "select"], handlers["compare", "input"], handlers["Descriptor-1", "input"]
     for x in (0, 512):
-        run(click(at(x, 0), visit, space.PIXEL, False, *names))
-    run(again(visit, space.PIXEL, *names))
+        run(click(at(x, 0), visit, space.PIXEL, *names))
+    run(compare(visit, True, space.PIXEL, *names))
     assert [entry.answers[1].text for entry in visit.entries] == ["three 0", "three 50"]
     run(again(visit, space.WORDS, *names[:2], "one", "one"))
     assert [entry.answers[1].found for entry in visit.entries] == [(7, 3), (8, 3)], "texts stay where words are the question"
@@ -268,7 +270,7 @@ def function_of(client, elem_id, event):
 @pytest.mark.parametrize("path", ["/etc/passwd", __file__, f"{FOLDER}/app.py", f"{FOLDER}/photos/../app.py", "app.py", "setup.cfg"])
 def test_no_file_of_the_server_is_readable(server, path):
     assert server.get(f"gradio_api/file={path}").status_code in (403, 404)
-    message = ask(server, function_of(server, "upload", "upload"), [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+    message = ask(server, function_of(server, "upload", "upload"), [None, {"path": path, "meta": {"_type": "gradio.FileData"}}])
     assert message["success"] is False and message["output"].get("error") is None
     assert "root:" not in json.dumps(message)
 
@@ -276,7 +278,7 @@ def test_no_file_of_the_server_is_readable(server, path):
 def test_uploads_are_limited_and_messages_hold_no_path(server):
     assert server.post("gradio_api/upload", files={"files": ("a.jpg", bytes(200_000))}).status_code == 413
     [path] = server.post("gradio_api/upload", files={"files": ("a.jpg", b"words")}).json()
-    message = ask(server, function_of(server, "upload", "upload"), [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+    message = ask(server, function_of(server, "upload", "upload"), [None, {"path": path, "meta": {"_type": "gradio.FileData"}}])
     assert "cannot be read as a photo" in message["output"]["error"] and Path(path).parent.name not in json.dumps(message)
 
 
@@ -286,7 +288,7 @@ def test_page_names_no_folder_and_offers_no_other_checkpoint(server):
     assert server.get("gradio_api/info").json()["named_endpoints"] == {}
     names = [MINI_DESCRIPTOR] + ["tiny"] * 3
     event = {"index": [5, 5], "value": None}
-    message = ask(server, function_of(server, "picture-0", "select"), [None, space.PIXEL, False, *names], event_data=event)
+    message = ask(server, function_of(server, "picture-0", "select"), [None, space.PIXEL, *names], event_data=event)
     assert message["success"] is False and "not in the list of choices: ['tiny']" in message["output"]["error"]
 
 
@@ -297,7 +299,7 @@ def test_visitors_at_once_get_their_own_answers(server, describe):
     answers = {}
 
     def visit(number):
-        data, event = [None, space.PIXEL, False, *["tiny"] * 4], {"index": indices[number], "value": None}
+        data, event = [None, space.PIXEL, *["tiny"] * 4], {"index": indices[number], "value": None}
         answers[number] = ask(server, function, data, event_data=event)
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(8)]

@@ -58,9 +58,14 @@ class Entry:
 
 
 class Visit:
-    """The photo of one visitor and what was asked about it."""
+    """The photo of one visitor and what was asked about it. `pairs` of checkpoints, one or two, are seen."""
 
     def __init__(self, image):
+        self.pairs = 1
+        self.open(image)
+
+    def open(self, image):
+        """Takes another photo, about which nothing was asked yet."""
         scale = VIEW_SIDE / max(image.size)
         self.image = image
         self.view = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS, reducing_gap=3.0)
@@ -205,7 +210,7 @@ def build_app(descriptors, localizers):
     first = Visit(read_photo(PHOTOS[0]))
     # photos of visitors are deleted within two hours
     with gr.Blocks(title="Talking Points", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
-        visit = gr.State(first, time_to_live=3600)
+        visit = gr.State(first)
         gr.Markdown(
             "# Talking Points\nA ✕ is where you clicked, the ★ of its colour is where the localizer finds the description, from the words "
             "alone, and the glow is its heat map."
@@ -234,7 +239,7 @@ def build_app(descriptors, localizers):
             """Updates of everything that depends on the visit; the text box that is being typed into is left alone."""
             points = [(str(index + 1), index) for index in range(len(now.entries))]
             updates = {visit: now, chosen: gr.Radio(points, value=now.current if points else None, visible=len(points) > 1)}
-            for number, panel in enumerate(panels):
+            for number, panel in enumerate(panels[: now.pairs]):
                 updates[panel["picture"]] = draw_answers(now, number)
                 updates[panel["answers"]] = list_answers(now, number)
                 if number != typed_in:
@@ -251,7 +256,7 @@ def build_app(descriptors, localizers):
                         yield {panels[number]["text"]: text}
             entry.answers[number] = locate(localizer, now.image, text)
 
-        def click(event: gr.SelectData, now, towards, comparing, *names):
+        def click(event: gr.SelectData, now, towards, *names):
             point = tuple(value / scale for value, scale in zip(event.index, now.scale))
             check_points([point], *now.image.size)
             if towards == WORDS and now.entries:
@@ -260,15 +265,15 @@ def build_app(descriptors, localizers):
                 now.add(Entry(point))
             yield show(now)
             if towards == PIXEL:
-                for number in range(1 + comparing):
+                for number in range(now.pairs):
                     yield from ask(now, now.current, number, names)
                     yield show(now)
 
-        def edit(number, now, towards, comparing, text, *names):
+        def edit(number, now, towards, text, *names):
             if not now.entries:
                 now.add(Entry())
             # words alone are a question to both localizers, descriptions are each descriptor's own
-            for asked in range(2) if comparing and towards == WORDS else [number]:
+            for asked in range(now.pairs) if towards == WORDS else [number]:
                 yield from ask(now, now.current, asked, names, text)
             yield show(now, typed_in=number)
 
@@ -277,6 +282,12 @@ def build_app(descriptors, localizers):
                 text = None if towards == PIXEL and entry.clicked else entry.answers[number].text or entry.answers[0].text
                 yield from ask(now, index, number, names, text)
             yield show(now)
+
+        def compare_or_not(now, comparing, towards, *names):
+            now.pairs = 1 + comparing
+            yield {visit: now, panels[1]["row"]: gr.Row(visible=comparing)}
+            if comparing:
+                yield from ask_again(1, now, towards, *names)
 
         def switch(towards):
             placeholder = gr.Textbox(placeholder=PLACEHOLDERS[towards])
@@ -295,16 +306,20 @@ def build_app(descriptors, localizers):
             now.current = 0
             return show(now)
 
-        def open_photo(path):
-            return show(Visit(read_photo(path)))
+        def open_photo(now, path):
+            now.open(read_photo(path))
+            return show(now)
 
-        def pick_photo(event: gr.SelectData):
-            return open_photo(PHOTOS[event.index])
+        def pick_photo(event: gr.SelectData, now):
+            return open_photo(now, PHOTOS[event.index])
 
         names = [panel[kind] for panel in panels for kind in ("descriptor", "localizer")]
         texts = [panel["text"] for panel in panels]
         changing = {
-            "outputs": [visit, chosen, another, *texts, *(panel[kind] for panel in panels for kind in ("picture", "answers"))],
+            "outputs": [
+                *(visit, chosen, another, panels[1]["row"], *texts),
+                *(panel[kind] for panel in panels for kind in ("picture", "answers")),
+            ],
             "concurrency_id": "models",  # one at a time, in the order of asking
             "concurrency_limit": 1,
             "show_progress": "minimal",
@@ -312,26 +327,24 @@ def build_app(descriptors, localizers):
             "api_visibility": "private",
         }
         for number, panel in enumerate(panels):
-            panel["picture"].select(click, [visit, direction, compare, *names], trigger_mode="multiple", **changing)
+            panel["picture"].select(click, [visit, direction, *names], trigger_mode="multiple", **changing)
             gr.on(
                 # Gradio's input event is that of a key typed: what is pasted, deleted or typed on a phone waits for the button
                 [panel["text"].input, panel["text"].submit],
                 partial(edit, number),
-                [visit, direction, compare, panel["text"], *names],
+                [visit, direction, panel["text"], *names],
                 trigger_mode="always_last",
                 **changing,
             )
             for kind in ("descriptor", "localizer"):
                 panel[kind].input(partial(ask_again, number), [visit, direction, *names], **changing)
-        compare.input(lambda comparing: gr.Row(visible=comparing), compare, panels[1]["row"], api_visibility="private").then(
-            partial(ask_again, 1), [visit, direction, *names], **changing
-        )
+        compare.input(compare_or_not, [visit, compare, direction, *names], **changing)
         direction.input(switch, direction, **changing)
         chosen.input(choose, [visit, chosen], **changing)
         another.click(add_text, visit, **changing)
         clear.click(remove_all, visit, **changing)
-        upload.upload(open_photo, upload, **changing)
-        gallery.select(pick_photo, **changing)
+        upload.upload(open_photo, [visit, upload], **changing)
+        gallery.select(pick_photo, visit, **changing)
     return app
 
 
