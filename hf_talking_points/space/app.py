@@ -32,7 +32,8 @@ PLACEHOLDERS = {
 }
 CSS = """
 .picture img {cursor: crosshair; width: 100%}
-#gallery {max-width: 600px}
+#gallery {max-width: 600px; margin-left: 0}
+#gallery .grid-wrap {min-height: 0}
 .answers ol {list-style: none; margin: 0; padding: 0}
 .answers li {margin-bottom: 0.5em}
 .answers .star {font-size: 1.2em}
