@@ -2,10 +2,11 @@
 #   make demo PYTHON=python3.12 VENV=/some/folder PIP_ARGS="--extra-index-url ..."
 PYTHON ?= python3
 VENV ?= .venv
+CHROMIUM ?= chromium
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 RUN = HF_HUB_OFFLINE=1 $(VENV)/bin/python
 
-.PHONY: demo test test-slow quality clean
+.PHONY: demo test test-slow test-browser quality clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py --output demo.png
@@ -15,6 +16,9 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(RUN) -m pytest -m slow --durations=10
+
+test-browser: $(VENV)/.browser
+	CHROMIUM=$(CHROMIUM) $(RUN) -m pytest -m slow tests/test_app_browser.py --durations=10
 
 quality: $(VENV)/.quality
 	$(VENV)/bin/ruff check .
@@ -30,6 +34,12 @@ $(VENV)/.demo: $(VENV)/.venv setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.venv setup.cfg pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt -e ".[test]"
+	touch $@
+
+# Debian's browser, not Playwright's own; elsewhere: make test-browser CHROMIUM=/path/to/chrome
+$(VENV)/.browser: $(VENV)/.test
+	command -v $(CHROMIUM) || apt-get install -y chromium || { echo "as root: apt-get update && apt-get install chromium" >&2; exit 1; }
+	$(PIP) -c constraints.txt -e ".[test,browser]"
 	touch $@
 
 $(VENV)/.quality: $(VENV)/.venv constraints.txt

@@ -352,3 +352,18 @@ def card(
     from .hub import check_cards, write_cards
 
     (check_cards if check else write_cards)(folder)
+
+
+@app.command("app")
+def click_to_point(
+    descriptor: Annotated[list[str] | None, typer.Option(help="checkpoint folder or Hub id; repeat it to compare several")] = None,
+    localizer: Annotated[list[str] | None, typer.Option(help="checkpoint folder or Hub id; repeat it to compare several")] = None,
+):
+    """Start the click-to-point page in a local web server, with the embedded pair unless told otherwise.
+
+    talking-points app --descriptor runs/grpo --descriptor someone/talking-points-descriptor
+    """
+    from . import MINI_DESCRIPTOR, MINI_LOCALIZER
+    from .space.app import run
+
+    run(descriptor or [MINI_DESCRIPTOR], localizer or [MINI_LOCALIZER])
