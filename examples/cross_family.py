@@ -2,10 +2,11 @@
 
     python examples/cross_family.py --data_dir DATA/animalpose_voc_256 --output_dir runs/cross_family --num_proc 2
 
-Descriptor and reward localizer read texts about cats and horses alone. GRPO then sees points, without texts, of one family: dogs (Canidae)
-or cows and sheep (Bovidae). Descriptions before and after are judged on test photos of that family and of the other one, by the reward's
-localizer and by a judge that was trained apart: another seed, another head, the other half of the photos, of all families. Photos that
-show both families are left out. Every stage is a folder of its own, with a time limit; what was cut off goes on where it stopped.
+The descriptor and two localizers, one for each head, read texts about cats and horses alone. GRPO then sees points, without texts, of one
+family: dogs (Canidae) or cows and sheep (Bovidae), with the mean of both localizers as reward. Descriptions before and after are judged on
+test photos of that family and of the other one, by the reward's localizers and by a judge that was trained apart: another seed, the other
+half of the photos, of all families. Photos that show both families are left out. Every stage is a folder of its own, with a time limit;
+what was cut off goes on where it stopped.
 """
 
 import hashlib
@@ -30,7 +31,8 @@ from hf_talking_points.visualization import plot_learning_curves
 
 EXAMPLES = Path(__file__).parent
 FAMILIES = {"Canidae": {"dog"}, "Bovidae": {"cow", "sheep"}}
-SCRIPTS = {"reward": "train_localizer", "judge": "train_localizer", "start": "train_descriptor", "grpo": "run_grpo"}
+LOCALIZERS = ("reward", "reward_heatmap", "judge")
+SCRIPTS = {**dict.fromkeys(LOCALIZERS, "train_localizer"), "start": "train_descriptor", "grpo": "run_grpo"}
 POSITIONS = {word for phrase in HORIZONTAL + VERTICAL for word in phrase.split()}
 
 
@@ -162,13 +164,13 @@ def main():
     with ThreadPoolExecutor(args.num_proc) as pool:
         jobs = [
             pool.submit(run_stage, kind, kind, args, common, data_dir=data[photos], **cache)
-            for kind, photos in (("start", "rest"), ("reward", "half"), ("judge", "judge"))
+            for kind, photos in (("start", "rest"), ("reward", "half"), ("reward_heatmap", "half"), ("judge", "judge"))
         ]
-        start, reward, judge = (job.result() for job in jobs)
+        start, *localizers = (job.result() for job in jobs)
         taught = {
             (family, seed): pool.submit(
                 *(run_stage, "grpo", f"{family}-seed-{seed}", args, common),
-                **{"model_name_or_path": start, "localizers": [reward], "data_dir": data[family], "seed": seed},
+                **{"model_name_or_path": start, "localizers": localizers[:2], "data_dir": data[family], "seed": seed},
             )
             for seed in args.seeds
             for family in args.families
@@ -179,14 +181,14 @@ def main():
         state = json.loads((sorted(Path(folder).glob("checkpoint-*"))[-1] / "trainer_state.json").read_text())
         rows = [row for row in state["log_history"] if "localizer/distance" in row]
         curves.setdefault(family, []).append(([row["step"] for row in rows], [row["localizer/distance"] for row in rows]))
-    plot_learning_curves(curves, output / "learning_curves.png", "mean distance by the reward's localizer (share of the image's sides)")
+    plot_learning_curves(curves, output / "learning_curves.png", "mean distance by the reward's localizers (share of the image's sides)")
     rows = []
     for tested in FAMILIES:
         options = EvaluationOptions(
             dataset=data[tested],
             output=str(output / f"evaluation-{tested}"),
             descriptions=["ground-truth", *(f"point-descriptor:{folder}" for folder in (start, *taught.values()))],
-            localizers=[reward, judge],
+            localizers=localizers,
             styles=["full"],
             controls=False,
             max_photos=args.max_photos,
@@ -195,7 +197,7 @@ def main():
         samples = pd.read_parquet(Path(options.output) / "samples.parquet")
         for trained in args.families:
             runs = [Path(taught[trained, seed]).name for seed in args.seeds]
-            for localizer in ("reward", "judge"):
+            for localizer in LOCALIZERS:
                 row = {"trained_on": trained, "tested_on": tested, "localizer": localizer}
                 rows.append({**row, **compare(samples, localizer, runs)})
     result = {"seeds": args.seeds, "max_photos": args.max_photos, "stages": common, "rows": rows}
