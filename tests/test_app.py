@@ -27,6 +27,7 @@ RED = tuple(int(space.COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
 @pytest.fixture(scope="module")
 def describe(make_descriptor):
     model, processor = make_descriptor()
+    model.generation_config.max_new_tokens = 20  # the babble of an untrained model would not fit into its localizer's context
     return PointDescriptionPipeline(model=model, processor=processor)
 
 
