@@ -5,11 +5,12 @@ import math
 import os
 import re
 import shutil
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import pipeline
+from transformers import TextIteratorStreamer, pipeline
 
 from hf_talking_points.visualization import COLOURS
 
@@ -77,9 +78,10 @@ def visitors(browser, address):
 
 
 def click(page, point, panel=0, size=(WIDTH, HEIGHT)):
-    box = page.locator(f"#picture-{panel} img").bounding_box()
-    x, y = (box[start] + p / side * box[length] for start, length, p, side in zip("xy", ("width", "height"), point, size))
-    page.mouse.click(x, y)
+    picture = page.locator(f"#picture-{panel} img")
+    box = picture.bounding_box()
+    # scrolls there: a tall picture does not fit into the window
+    picture.click(position={axis: p / side * box[length] for axis, length, p, side in zip("xy", ("width", "height"), point, size)})
 
 
 def write(page, text):
@@ -134,7 +136,9 @@ def test_click_is_described_and_found(visitors, describe):
     assert 0 < star[0] < WIDTH and 0 < star[1] < HEIGHT and math.dist(star, found) < 12
 
 
-def test_description_streams_in(visitors):
+def test_description_streams_in(visitors, monkeypatch):
+    put = TextIteratorStreamer.put
+    monkeypatch.setattr(TextIteratorStreamer, "put", lambda *args: time.sleep(0.1) or put(*args))  # or a busy browser sees only the end
     page = visitors()
     page.evaluate(
         """() => {
