@@ -102,7 +102,7 @@ def check_names(code, names):
             resolve(node)
         elif isinstance(node, ast.Name):
             assert node.id in known or node.id in stored or hasattr(builtins, node.id), node.id
-        elif isinstance(node, ast.Call) and (function := resolve(node.func)):
+        elif isinstance(node, ast.Call) and (function := resolve(node.func)) and function is not functools.partial:  # has no signature
             inspect.signature(function).bind_partial(*node.args, **{k.arg: k.value for k in node.keywords if k.arg})
 
 
