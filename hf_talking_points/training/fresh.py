@@ -59,7 +59,7 @@ def small_vision_tower(backbone=None, hidden_dim=192, decoder_layers=6):
 
 def small_language_model(tokenizer, layers=5, hidden_size=256):
     """A Llama from scratch for `tokenizer`. Its word embeddings have unit variance, its layers keep the scale of their inputs: at the usual
-    0.02 for both, learning to read words, image and point takes several times longer."""
+    0.02 for both, learning to read words, image and point takes longer."""
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
