@@ -235,3 +235,13 @@ def test_intervals_keep_their_order_and_say_their_values(tmp_path, monkeypatch):
     assert picture[:, [0, -1]].min() > 250  # nothing is cut off at the sides
     with pytest.raises(ValueError, match="rows is empty"):
         plot_intervals({}, tmp_path / "no.png")
+
+
+def test_learning_curves_show_every_run(tmp_path):
+    pytest.importorskip("matplotlib")
+    steps = [5, 10, 15]
+    visualization.plot_learning_curves({"dogs": [(steps, [3, 2, 1]), (steps, [3, 1, 1])]}, tmp_path / "curves.png", "distance")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > picture.height > 300 and len(picture.convert("RGB").getcolors(10_000)) > 3
+    with pytest.raises(ValueError, match="curves is empty"):
+        visualization.plot_learning_curves({}, tmp_path / "none.png", "distance")
