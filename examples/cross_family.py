@@ -2,11 +2,12 @@
 
     python examples/cross_family.py --data_dir DATA/animalpose_voc_256 --output_dir runs/cross_family --num_proc 2
 
-The descriptor and two localizers, one for each head, read texts about cats and horses alone. GRPO then sees points, without texts, of one
-family: dogs (Canidae) or cows and sheep (Bovidae), with the mean of both localizers as reward. Descriptions before and after are judged on
-test photos of that family and of the other one, by the reward's localizers and by a judge that was trained apart: another seed, the other
-half of the photos, of all families. Photos that show both families are left out. Every stage is a folder of its own, with a time limit;
-what was cut off goes on where it stopped.
+The descriptor and two localizers, one for each head, read texts about cats and horses alone; the descriptor's say more or less: some leave
+out the part, some all positions. GRPO then sees points, without texts, of one family: dogs (Canidae) or cows and sheep (Bovidae), with the
+mean of both localizers as reward. Descriptions before and after are judged on test photos of that family and of the other one, by the
+reward's localizers, by a judge that was trained apart (another seed, the other half of the photos, of all families), and by the embedded
+localizer. Photos that show both families are left out. Every stage is a folder of its own, with a time limit; what was cut off goes on
+where it stopped.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ import pandas as pd
 import yaml
 from transformers import HfArgumentParser
 
+from hf_talking_points import MINI_LOCALIZER
 from hf_talking_points.data.wording import HORIZONTAL, VERTICAL, names_it
 from hf_talking_points.evaluation.metrics import clustered_interval, distinct_n, mpck_values, paired_difference
 from hf_talking_points.evaluation.protocol import EvaluationOptions, evaluate_descriptions
@@ -188,7 +190,7 @@ def main():
             dataset=data[tested],
             output=str(output / f"evaluation-{tested}"),
             descriptions=["ground-truth", *(f"point-descriptor:{folder}" for folder in (start, *taught.values()))],
-            localizers=localizers,
+            localizers=[*localizers, MINI_LOCALIZER],
             styles=["full"],
             controls=False,
             max_photos=args.max_photos,
@@ -197,7 +199,7 @@ def main():
         samples = pd.read_parquet(Path(options.output) / "samples.parquet")
         for trained in args.families:
             runs = [Path(taught[trained, seed]).name for seed in args.seeds]
-            for localizer in LOCALIZERS:
+            for localizer in (*LOCALIZERS, Path(MINI_LOCALIZER).name):
                 row = {"trained_on": trained, "tested_on": tested, "localizer": localizer}
                 rows.append({**row, **compare(samples, localizer, runs)})
     result = {"seeds": args.seeds, "max_photos": args.max_photos, "stages": common, "rows": rows}
