@@ -188,6 +188,7 @@ class PointDescriptorModel(TalkingPointsModel):
         position_ids=None,
         past_key_values=None,
         inputs_embeds=None,
+        logits_to_keep=0,
         mm_encoder_outputs=None,
         **kwargs,
     ):
@@ -222,7 +223,7 @@ class PointDescriptorModel(TalkingPointsModel):
             **kwargs,
         )
         return PointDescriptorModelOutputWithPast(
-            last_hidden_state=out.last_hidden_state,
+            last_hidden_state=slice_logits_to_keep(out.last_hidden_state, logits_to_keep),
             past_key_values=out.past_key_values,
             hidden_states=out.hidden_states,
             attentions=out.attentions,
@@ -342,10 +343,11 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            logits_to_keep=logits_to_keep,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(out.last_hidden_state, logits_to_keep))
+        logits = self.lm_head(out.last_hidden_state)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs)

@@ -26,6 +26,7 @@ from ..models.modeling_point_descriptor import PointDescriptorImageOutput
 from ..rewards import LocalizerReward, distinct_images
 from ..visualization import draw_round_trip
 from .arguments import LANGUAGE_MODEL_PROJECTIONS
+from .fused_head import completions_only
 
 if is_trackio_available():
     import trackio
@@ -348,11 +349,12 @@ class _PointRolloutMixin(HubTrainerMixin):
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         start = 0
 
-        def run(input_ids, **inputs):  # called for one chunk of rows after another
+        def run(input_ids, labels, **inputs):  # called for one chunk of rows after another
             nonlocal start
             samples = self._samples[start : start + len(input_ids)]
             start += len(input_ids)
-            return model(input_ids=input_ids, **inputs, **self._image_inputs(samples))
+            scored = completions_only(labels) if self.args.share_encodings else {"labels": labels}
+            return model(input_ids=input_ids, **scored, **inputs, **self._image_inputs(samples))
 
         return super()._get_per_token_logps_and_entropies(run, *args, **kwargs)
 

@@ -16,6 +16,7 @@ from ..hub import HubTrainerMixin
 from ..models.coordinates import canvas_box, pixels_to_canvas
 from ..models.pipelines import PointDescriptionPipeline
 from .feature_cache import FeatureCache
+from .fused_head import completions_only
 
 
 def cache_views(folder, backbone, processor, views):
@@ -220,6 +221,8 @@ class PointDescriptorTrainer(HubTrainerMixin, SFTTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         targets, boxes = inputs.pop("point_targets", None), inputs.pop("object_boxes", None)
+        if not return_outputs and self.label_smoother is None:  # which both need all logits
+            inputs |= completions_only(inputs.pop("labels"))
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, outputs = result if return_outputs else (result, None)
         core, logged = self._core_outputs, self._metrics["train" if model.training else "eval"]
