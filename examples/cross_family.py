@@ -12,6 +12,7 @@ Every stage is a folder of its own, with a time limit; what was cut off goes on 
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from hf_talking_points import MINI_LOCALIZER
-from hf_talking_points.data.wording import HORIZONTAL, VERTICAL, names_it
+from hf_talking_points.data.wording import HORIZONTAL, VERTICAL, names_it, readable
 from hf_talking_points.evaluation.metrics import clustered_interval, distinct_n, mpck_values, paired_difference
 from hf_talking_points.evaluation.protocol import EvaluationOptions, evaluate_descriptions
 from hf_talking_points.evaluation.report import p_value
@@ -101,13 +102,14 @@ def run_stage(kind, name, args, common, **fields):
 
 
 def text_numbers(samples):
-    """Of descriptions of points: distinct-2, words and position words a text, share (%) that names the part."""
-    texts = samples.description.tolist()
-    words = [text.lower().replace(",", " ").replace(".", " ").split() for text in texts]
+    """Of descriptions of points: distinct-2, words and position words a text (not those in names of parts, such as "left eye"), share (%)
+    that names the part."""
+    texts, names = samples.description.tolist(), "|".join(re.escape(readable(part)) for part in samples.part.unique())
+    positions = [[word in POSITIONS for word in re.findall("[a-z]+", re.sub(names, "", text.lower()))] for text in texts]
     return {
         "distinct_2": distinct_n(texts),
-        "words": float(np.mean([len(row) for row in words])),
-        "position_words": float(np.mean([sum(word in POSITIONS for word in row) for row in words])),
+        "words": float(np.mean([len(text.split()) for text in texts])),
+        "position_words": float(np.mean([sum(row) for row in positions])),
         "part_named": float(100 * np.mean([names_it(text, part) for text, part in zip(texts, samples.part)])),
     }
 
@@ -182,7 +184,7 @@ def main():
         state = json.loads((sorted(Path(folder).glob("checkpoint-*"))[-1] / "trainer_state.json").read_text())
         rows = [row for row in state["log_history"] if "localizer/distance" in row]
         curves.setdefault(family, []).append(([row["step"] for row in rows], [row["localizer/distance"] for row in rows]))
-    plot_learning_curves(curves, output / "learning_curves.png", "mean distance by the reward's localizer (share of the image's sides)")
+    plot_learning_curves(curves, output / "learning_curves.png", "mean distance, parts of the image's sides")
     rows = []
     for tested in FAMILIES:
         options = EvaluationOptions(
