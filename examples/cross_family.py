@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from transformers import HfArgumentParser
+from transformers.trainer_utils import get_last_checkpoint
 
 from hf_talking_points import MINI_LOCALIZER
 from hf_talking_points.data.wording import HORIZONTAL, VERTICAL, names_it, readable
@@ -181,7 +182,7 @@ def main():
         taught = {key: job.result() for key, job in taught.items()}
     curves = {}
     for (family, _), folder in taught.items():
-        state = json.loads((sorted(Path(folder).glob("checkpoint-*"))[-1] / "trainer_state.json").read_text())
+        state = json.loads(Path(get_last_checkpoint(folder), "trainer_state.json").read_text())
         rows = [row for row in state["log_history"] if "localizer/distance" in row]
         curves.setdefault(family, []).append(([row["step"] for row in rows], [row["localizer/distance"] for row in rows]))
     plot_learning_curves(curves, output / "learning_curves.png", "mean distance, parts of the image's sides")

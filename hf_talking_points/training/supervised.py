@@ -221,7 +221,7 @@ class PointDescriptorTrainer(HubTrainerMixin, SFTTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         targets, boxes = inputs.pop("point_targets", None), inputs.pop("object_boxes", None)
-        if not return_outputs and self.label_smoother is None:  # which both need all logits
+        if not (return_outputs or self.label_smoother or self.compute_loss_func):  # all of which need the logits
             inputs |= completions_only(inputs.pop("labels"))
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, outputs = result if return_outputs else (result, None)
