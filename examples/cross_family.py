@@ -4,8 +4,9 @@
 
 The descriptor and the reward's localizer read texts about cats and horses alone, and half of the descriptor's do not name the part. GRPO
 then sees points, without texts, of one family: dogs (Canidae) or cows and sheep (Bovidae). Descriptions before and after are judged on test
-photos of that family and of the other one, by the reward's localizer, by two judges that were trained apart (other seeds, the other half of
-the photos, all families; one of them with the other head), and by the embedded localizer. Photos that show both families are left out.
+photos of that family and of the other one, by the two localizers of the reward (one of each head), by two judges that were trained apart
+(other seeds, the other half of the photos, all families; one of each head), and by the embedded localizer. Photos that show both families
+are left out.
 Every stage is a folder of its own, with a time limit; what was cut off goes on where it stopped.
 """
 
@@ -34,7 +35,8 @@ from hf_talking_points.visualization import plot_learning_curves
 
 EXAMPLES = Path(__file__).parent
 FAMILIES = {"Canidae": {"dog"}, "Bovidae": {"cow", "sheep"}}
-LOCALIZERS = ("reward", "judge", "judge_mlp")
+REWARDS, JUDGES = ("reward", "reward_mlp"), ("judge", "judge_mlp")
+LOCALIZERS = REWARDS + JUDGES
 SCRIPTS = {**dict.fromkeys(LOCALIZERS, "train_localizer"), "start": "train_descriptor", "grpo": "run_grpo"}
 POSITIONS = {word for phrase in HORIZONTAL + VERTICAL for word in phrase.split()}
 
@@ -166,20 +168,19 @@ def main():
     data = {name: [str(output / "data" / name)] for name in ("rest", "half", "judge", *FAMILIES)}
     cache = {"feature_cache": str(output / "features")}
     with ThreadPoolExecutor(args.num_proc) as pool:
-        jobs = [
-            pool.submit(run_stage, kind, kind, args, common, data_dir=data[photos], **cache)
-            for kind, photos in (("start", "rest"), ("reward", "half"), ("judge", "judge"), ("judge_mlp", "judge"))
-        ]
-        start, *localizers = (job.result() for job in jobs)
+        photos = {"start": "rest", **dict.fromkeys(REWARDS, "half"), **dict.fromkeys(JUDGES, "judge")}
+        jobs = {kind: pool.submit(run_stage, kind, kind, args, common, data_dir=data[name], **cache) for kind, name in photos.items()}
+        start, rewards = jobs["start"].result(), [jobs[kind].result() for kind in REWARDS]
         taught = {
             (family, seed): pool.submit(
                 *(run_stage, "grpo", f"{family}-seed-{seed}", args, common),
-                **{"model_name_or_path": start, "localizers": localizers[:1], "data_dir": data[family], "seed": seed},
+                **{"model_name_or_path": start, "localizers": rewards, "data_dir": data[family], "seed": seed},
             )
             for seed in args.seeds
             for family in args.families
         }
         taught = {key: job.result() for key, job in taught.items()}
+        localizers = [jobs[kind].result() for kind in LOCALIZERS]
     curves = {}
     for (family, _), folder in taught.items():
         state = json.loads(Path(get_last_checkpoint(folder), "trainer_state.json").read_text())

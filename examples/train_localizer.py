@@ -20,19 +20,19 @@ from hf_talking_points.training.supervised import PointLocalizerTrainer, cache_v
 @dataclass
 class LocalizerArguments(ModelArguments):
     head: str = field(default="heatmap", metadata={"help": "heatmap or mlp"})
+    standardize_states: bool = field(default=False, metadata={"help": "batch norm on the states of <SEG>, for a pretrained language model"})
 
 
 def main():
     data, model_args, args = TrlParser((DataArguments, LocalizerArguments, TrainingArguments)).parse_args_and_config()
     train, validation = data.views()
-    model, processor = model_args.load(
-        PointLocalizerForKeypointDetection, PointLocalizerProcessor, train, decoder_layers=0, head=model_args.head
-    )
+    fields = {"head": model_args.head, "standardize_states": model_args.standardize_states}
+    model, processor = model_args.load(PointLocalizerForKeypointDetection, PointLocalizerProcessor, train, decoder_layers=0, **fields)
     caches = [
         cache_views(data.feature_cache, model.model.backbone, processor, views) if data.feature_cache else None
         for views in (train, validation)
     ]
-    if lora := model_args.lora_config(["image_projector", "map_keys", "text_to_vision", "point_head", "heatmap_head"]):
+    if lora := model_args.lora_config(["image_projector", "map_keys", "state_norm", "text_to_vision", "point_head", "heatmap_head"]):
         model = get_peft_model(model, lora)
     count = data.points_per_image
     trainer = PointLocalizerTrainer(

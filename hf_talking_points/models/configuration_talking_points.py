@@ -115,6 +115,8 @@ class PointLocalizerConfig(TalkingPointsConfig):
         heatmap_sigma (`float`): standard deviation of the Gaussian target in units of the canvas side.
         heatmap_window (`float`): standard deviation, in cells, of the window of the local soft-argmax.
         point_loss_weight (`float`): weight of the regression beside the heat map's cross-entropy.
+        standardize_states (`bool`): a batch norm without weights on `<SEG>`'s states before they are projected. Those of a pretrained
+            language model have much in common and differ little between texts, which the projection alone is slow to find.
     """
 
     model_type = "point_localizer"
@@ -125,6 +127,7 @@ class PointLocalizerConfig(TalkingPointsConfig):
     heatmap_sigma: float = 0.03
     heatmap_window: float = 2.5
     point_loss_weight: float = 30.0
+    standardize_states: bool = False
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

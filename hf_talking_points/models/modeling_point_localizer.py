@@ -153,6 +153,8 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         super().__init__(config)
         self.model = PointLocalizerModel(config)
         dim = config.head_dim
+        if config.standardize_states:
+            self.state_norm = nn.BatchNorm1d(config.text_config.hidden_size, affine=False)
         self.text_to_vision = nn.Sequential(nn.Linear(config.text_config.hidden_size, dim), nn.GELU(), nn.Linear(dim, dim))
         self.point_head = nn.Sequential(nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 2))
         if config.head == "heatmap":
@@ -199,6 +201,8 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
             states = torch.cat([self.model(input_ids[rows], part, mask[rows], **kwargs)[segment[rows]] for rows, part in runs])
             if len(runs) > 1 and keys is not None:
                 keys = keys[image_index]
+        if self.config.standardize_states:
+            states = self.state_norm(states)
         vector = self.text_to_vision(states)
         regressed = self.point_head(vector).float().sigmoid()
         output = PointLocalizerOutput(points=regressed, regressed_points=regressed)

@@ -244,21 +244,60 @@ def test_gradient_checkpointing_changes_nothing(make_localizer, random_image, he
         torch.testing.assert_close(gradients[0][name], gradients[1][name])
 
 
+def train_on_features(model, inputs, targets, steps=150):
+    with torch.no_grad():
+        inputs["feature_maps"] = model.model.backbone(inputs.pop("pixel_values")).feature_maps
+    model.freeze_backbone()
+    optimizer = torch.optim.AdamW([p for p in model.train().parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(**inputs, target_points=targets).loss.backward()
+        optimizer.step()
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_overfits_texts_of_one_image(make_localizer, random_image, head):
     model, processor = make_localizer(token_strides=(16, 32), head=head, heatmap_sigma=0.06)  # about the width of a cell
     words = "red green blue yellow white black wheel cat".split()
     targets = 0.1 + 0.8 * torch.rand(8, 2, generator=torch.Generator().manual_seed(3))
     inputs = dict(processor(random_image(), words))
-    with torch.no_grad():
-        inputs["feature_maps"] = model.model.backbone(inputs.pop("pixel_values")).feature_maps
-    model.freeze_backbone()
-    optimizer = torch.optim.AdamW([p for p in model.train().parameters() if p.requires_grad], lr=3e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        model(**inputs, target_points=targets).loss.backward()
-        optimizer.step()
+    train_on_features(model, inputs, targets)
     with torch.no_grad():
         out = model.eval()(**inputs)
     assert float((out.points - targets).norm(dim=-1).max()) < 0.05
     assert float((out.regressed_points - targets).norm(dim=-1).max()) < 0.05
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_standardized_states_are_read_where_they_hardly_differ(make_localizer, random_image, standardize):
+    model, processor = make_localizer(token_strides=(16, 32), standardize_states=standardize)
+    words = "red green blue yellow white black wheel cat".split()
+    targets = 0.1 + 0.8 * torch.rand(8, 2, generator=torch.Generator().manual_seed(3))
+    language_model = model.model.language_model.requires_grad_(False)
+    common = 2 * torch.randn(language_model.config.hidden_size, generator=torch.Generator().manual_seed(4))
+    # what the texts have in common is 30 times what differs between them, as in the first layers of SmolLM2-135M
+    language_model.norm.register_forward_hook(lambda module, args, out: common + 0.06 * out)
+    inputs = dict(processor(random_image(), words))
+    train_on_features(model, inputs, targets)
+    with torch.no_grad():
+        out = model.eval()(**inputs)
+        alone = model(**{**inputs, "input_ids": inputs["input_ids"][:1], "attention_mask": inputs["attention_mask"][:1]})
+    torch.testing.assert_close(alone.points, out.points[:1])
+    assert (float((out.points - targets).norm(dim=-1).mean()) < 0.05) == standardize
+
+
+def test_standardized_states_survive_lora(make_localizer, random_image, tmp_path):
+    model, processor = make_localizer(standardize_states=True)
+    inputs = processor(random_image(), TEXTS)
+    lora = LoraConfig(r=4, target_modules=LORA.target_modules, modules_to_save=["state_norm", "text_to_vision", "point_head"])
+    adapted = get_peft_model(copy.deepcopy(model), lora)
+    train_steps(adapted.train(), {**inputs, "target_points": TARGETS})
+    adapted.save_pretrained(tmp_path)
+    with torch.no_grad():
+        out = adapted.eval()(**inputs)
+        loaded = PeftModel.from_pretrained(copy.deepcopy(model), tmp_path).eval()
+        assert_same(loaded(**inputs), out)
+        merged = loaded.merge_and_unload()
+        assert_same(merged(**inputs), out)
+        merged.save_pretrained(tmp_path / "merged")
+        assert_same(PointLocalizerForKeypointDetection.from_pretrained(tmp_path / "merged")(**inputs), out)
