@@ -122,6 +122,19 @@ def test_descriptor_learns_with_heads_and_saves_without_them(make_descriptor, vi
     assert AutoModel.from_pretrained(tmp_path).can_generate()
 
 
+def test_a_loss_function_of_ones_own_sees_all_logits(make_descriptor, views, tmp_path):
+    trainer = descriptor_trainer(make_descriptor, views, tmp_path, max_steps=1)
+    seen = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        seen.append((outputs.logits.shape[:2], labels.shape))
+        return 0 * outputs.logits.sum()
+
+    trainer.compute_loss_func = loss
+    trainer.train()
+    assert seen and all(logits == labels for logits, labels in seen)
+
+
 def test_predicted_masks_are_supervised_by_the_boxes(make_descriptor, views, tmp_path):
     trainer = descriptor_trainer(make_descriptor, views, tmp_path, {"point_mask": "predicted"}, max_steps=25, learning_rate=5e-3)
     trainer.train()
