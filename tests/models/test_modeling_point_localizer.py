@@ -275,7 +275,7 @@ def test_standardized_states_are_read_where_they_hardly_differ(make_localizer, r
     targets = 0.1 + 0.8 * torch.rand(8, 2, generator=torch.Generator().manual_seed(3))
     language_model = model.model.language_model.requires_grad_(False)
     common = 2 * torch.randn(language_model.config.hidden_size, generator=torch.Generator().manual_seed(4))
-    # what the texts have in common is 30 times what differs between them, as in the first layers of SmolLM2-135M
+    # what the texts have in common is 30 times what differs between them, as in a pretrained language model
     language_model.norm.register_forward_hook(lambda module, args, out: common + 0.06 * out)
     inputs = dict(processor(random_image(), words))
     train_on_features(model, inputs, targets)
