@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	$(RUN) examples/demo.py --output demo.png
 
 test: $(VENV)/.test
-	$(RUN) -m pytest --durations=10
+	$(RUN) -m pytest -n auto --dist loadfile --durations=10
 
 test-slow: $(VENV)/.test
 	$(RUN) -m pytest -m slow --durations=10

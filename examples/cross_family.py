@@ -2,7 +2,7 @@
 
     python examples/cross_family.py --data_dir DATA/animalpose_voc_256 --output_dir runs/cross_family --num_proc 2
 
-The descriptor and the reward's localizer read texts about cats and horses alone, and half of the descriptor's do not name the part. GRPO
+The descriptor and the reward's localizers read texts about cats and horses alone, and half of the descriptor's do not name the part. GRPO
 then sees points, without texts, of one family: dogs (Canidae) or cows and sheep (Bovidae). Descriptions before and after are judged on test
 photos of that family and of the other one, by the two localizers of the reward (one of each head), by two judges that were trained apart
 (other seeds, the other half of the photos, all families; one of each head), and by the embedded localizer. Photos that show both families

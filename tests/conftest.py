@@ -32,6 +32,9 @@ from hf_talking_points import (
 )
 from hf_talking_points.training.fresh import train_tokenizer
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker has one core, and so have the processes that it starts
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
 

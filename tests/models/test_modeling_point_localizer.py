@@ -244,12 +244,12 @@ def test_gradient_checkpointing_changes_nothing(make_localizer, random_image, he
         torch.testing.assert_close(gradients[0][name], gradients[1][name])
 
 
-def train_on_features(model, inputs, targets, steps=150):
+def train_on_features(model, inputs, targets):
     with torch.no_grad():
         inputs["feature_maps"] = model.model.backbone(inputs.pop("pixel_values")).feature_maps
     model.freeze_backbone()
     optimizer = torch.optim.AdamW([p for p in model.train().parameters() if p.requires_grad], lr=3e-3)
-    for _ in range(steps):
+    for _ in range(150):
         optimizer.zero_grad()
         model(**inputs, target_points=targets).loss.backward()
         optimizer.step()
