@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
@@ -130,6 +130,7 @@ def compute_metrics(prediction):
 
 def main():
     data, args = TrlParser((DataArguments, TrainingArguments)).parse_args_and_config()
+    set_seed(args.seed)  # fresh weights are made before the trainer, which sets it too late for them
     photos = [photo for folder in data.data_dir for photo in read_photos(folder) if any(o.points for o in photo.objects)]
     parts = {name: i for i, name in enumerate(sorted({p.part for f in photos for o in f.objects for p in o.points}))}
     categories = {name: i for i, name in enumerate(sorted({o.category for f in photos for o in f.objects}))}

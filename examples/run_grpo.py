@@ -10,7 +10,7 @@ examples/run_grpo.py ...`, or with examples/accelerate_zero2.yaml.
 from dataclasses import dataclass, field
 
 from datasets import Dataset
-from transformers import AutoProcessor
+from transformers import AutoProcessor, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
@@ -65,6 +65,7 @@ def point_dataset(photos, categories=None):
 
 def main():
     args, training = TrlParser((Arguments, PointGRPOConfig)).parse_args_and_config()
+    set_seed(training.seed)  # fresh weights are made before the trainer, which sets it too late for them
     photos = args.photos()
     train = point_dataset([photo for photo in photos if photo.split == "train"], args.categories)
     validation = point_dataset([photo for photo in photos if photo.split == "validation"], args.categories)

@@ -5,6 +5,7 @@ python examples/train_descriptor.py --config examples/train_descriptor.yaml --da
 
 from dataclasses import dataclass, field
 
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, TrlParser
 
@@ -26,6 +27,7 @@ class DescriptorArguments(ModelArguments):
 
 def main():
     data, model_args, args = TrlParser((DataArguments, DescriptorArguments, SFTConfig)).parse_args_and_config()
+    set_seed(args.seed)  # fresh weights are made before the trainer, which sets it too late for them
     train, validation = data.views()
     model, processor = model_args.load(
         PointDescriptorForConditionalGeneration,

@@ -6,7 +6,7 @@ python examples/train_localizer.py --config examples/train_localizer.yaml --data
 from dataclasses import dataclass, field
 
 from peft import get_peft_model
-from transformers import TrainingArguments
+from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
@@ -25,6 +25,7 @@ class LocalizerArguments(ModelArguments):
 
 def main():
     data, model_args, args = TrlParser((DataArguments, LocalizerArguments, TrainingArguments)).parse_args_and_config()
+    set_seed(args.seed)  # fresh weights are made before the trainer, which sets it too late for them
     train, validation = data.views()
     fields = {"head": model_args.head, "standardize_states": model_args.standardize_states}
     model, processor = model_args.load(PointLocalizerForKeypointDetection, PointLocalizerProcessor, train, decoder_layers=0, **fields)

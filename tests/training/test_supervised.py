@@ -260,20 +260,35 @@ def test_head_targets():
     assert torch.isfinite(heads(torch.randn(1, 8), torch.tensor([heads.targets(None, (100, 80))])))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["localizer", "descriptor"])
-def test_examples_run_from_a_clone(folder, tmp_path, kind):
-    assert {split_of(f"{i}.png") for i in range(11)} == {"train", "validation", "test"}
+def run_example(kind, folder, output, **fields):
     root = Path(__file__).parent.parent.parent
     options = yaml.safe_load((root / f"examples/train_{kind}.yaml").read_text())
     options = {name: value for name, value in options.items() if name not in ("backbone", "localizer")}
     options |= {"max_steps": 2, "save_steps": 1, "eval_steps": 2, "views_per_photo": 2, "data_dir": [str(folder)]}
-    options |= {"feature_cache": str(tmp_path / "cache"), "output_dir": str(tmp_path / "run"), "half_precision_dir": str(tmp_path / "half")}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(options))
-    command = [sys.executable, f"examples/train_{kind}.py", "--config", str(tmp_path / "run.yaml")]
+    options |= {"feature_cache": str(output / "cache"), "output_dir": str(output / "run"), "half_precision_dir": str(output / "half")}
+    output.mkdir(exist_ok=True)
+    (output / "run.yaml").write_text(yaml.safe_dump(options | fields))
+    command = [sys.executable, f"examples/train_{kind}.py", "--config", str(output / "run.yaml")]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert ran.returncode == 0, ran.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["localizer", "descriptor"])
+def test_examples_run_from_a_clone(folder, tmp_path, kind):
+    assert {split_of(f"{i}.png") for i in range(11)} == {"train", "validation", "test"}
+    run_example(kind, folder, tmp_path)
     assert AutoModel.from_pretrained(tmp_path / "half").dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["localizer", "descriptor"])
+def test_the_same_command_gives_the_same_fresh_model(folder, tmp_path, kind):
+    models = []
+    for name in "ab":
+        run_example(kind, folder, tmp_path / name, layers=1, eval_strategy="no", max_steps=1)
+        models.append(load_file(tmp_path / name / "run" / "model.safetensors"))
+    for name, value in models[0].items():
+        assert torch.equal(value, models[1][name]), name
 
 
 def test_pushed_runs_load_without_the_package(hub, stranger, make_localizer, views, random_image, tmp_path):
