@@ -495,7 +495,7 @@ accelerator.end_training()
     torch.save(recorded, tmp_path / "recorded.pt")
     script = tmp_path / "run.py"
     script.write_text(SCRIPT + body)
-    for launcher in ([script], ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29541", script]):
+    for launcher in ([script], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]):
         ran = run_script(body, checkpoint, tmp_path / "data", tmp_path, launcher=list(map(str, launcher)))
         assert ran.returncode == 0, ran.stderr[-3000:]
     assert_close(*(torch.load(tmp_path / f"{count}.pt") for count in (2, 1)), 1e-5)
