@@ -19,7 +19,13 @@ ROOT = Path(__file__).parent.parent
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "examples" / "build_llama_point_in_part.py"), *sys.argv[1:], "--output_dir", folder]
+        command = [
+            sys.executable,
+            str(ROOT / "examples" / "build_llama_point_in_part.py"),
+            *sys.argv[1:],
+            "--output_dir",
+            folder,
+        ]
         start = time.perf_counter()
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - start

@@ -47,15 +47,26 @@ PARTS = {
 
 @dataclass
 class Arguments:
-    descriptor: str = field(default=MINI_DESCRIPTOR, metadata={"help": "descriptor (path or Hub id)"})
-    smollm2: bool = field(default=False, metadata={"help": "an untrained descriptor on SmolLM2-135M"})
+    descriptor: str = field(
+        default=MINI_DESCRIPTOR, metadata={"help": "descriptor (path or Hub id)"}
+    )
+    smollm2: bool = field(
+        default=False, metadata={"help": "an untrained descriptor on SmolLM2-135M"}
+    )
     localizer: str = field(default=MINI_LOCALIZER, metadata={"help": "localizer (path or Hub id)"})
     num_generations: int = field(default=3, metadata={"help": "completions for each point"})
     points: int = field(default=4, metadata={"help": "points of a step"})
     completion_length: int = field(default=32, metadata={"help": "tokens of each completion"})
     steps: int = field(default=3, metadata={"help": "steps that count"})
-    lora_rank: int = field(default=0, metadata={"help": "rank of LoRA on the language model; 0 trains it in full"})
-    share: bool | None = field(default=None, metadata={"help": "measures one of the two here; both, each in its own process, if not given"})
+    lora_rank: int = field(
+        default=0, metadata={"help": "rank of LoRA on the language model; 0 trains it in full"}
+    )
+    share: bool | None = field(
+        default=None,
+        metadata={
+            "help": "measures one of the two here; both, each in its own process, if not given"
+        },
+    )
 
 
 def timed(trainer, seconds):
@@ -74,9 +85,14 @@ def timed(trainer, seconds):
 
 def smollm2_descriptor(folder):
     text = smollm2_checkpoint(Path(folder) / "text")
-    processor = PointDescriptorProcessor.from_tokenizer(AutoTokenizer.from_pretrained(text), image_size=256, image_seq_length=64)
+    processor = PointDescriptorProcessor.from_tokenizer(
+        AutoTokenizer.from_pretrained(text), image_size=256, image_seq_length=64
+    )
     model = PointDescriptorForConditionalGeneration.from_vision_text_pretrained(
-        small_vision_tower(), AutoModelForCausalLM.from_pretrained(text, dtype="float32"), processor, token_strides=[16, 32]
+        small_vision_tower(),
+        AutoModelForCausalLM.from_pretrained(text, dtype="float32"),
+        processor,
+        token_strides=[16, 32],
     )
     model.save_pretrained(Path(folder) / "descriptor")
     processor.save_pretrained(Path(folder) / "descriptor")
@@ -85,7 +101,10 @@ def smollm2_descriptor(folder):
 
 def measure(args):
     rng = np.random.default_rng(0)
-    photos = [Image.fromarray(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)) for _ in range(args.points)]
+    photos = [
+        Image.fromarray(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8))
+        for _ in range(args.points)
+    ]
     points = rng.uniform(0, 256, (args.points, 2)).tolist()
     seconds = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +128,9 @@ def measure(args):
             args=training,
             train_dataset=Dataset.from_dict({"image": photos, "point": points}),
             processing_class=AutoProcessor.from_pretrained(args.descriptor),
-            peft_config=paper_lora_config(args.lora_rank, 2 * args.lora_rank) if args.lora_rank else None,
+            peft_config=paper_lora_config(args.lora_rank, 2 * args.lora_rank)
+            if args.lora_rank
+            else None,
         )
         timed(trainer, seconds)
         step, times = trainer.training_step, []
@@ -130,7 +151,11 @@ def measure(args):
     total = sum(times) / args.steps
     split = {part: seconds[part] / args.steps for part in PARTS}
     split["loss and backward"] = total - sum(split.values())
-    return {"step": total, **split, "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    return {
+        "step": total,
+        **split,
+        "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
 
 
 def main():
@@ -140,15 +165,25 @@ def main():
         return
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        composed = ["--smollm2", "false", "--descriptor", smollm2_descriptor(folder)] if args.smollm2 else []
+        composed = (
+            ["--smollm2", "false", "--descriptor", smollm2_descriptor(folder)]
+            if args.smollm2
+            else []
+        )
         for share in ("true", "false"):
             command = [sys.executable, __file__, *sys.argv[1:], *composed, "--share", share]
-            results[share] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+            results[share] = json.loads(
+                subprocess.run(
+                    command, check=True, stdout=subprocess.PIPE, text=True
+                ).stdout.splitlines()[-1]
+            )
     print(f"G = {args.num_generations}, {args.points} points, {args.completion_length} tokens\n")
     print("| seconds a step | shared | not shared | ratio |\n|---|---|---|---|")
     for part in results["true"]:
         shared, plain = results["true"][part], results["false"][part]
-        print(f"| {'peak memory, GiB' if part == 'GiB' else part} | {shared:.2f} | {plain:.2f} | {plain / shared:.1f} |")
+        print(
+            f"| {'peak memory, GiB' if part == 'GiB' else part} | {shared:.2f} | {plain:.2f} | {plain / shared:.1f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -21,10 +21,17 @@ from hf_talking_points.data.builder import BuildOptions, build_dataset, push_bui
 class Arguments:
     config: str = field(metadata={"help": "YAML file: sources, options, teacher"})
     output_dir: str = field(metadata={"help": "folder of the dataset"})
-    root: str = field(default=".", metadata={"help": "what the paths of the sources are relative to"})
+    root: str = field(
+        default=".", metadata={"help": "what the paths of the sources are relative to"}
+    )
     num_proc: int = field(default=1, metadata={"help": "processes that build side by side"})
-    strict: bool = field(default=False, metadata={"help": "stop at the first photo or annotation that cannot be used"})
-    push_to_hub: str | None = field(default=None, metadata={"help": "repo id to push the result to"})
+    strict: bool = field(
+        default=False,
+        metadata={"help": "stop at the first photo or annotation that cannot be used"},
+    )
+    push_to_hub: str | None = field(
+        default=None, metadata={"help": "repo id to push the result to"}
+    )
 
 
 def main():
@@ -33,11 +40,22 @@ def main():
     readers = []
     for source in config["sources"]:
         reader = getattr(sources, source.pop("reader"))
-        paths = {name: Path(args.root) / source.pop(name) for name in ("folder", "annotations", "images") if name in source}
+        paths = {
+            name: Path(args.root) / source.pop(name)
+            for name in ("folder", "annotations", "images")
+            if name in source
+        }
         readers.append(partial(reader, **paths, **source))
     made = config.get("teacher", {"name": "RuleTeacher"})
     teacher = getattr(teachers, made.pop("name"))(**made)
-    dataset = build_dataset(readers, args.output_dir, BuildOptions(**config["options"]), teacher, args.num_proc, args.strict)
+    dataset = build_dataset(
+        readers,
+        args.output_dir,
+        BuildOptions(**config["options"]),
+        teacher,
+        args.num_proc,
+        args.strict,
+    )
     print(dataset)
     if args.push_to_hub:
         push_built(args.output_dir, args.push_to_hub)

@@ -31,11 +31,16 @@ def main():
         image = Image.fromarray(load())
         described = describe(image, points=points)
         found = locate(image, text=[row["description"] for row in described], return_heatmaps=True)
-        rows = [{**row, "found": answer["point"], "heatmap": answer["heatmap"]} for row, answer in zip(described, found)]
+        rows = [
+            {**row, "found": answer["point"], "heatmap": answer["heatmap"]}
+            for row, answer in zip(described, found)
+        ]
         for row in rows:
             (x, y), (found_x, found_y) = row["point"], row["found"]
             distance = math.dist(row["point"], row["found"])
-            print(f"{name} ({x:.0f}, {y:.0f}): {row['description']}\n    found at ({found_x:.0f}, {found_y:.0f}), {distance:.1f} px away")
+            print(
+                f"{name} ({x:.0f}, {y:.0f}): {row['description']}\n    found at ({found_x:.0f}, {found_y:.0f}), {distance:.1f} px away"
+            )
         pictures.append(draw_round_trip(image, rows))
     stack(pictures).save(output, optimize=True)
     print(f"star = the point, cross = where its description was found: {output}")

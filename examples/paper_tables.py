@@ -56,13 +56,25 @@ TABLES = {
 @dataclass
 class TableArguments:
     table: str = field(metadata={"help": f"one of {', '.join(TABLES)}"})
-    data_dir: list[str] = field(metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"})
-    output_dir: str = field(default="runs/tables", metadata={"help": "trained models, the evaluation's cache, tables as JSON"})
-    config: str = field(default=str(EXAMPLES / "paper_tables.yaml"), metadata={"help": "what all rows have in common"})
+    data_dir: list[str] = field(
+        metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"}
+    )
+    output_dir: str = field(
+        default="runs/tables",
+        metadata={"help": "trained models, the evaluation's cache, tables as JSON"},
+    )
+    config: str = field(
+        default=str(EXAMPLES / "paper_tables.yaml"),
+        metadata={"help": "what all rows have in common"},
+    )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     split: str = field(default="test", metadata={"help": "test, validation or train"})
-    max_photos: int | None = field(default=None, metadata={"help": "the first photos of the split; all of them if not given"})
-    num_proc: int = field(default=1, metadata={"help": "trainings side by side, of one thread each"})
+    max_photos: int | None = field(
+        default=None, metadata={"help": "the first photos of the split; all of them if not given"}
+    )
+    num_proc: int = field(
+        default=1, metadata={"help": "trainings side by side, of one thread each"}
+    )
 
     def __post_init__(self):
         if self.table not in TABLES:
@@ -76,13 +88,37 @@ def train(kind, fields, seed, args, common):
     if (folder / "processor_config.json").is_file():
         return folder
     script = f"train_{kind.removesuffix('_llm')}"
-    options = {**common[kind], **fields, "seed": seed, "view_seed": seed, "output_dir": folder, "feature_cache": "runs/features"}
-    command = [sys.executable, str(EXAMPLES / f"{script}.py"), "--config", str(EXAMPLES / f"{script}.yaml"), "--data_dir", *args.data_dir]
-    command += [part for name, value in options.items() for part in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
+    options = {
+        **common[kind],
+        **fields,
+        "seed": seed,
+        "view_seed": seed,
+        "output_dir": folder,
+        "feature_cache": "runs/features",
+    }
+    command = [
+        sys.executable,
+        str(EXAMPLES / f"{script}.py"),
+        "--config",
+        str(EXAMPLES / f"{script}.yaml"),
+        "--data_dir",
+        *args.data_dir,
+    ]
+    command += [
+        part
+        for name, value in options.items()
+        for part in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log.txt", "a") as log:
         print(f"training {folder}", flush=True)
-        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        subprocess.run(
+            command,
+            check=True,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     return folder
 
 
@@ -100,7 +136,9 @@ def prepare(args, common):
         if not text.is_dir():
             whole = smollm2_checkpoint(Path(args.output_dir) / "smollm2")
             AutoTokenizer.from_pretrained(whole).save_pretrained(text)
-            AutoModelForCausalLM.from_pretrained(whole, num_hidden_layers=layers, dtype="float32").save_pretrained(text)
+            AutoModelForCausalLM.from_pretrained(
+                whole, num_hidden_layers=layers, dtype="float32"
+            ).save_pretrained(text)
         common["localizer_llm"]["text"] = text
 
 
@@ -108,18 +146,31 @@ def main():
     args = HfArgumentParser(TableArguments).parse_args_into_dataclasses()[0]
     rows, common = TABLES[args.table], yaml.safe_load(Path(args.config).read_text())
     prepare(args, common)
-    wanted = [(name, *row, seed) for seed in args.seeds for name, row in rows.items() if not isinstance(row, str)]
+    wanted = [
+        (name, *row, seed)
+        for seed in args.seeds
+        for name, row in rows.items()
+        if not isinstance(row, str)
+    ]
     with ThreadPoolExecutor(args.num_proc) as pool:
         folders = list(pool.map(lambda run: train(*run[1:], args, common), wanted))
     trained = {(name, seed): folder for (name, *_, seed), folder in zip(wanted, folders)}
-    localizers = [str(trained[key]) for key in trained if "localizer" in trained[key].name] or [MINI_LOCALIZER]
-    descriptors = [f"point-descriptor:{trained[key]}" for key in trained if "descriptor" in trained[key].name]
+    localizers = [str(trained[key]) for key in trained if "localizer" in trained[key].name] or [
+        MINI_LOCALIZER
+    ]
+    descriptors = [
+        f"point-descriptor:{trained[key]}" for key in trained if "descriptor" in trained[key].name
+    ]
     options = EvaluationOptions(
         dataset=args.data_dir,
-        output=str(Path(args.output_dir) / "evaluation"),  # one for all tables: they have systems in common
+        output=str(
+            Path(args.output_dir) / "evaluation"
+        ),  # one for all tables: they have systems in common
         descriptions=["ground-truth", *descriptors],
         localizers=localizers,
-        styles=list(dict.fromkeys(["full", *(row for row in rows.values() if isinstance(row, str))])),
+        styles=list(
+            dict.fromkeys(["full", *(row for row in rows.values() if isinstance(row, str))])
+        ),
         split=args.split,
         controls=False,
         max_photos=args.max_photos,
@@ -145,10 +196,24 @@ def main():
     first = next(iter(rows)) if args.table != "main" else "Talking Points"
     for name in rows:
         if name != first:
-            table[name]["versus"] = {"row": first, **paired_difference(values[name], values[first], images)}
-    result = {"table": args.table, "split": args.split, "photos": report["photos"], "points": report["points"], "seeds": args.seeds}
-    result |= {"training": {kind: {k: str(v) for k, v in common[kind].items()} for kind in common}, "rows": table}
-    Path(args.output_dir, f"{args.table}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            table[name]["versus"] = {
+                "row": first,
+                **paired_difference(values[name], values[first], images),
+            }
+    result = {
+        "table": args.table,
+        "split": args.split,
+        "photos": report["photos"],
+        "points": report["points"],
+        "seeds": args.seeds,
+    }
+    result |= {
+        "training": {kind: {k: str(v) for k, v in common[kind].items()} for kind in common},
+        "rows": table,
+    }
+    Path(args.output_dir, f"{args.table}.json").write_text(
+        json.dumps(result, indent=2) + "\n", encoding="utf-8"
+    )
     print(f"\n{markdown(result)}")
 
 
@@ -165,7 +230,11 @@ def markdown(result):
         low, high = row["mpck_ci95"]
         seeds = ", ".join(f"{v:.1f}" for v in row["mpck_of_seeds"])
         other = row.get("versus")
-        versus = f"{other['difference']:+.1f} [{other['ci95'][0]:+.1f}, {other['ci95'][1]:+.1f}], p {p_value(other)}" if other else "-"
+        versus = (
+            f"{other['difference']:+.1f} [{other['ci95'][0]:+.1f}, {other['ci95'][1]:+.1f}], p {p_value(other)}"
+            if other
+            else "-"
+        )
         lines.append(
             f"| {name} | {row['mpck']:.1f} [{low:.1f}, {high:.1f}] | {seeds} | {row['pck@0.05']:.1f} | {row['pck@0.02']:.1f} | {versus} |"
         )

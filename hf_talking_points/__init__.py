@@ -18,7 +18,11 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ._version import __version__
-from .models.configuration_talking_points import EfficientNetLiteConfig, PointDescriptorConfig, PointLocalizerConfig
+from .models.configuration_talking_points import (
+    EfficientNetLiteConfig,
+    PointDescriptorConfig,
+    PointLocalizerConfig,
+)
 from .models.modeling_efficientnet_lite import EfficientNetLiteBackbone
 from .models.modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from .models.modeling_point_localizer import PointLocalizerForKeypointDetection
@@ -43,7 +47,12 @@ _LAZY = {
 AutoConfig.register("point_descriptor", PointDescriptorConfig, exist_ok=True)
 AutoConfig.register("point_localizer", PointLocalizerConfig, exist_ok=True)
 # AutoModelForCausalLM: trl loads the frozen reference model of a policy through it
-for _auto in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM):
+for _auto in (
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoModelForCausalLM,
+):
     _auto.register(PointDescriptorConfig, PointDescriptorForConditionalGeneration, exist_ok=True)
 for _auto in (AutoModel, AutoModelForKeypointDetection):
     _auto.register(PointLocalizerConfig, PointLocalizerForKeypointDetection, exist_ok=True)

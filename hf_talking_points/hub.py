@@ -14,7 +14,14 @@ import httpx2
 import torch
 import yaml
 from accelerate.utils import is_peft_model
-from huggingface_hub import EvalResult, EvalResultEntry, HfApi, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import (
+    EvalResult,
+    EvalResultEntry,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    eval_result_entries_to_yaml,
+)
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
 from transformers import AutoConfig
@@ -41,15 +48,31 @@ RUN_FILES = ("trainer_state.json", "all_results.json", "train_results.json", "ev
 ATTEMPTS = 3
 REFUSALS = {
     401: (PermissionError, "no valid token: log in with `hf auth login`, or set HF_TOKEN"),
-    403: (PermissionError, "the token may not write there: use one with write access to this namespace"),
+    403: (
+        PermissionError,
+        "the token may not write there: use one with write access to this namespace",
+    ),
     429: (ConnectionError, "the Hub limits requests: wait a while and push again"),
 }
 TASKS = {
-    "point_descriptor": ("point-description", "A Point Descriptor: describes one pixel of a photo in words."),
-    "point_localizer": ("point-localization", "A Point Localizer: finds the pixel of a photo that a text describes."),
+    "point_descriptor": (
+        "point-description",
+        "A Point Descriptor: describes one pixel of a photo in words.",
+    ),
+    "point_localizer": (
+        "point-localization",
+        "A Point Localizer: finds the pixel of a photo that a text describes.",
+    ),
 }
-EMBEDDED = {"talking-points-descriptor": "train_descriptor", "talking-points-localizer": "train_localizer"}
-TRUTHS = ("ground truth, full", "ground truth, terse", "ground truth, unseen")  # rows of the report that count as a localizer's result
+EMBEDDED = {
+    "talking-points-descriptor": "train_descriptor",
+    "talking-points-localizer": "train_localizer",
+}
+TRUTHS = (
+    "ground truth, full",
+    "ground truth, terse",
+    "ground truth, unseen",
+)  # rows of the report that count as a localizer's result
 REPORT_COMMIT = "b593ede"  # holds code, checkpoints and the stored report of their evaluation
 CITATION = """```bibtex
 @misc{rusanovsky2025talkingpoints,
@@ -69,7 +92,9 @@ def save_half_precision(model, processor, folder):
     folder = Path(folder)
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value.half()).all():
-            raise ValueError(f"{name} has values that are not finite in float16: save this model in full precision")
+            raise ValueError(
+                f"{name} has values that are not finite in float16: save this model in full precision"
+            )
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -113,12 +138,20 @@ def push_checkpoint(folder, repo_id, card=None, private=None, revision=None, tok
     adapter = folder / "adapter_config.json"
     for name in (adapter.name if adapter.is_file() else "config.json", "processor_config.json"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} holds no {name}: give a folder to which model and processor were saved")
-    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+            raise FileNotFoundError(
+                f"{folder} holds no {name}: give a folder to which model and processor were saved"
+            )
+    base = (
+        json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if adapter.is_file()
+        else None
+    )
     if adapter.is_file():
         check_base(base)
     elif saved_model_type(folder) not in AUTO_MAPS:
-        raise ValueError(f"{folder} holds a {saved_model_type(folder)}, but one of {sorted(AUTO_MAPS)} is needed")
+        raise ValueError(
+            f"{folder} holds a {saved_model_type(folder)}, but one of {sorted(AUTO_MAPS)} is needed"
+        )
     with tempfile.TemporaryDirectory() as staged:
         for pattern in CHECKPOINT_FILES:
             for file in folder.glob(pattern):
@@ -131,7 +164,9 @@ def push_checkpoint(folder, repo_id, card=None, private=None, revision=None, tok
         card.save(Path(staged) / "README.md")
         if card.data.eval_results:
             (Path(staged) / ".eval_results").mkdir()
-            (Path(staged) / ".eval_results" / "hf_talking_points.yaml").write_text(eval_results_yaml(card), encoding="utf-8")
+            (Path(staged) / ".eval_results" / "hf_talking_points.yaml").write_text(
+                eval_results_yaml(card), encoding="utf-8"
+            )
         return upload(staged, repo_id, private, revision, token)
 
 
@@ -169,16 +204,27 @@ def upload(folder, repo_id, private=None, revision=None, token=None):
             api.create_repo(repo_id, private=private, exist_ok=True)
             if revision is not None:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
-            return api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload checkpoint", revision=revision)
+            return api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message="Upload checkpoint",
+                revision=revision,
+            )
         except (HfHubHTTPError, httpx2.TransportError, RuntimeError) as error:
-            cause = error.__cause__ if type(error) is RuntimeError else error  # what the upload of a large file failed of
+            cause = (
+                error.__cause__ if type(error) is RuntimeError else error
+            )  # what the upload of a large file failed of
             if isinstance(cause, HfHubHTTPError) and cause.response.status_code in REFUSALS:
                 kind, hint = REFUSALS[cause.response.status_code]
-                raise kind(f"{repo_id} was not pushed ({cause.response.status_code}): {hint}") from error
+                raise kind(
+                    f"{repo_id} was not pushed ({cause.response.status_code}): {hint}"
+                ) from error
             if not isinstance(cause, httpx2.TransportError):
                 raise
             if type(error) is RuntimeError or attempt == ATTEMPTS:
-                raise ConnectionError(f"{repo_id} was not pushed: the connection kept breaking ({cause}); push again") from error
+                raise ConnectionError(
+                    f"{repo_id} was not pushed: the connection kept breaking ({cause}); push again"
+                ) from error
             time.sleep(attempt)
 
 
@@ -186,12 +232,17 @@ class HubTrainerMixin:
     """Over a `Trainer`: what it pushes loads without this package, under a card with the run's own configuration and evaluation."""
 
     def init_hf_repo(self, *args, **kwargs):
-        if is_peft_model(self.model) and self.model.config._name_or_path:  # a fresh model's adapter may still be merged
+        if (
+            is_peft_model(self.model) and self.model.config._name_or_path
+        ):  # a fresh model's adapter may still be merged
             check_base(self.model.config._name_or_path)
         super().init_hf_repo(*args, **kwargs)
         config, output_dir = self.model.config, Path(self.args.output_dir)
         # set here and not written into the files, because each save of the run may be pushed
-        config.auto_map, config.custom_pipelines = AUTO_MAPS[config.model_type], CUSTOM_PIPELINES[config.model_type]
+        config.auto_map, config.custom_pipelines = (
+            AUTO_MAPS[config.model_type],
+            CUSTOM_PIPELINES[config.model_type],
+        )
         self.processing_class.auto_map = {"AutoProcessor": config.auto_map["AutoProcessor"]}
         if self.is_world_process_zero():
             output_dir.mkdir(parents=True, exist_ok=True)
@@ -205,16 +256,32 @@ class HubTrainerMixin:
     def create_model_card(self, model_name=None, dataset_name=None, tags=None):
         if not self.is_world_process_zero():
             return
-        adapter, model_type, base = is_peft_model(self.model), self.model.config.model_type, self.model.config._name_or_path
+        adapter, model_type, base = (
+            is_peft_model(self.model),
+            self.model.config.model_type,
+            self.model.config._name_or_path,
+        )
         task, what = TASKS[model_type]
         data = ModelCardData(
             library_name="peft" if adapter else "transformers",
             pipeline_tag=PIPELINE_TAGS[model_type],
             base_model=None if Path(base).exists() else base,
             datasets=dataset_name,
-            tags=sorted({"hf_talking_points", task, *getattr(self, "_tag_names", ()), *([tags] if isinstance(tags, str) else tags or ())}),
+            tags=sorted(
+                {
+                    "hf_talking_points",
+                    task,
+                    *getattr(self, "_tag_names", ()),
+                    *([tags] if isinstance(tags, str) else tags or ()),
+                }
+            ),
         )
-        evaluated = {key: value for entry in self.state.log_history for key, value in entry.items() if key.startswith("eval_")}
+        evaluated = {
+            key: value
+            for entry in self.state.log_history
+            for key, value in entry.items()
+            if key.startswith("eval_")
+        }
         card = ModelCard.from_template(
             data,
             template_path=PACKAGE / "templates" / "trained.md",
@@ -222,12 +289,19 @@ class HubTrainerMixin:
             what=what,
             adapter=adapter,
             dataset_name=dataset_name,
-            quick_start=QUICK_STARTS[model_type].format(repo_id=self.hub_model_id or self.args.output_dir),
+            quick_start=QUICK_STARTS[model_type].format(
+                repo_id=self.hub_model_id or self.args.output_dir
+            ),
             trainer=type(self).__name__,
             steps=self.state.global_step,
             arguments=extract_hyperparameters_from_trainer(self),
-            results={key: value for key, value in evaluated.items() if not key.endswith(("runtime", "_per_second"))},
-            versions={"hf_talking_points": __version__} | {package: version(package) for package in ("transformers", "trl", "torch")},
+            results={
+                key: value
+                for key, value in evaluated.items()
+                if not key.endswith(("runtime", "_per_second"))
+            },
+            versions={"hf_talking_points": __version__}
+            | {package: version(package) for package in ("transformers", "trl", "torch")},
             citation=CITATION,
         )
         card.save(Path(self.args.output_dir) / "README.md")
@@ -248,11 +322,19 @@ def embedded_card(name, folder):
     report = json.loads((folder / "mini_pair_test.json").read_text(encoding="utf-8"))
     recipe = (folder.parent / f"{script}.yaml").read_text(encoding="utf-8").strip()
     if report["fingerprints"][name] != model_version(checkpoint):
-        raise ValueError(f"{folder / 'mini_pair_test.json'} judges another {name} than {checkpoint}: evaluate the pair again")
+        raise ValueError(
+            f"{folder / 'mini_pair_test.json'} judges another {name} than {checkpoint}: evaluate the pair again"
+        )
     config, descriptor = AutoConfig.from_pretrained(checkpoint), name == "talking-points-descriptor"
     with safe_open(checkpoint / "model.safetensors", "pt") as weights:
-        parameters = sum(math.prod(weights.get_slice(tensor).get_shape()) for tensor in weights.keys())
-    rows = [row for row in report["rows"] if (row["system"] == name if descriptor else row["system"] in TRUTHS)]
+        parameters = sum(
+            math.prod(weights.get_slice(tensor).get_shape()) for tensor in weights.keys()
+        )
+    rows = [
+        row
+        for row in report["rows"]
+        if (row["system"] == name if descriptor else row["system"] in TRUTHS)
+    ]
     tag = PIPELINE_TAGS[config.model_type]
     results = [
         EvalResult(
@@ -313,4 +395,6 @@ def check_cards(folder):
         stored = (folder / f"{name}.md").read_text(encoding="utf-8").splitlines()
         for number, (is_, should) in enumerate(zip_longest(stored, fresh), 1):
             if is_ != should:
-                raise ValueError(f"{name}.md, line {number} is {is_!r} but should be {should!r}: run `talking-points card`")
+                raise ValueError(
+                    f"{name}.md, line {number} is {is_!r} but should be {should!r}: run `talking-points card`"
+                )

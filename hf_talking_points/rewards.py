@@ -26,7 +26,12 @@ def distinct_images(images):
     for image in images:
         key = image if isinstance(image, (str, os.PathLike)) else None
         if isinstance(image, Image.Image):
-            key = (image.size, image.mode, image.getexif().get(0x0112), hashlib.sha1(image.tobytes()).digest())
+            key = (
+                image.size,
+                image.mode,
+                image.getexif().get(0x0112),
+                hashlib.sha1(image.tobytes()).digest(),
+            )
         if key is None or key not in seen:
             distinct.append(to_rgb(image))
         if key is None:
@@ -74,7 +79,11 @@ class LocalizerReward:
         if not tau > 0:
             raise ValueError(f"tau must be positive, got {tau!r}")
         localizers = list(localizer) if isinstance(localizer, (list, tuple)) else [localizer]
-        processors = list(processor) if isinstance(processor, (list, tuple)) else [processor] * len(localizers)
+        processors = (
+            list(processor)
+            if isinstance(processor, (list, tuple))
+            else [processor] * len(localizers)
+        )
         if not localizers or len(processors) != len(localizers):
             raise ValueError(f"{len(localizers)} localizers but {len(processors)} processors")
         self.localizers, self.processors = [], []
@@ -110,7 +119,10 @@ class LocalizerReward:
             images, index = distinct_images(images)
         else:
             images, index = [to_rgb(image) for image in images], list(range(len(images)))
-        found = [self._locate(*pair, images, index, texts) for pair in zip(self.localizers, self.processors)]
+        found = [
+            self._locate(*pair, images, index, texts)
+            for pair in zip(self.localizers, self.processors)
+        ]
         return found, [images[i].size for i in index]
 
     @torch.no_grad()
@@ -122,7 +134,10 @@ class LocalizerReward:
         named = [(image, own) for image, own in zip(images, rows) if own]
         for start in range(0, len(named), self.batch_size):
             chunk = named[start : start + self.batch_size]
-            inputs = processor(images=[image for image, _ in chunk], text=[[texts[row] for row in own] for _, own in chunk])
+            inputs = processor(
+                images=[image for image, _ in chunk],
+                text=[[texts[row] for row in own] for _, own in chunk],
+            )
             outputs = localizer(**inputs.to(localizer.device))
             sizes = [(image.height, image.width) for image, own in chunk for _ in own]
             results = processor.post_process_keypoint_detection(outputs, sizes)
@@ -140,11 +155,18 @@ class LocalizerReward:
         Returns:
             `list[float]`: the rewards.
         """
-        texts = [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
+        texts = [
+            completion if isinstance(completion, str) else completion[-1]["content"]
+            for completion in completions
+        ]
         found, sizes = self.locate(image, texts)
         refused = torch.tensor([[place is None for place in own] for own in found])
-        places = [[true if place is None else place for place, true in zip(own, point)] for own in found]
-        distances = torch.stack([torch.from_numpy(normalized_distances(own, point, sizes)) for own in places])
+        places = [
+            [true if place is None else place for place, true in zip(own, point)] for own in found
+        ]
+        distances = torch.stack(
+            [torch.from_numpy(normalized_distances(own, point, sizes)) for own in places]
+        )
         distances[refused] = REFUSED_DISTANCE
         rewards = self.reward_scale * SHAPES[self.shape](distances, self.tau).mean(0)
         if log_metric is not None:
@@ -162,5 +184,7 @@ class LocalizerReward:
             log_extra("point", [[round(float(v), 1) for v in true] for true in point])
             for number, own in enumerate(found):
                 name = self.__name__ if len(found) == 1 else f"{self.__name__}_{number}"
-                log_extra(f"{name}_found", [place and [round(v, 1) for v in place] for place in own])
+                log_extra(
+                    f"{name}_found", [place and [round(v, 1) for v in place] for place in own]
+                )
         return rewards.tolist()

@@ -10,13 +10,18 @@ from PIL import Image, ImageDraw, ImageFont
 from .models.coordinates import canvas_box
 
 COLOURS = ("#e6194b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000075", "#808000")
-LONGEST_STRIP = 3  # sides of a photo beyond this ratio are shown in part where it gets only a small place
+LONGEST_STRIP = (
+    3  # sides of a photo beyond this ratio are shown in part where it gets only a small place
+)
 
 
 def star(x, y, radius):
     """Corners of a five-pointed star."""
     angles = [math.pi * (i / 5 - 0.5) for i in range(10)]
-    return [(x + r * math.cos(a), y + r * math.sin(a)) for a, r in zip(angles, [radius, 0.45 * radius] * 5)]
+    return [
+        (x + r * math.cos(a), y + r * math.sin(a))
+        for a, r in zip(angles, [radius, 0.45 * radius] * 5)
+    ]
 
 
 def draw_star(draw, x, y, radius, colour):
@@ -28,7 +33,9 @@ def draw_cross(draw, x, y, radius, colour):
     for extra, width, fill in ((0.25, 0.75, "white"), (0.0, 0.35, colour)):
         r = radius * (0.75 + extra)
         for dx in (-r, r):
-            draw.line((x - dx, y - r, x + dx, y + r), fill=fill, width=max(2, round(radius * width)))
+            draw.line(
+                (x - dx, y - r, x + dx, y + r), fill=fill, width=max(2, round(radius * width))
+            )
 
 
 def draw_pair(draw, point, found, radius, colour):
@@ -57,7 +64,11 @@ def wrap(text, font, width):
             line = ""
         line = f"{line} {word}".lstrip()
         while len(line) > 1 and font.getlength(line) > width:
-            fitting = next(n for n in range(len(line) - 1, 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
+            fitting = next(
+                n
+                for n in range(len(line) - 1, 0, -1)
+                if n == 1 or font.getlength(line[:n]) <= width
+            )
             lines.append(line[:fitting])
             line = line[fitting:]
     return [*lines, line]
@@ -87,13 +98,20 @@ def overlay_heatmap(image, heatmap, colour=(255, 60, 0), strength=0.65, size=Non
     size = size or image.size
     side = 4 * max(heatmap.shape)
     left, top, width, height = canvas_box(*size, side)
-    values = Image.fromarray((255 * heatmap / max(float(heatmap.max()), 1e-12)).astype(np.uint8)).resize(
-        (side, side), Image.Resampling.BICUBIC
-    )
+    values = Image.fromarray(
+        (255 * heatmap / max(float(heatmap.max()), 1e-12)).astype(np.uint8)
+    ).resize((side, side), Image.Resampling.BICUBIC)
     x1, y1, x2, y2 = window or (0, 0, *size)
-    box = (left + x1 * width / size[0], top + y1 * height / size[1], left + x2 * width / size[0], top + y2 * height / size[1])
+    box = (
+        left + x1 * width / size[0],
+        top + y1 * height / size[1],
+        left + x2 * width / size[0],
+        top + y2 * height / size[1],
+    )
     alpha = values.resize(image.size, Image.Resampling.BICUBIC, box)
-    return Image.composite(Image.new("RGB", image.size, colour), image, alpha.point(lambda v: int(v * strength)))
+    return Image.composite(
+        Image.new("RGB", image.size, colour), image, alpha.point(lambda v: int(v * strength))
+    )
 
 
 def strip_window(size, point, found):
@@ -125,7 +143,9 @@ def draw_marks(image, window, rows, side, radius):
     scale = (side - 2 * margin) / max(right - left, bottom - top)
     size = [max(1, round(v * scale)) for v in (right - left, bottom - top)]
     photo = image.resize(size, Image.Resampling.LANCZOS, window, reducing_gap=3.0)
-    heatmaps = [row["heatmap"] / row["heatmap"].max() for row in rows if row.get("heatmap") is not None]
+    heatmaps = [
+        row["heatmap"] / row["heatmap"].max() for row in rows if row.get("heatmap") is not None
+    ]
     if heatmaps:
         photo = overlay_heatmap(photo, np.max(heatmaps, axis=0), size=image.size, window=window)
     picture = Image.new("RGB", [v + 2 * margin for v in size], "white")
@@ -134,7 +154,9 @@ def draw_marks(image, window, rows, side, radius):
     draw.rectangle((margin - 1, margin - 1, margin + size[0], margin + size[1]), outline="silver")
     for row in rows:
         point, found = (
-            ((p[0] - left) * scale + margin, (p[1] - top) * scale + margin) if p is not None else None
+            ((p[0] - left) * scale + margin, (p[1] - top) * scale + margin)
+            if p is not None
+            else None
             for p in (row["point"], row.get("found"))
         )
         draw_pair(draw, point, found, radius, row["colour"])
@@ -207,12 +229,22 @@ def draw_comparison(image, round_trips, width=1280):
     """
     counts = {name: len(rows) for name, rows in round_trips.items()}
     if len(set(counts.values())) != 1:
-        raise ValueError(f"round_trips must hold the same number of rows for each name, got {counts}")
+        raise ValueError(
+            f"round_trips must hold the same number of rows for each name, got {counts}"
+        )
     column = width // len(round_trips)
     bands = [[title_bar(name, column) for name in round_trips]]
     for group in zip(*(views(image, rows) for rows in round_trips.values())):
-        bands.append([draw_marks(image, window, some, column, max(8, round(0.02 * column))) for window, some in group])
-        bands += [[draw_row(row, column, decimals_of(image)) for row in same] for same in zip(*(some for _, some in group))]
+        bands.append(
+            [
+                draw_marks(image, window, some, column, max(8, round(0.02 * column)))
+                for window, some in group
+            ]
+        )
+        bands += [
+            [draw_row(row, column, decimals_of(image)) for row in same]
+            for same in zip(*(some for _, some in group))
+        ]
     return stack([beside(pictures, column) for pictures in bands])
 
 
@@ -227,7 +259,9 @@ def title_bar(title, width):
 
 def beside(pictures, column):
     """Pictures next to each other, each centred in its column of `column` pixels."""
-    result = Image.new("RGB", (column * len(pictures), max(picture.height for picture in pictures)), "white")
+    result = Image.new(
+        "RGB", (column * len(pictures), max(picture.height for picture in pictures)), "white"
+    )
     for index, picture in enumerate(pictures):
         result.paste(picture, (index * column + (column - picture.width) // 2, 0))
     return result
@@ -255,17 +289,25 @@ def draw_extremes(items, width=1280):
         window = strip_window(item["image"].size, item["point"], item["found"])
         photo = draw_marks(item["image"], window, [{**item, "colour": COLOURS[0]}], side, radius)
         lines = wrap(item["description"], font, cell - side - 54)
-        picture = Image.new("RGB", (cell, max(photo.height, text_height(lines) + 4 * radius)), "white")
+        picture = Image.new(
+            "RGB", (cell, max(photo.height, text_height(lines) + 4 * radius)), "white"
+        )
         picture.paste(photo, ((side - photo.width) // 2, 0))
-        title = f"{number}.  " + ("no point found" if item["found"] is None else f"distance {item['distance']:.3f}")
+        title = f"{number}.  " + (
+            "no point found" if item["found"] is None else f"distance {item['distance']:.3f}"
+        )
         draw_text(ImageDraw.Draw(picture), side + 10, 2 * radius, title, lines, COLOURS[0])
         cells.append(picture)
-    return stack([beside(cells[start : start + columns], cell) for start in range(0, len(cells), columns)])
+    return stack(
+        [beside(cells[start : start + columns], cell) for start in range(0, len(cells), columns)]
+    )
 
 
 def stack(pictures):
     """Pictures of one width below each other."""
-    result = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    result = Image.new(
+        "RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white"
+    )
     top = 0
     for picture in pictures:
         result.paste(picture, (0, top))
@@ -277,7 +319,9 @@ def write_png(figure, path):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     # 256 colours: a third of the bytes
-    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, format="png", optimize=True)
+    Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+        path, format="png", optimize=True
+    )
 
 
 def plot_pck_curves(curves, path):
@@ -329,10 +373,23 @@ def plot_intervals(rows, path, label="mPCK"):
         figure = Figure(figsize=(7.5, 0.7 + sum(heights)), dpi=130, layout="constrained")
         axes = figure.add_subplot()
         axes.barh(middles, values, height=0.24, color=COLOURS[1], alpha=0.55)
-        axes.errorbar((low + high) / 2, middles, xerr=(high - low) / 2, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
+        axes.errorbar(
+            (low + high) / 2,
+            middles,
+            xerr=(high - low) / 2,
+            fmt="none",
+            ecolor="black",
+            elinewidth=1.2,
+            capsize=3,
+        )
         for value, start, end, middle in zip(values, low, high, middles):
             axes.annotate(
-                f"{value:.1f}  [{start:.1f}, {end:.1f}]", (max(end, 0), middle), (7, 0), textcoords="offset points", va="center", fontsize=9
+                f"{value:.1f}  [{start:.1f}, {end:.1f}]",
+                (max(end, 0), middle),
+                (7, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
             )
         axes.set_yticks(middles, names, fontsize=9)
         axes.set(xlabel=label, ylim=(sum(heights), 0))
@@ -363,7 +420,13 @@ def plot_learning_curves(curves, path, label):
         for (name, runs), colour in zip(curves.items(), COLOURS):
             for steps, values in runs:
                 axes.plot(steps, values, color=colour, alpha=0.3, linewidth=1)
-            axes.plot(runs[0][0], np.mean([values for _, values in runs], 0), color=colour, linewidth=2, label=name)
+            axes.plot(
+                runs[0][0],
+                np.mean([values for _, values in runs], 0),
+                color=colour,
+                linewidth=2,
+                label=name,
+            )
         axes.set(xlabel="step", ylabel=label)
         axes.margins(x=0)
         axes.grid(alpha=0.3)

@@ -32,7 +32,9 @@ from hf_talking_points import (
 )
 from hf_talking_points.training.fresh import train_tokenizer
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a worker has one core, and so have the processes that it starts
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # a worker has one core, and so have the processes that it starts
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
@@ -56,11 +58,19 @@ BACKBONES = {
         out_features=["stage1", "stage2", "stage3", "stage4"],
     ),
     "convnext": lambda: ConvNextConfig(
-        image_size=IMAGE_SIZE, hidden_sizes=[16, 24, 32, 48], depths=[1, 1, 1, 1], out_features=["stage1", "stage2", "stage3", "stage4"]
+        image_size=IMAGE_SIZE,
+        hidden_sizes=[16, 24, 32, 48],
+        depths=[1, 1, 1, 1],
+        out_features=["stage1", "stage2", "stage3", "stage4"],
     ),
-    "efficientnet_lite": lambda: EfficientNetLiteConfig(out_features=["stage2", "stage3", "stage4"]),
+    "efficientnet_lite": lambda: EfficientNetLiteConfig(
+        out_features=["stage2", "stage3", "stage4"]
+    ),
 }
-LANGUAGE_MODELS = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen": (Qwen3Config, Qwen3ForCausalLM)}
+LANGUAGE_MODELS = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen": (Qwen3Config, Qwen3ForCausalLM),
+}
 
 
 def tiny_tokenizer(**kwargs):
@@ -116,35 +126,81 @@ def tiny_language_model(text="llama", tokenizer=None, **kwargs):
     return LANGUAGE_MODELS[text][1](tiny_text_config(text, tokenizer, **kwargs))
 
 
-def _build(model_class, processor_class, backbone, text, token_strides, seed, vision_kwargs, text_kwargs, config_fields):
+def _build(
+    model_class,
+    processor_class,
+    backbone,
+    text,
+    token_strides,
+    seed,
+    vision_kwargs,
+    text_kwargs,
+    config_fields,
+):
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     side = IMAGE_SIZE // min(token_strides) // config_fields.get("pixel_shuffle_ratio", 2)
-    processor = processor_class.from_tokenizer(tokenizer, image_size=IMAGE_SIZE, image_seq_length=side**2)
+    processor = processor_class.from_tokenizer(
+        tokenizer, image_size=IMAGE_SIZE, image_seq_length=side**2
+    )
     vision = tiny_vision_tower(backbone, **(vision_kwargs or {}))
     language_model = tiny_language_model(text, processor.tokenizer, **(text_kwargs or {}))
-    model = model_class.from_vision_text_pretrained(vision, language_model, processor, token_strides=token_strides, **config_fields)
+    model = model_class.from_vision_text_pretrained(
+        vision, language_model, processor, token_strides=token_strides, **config_fields
+    )
     with torch.no_grad():
-        for parameter in model.parameters():  # the usual 0.02 leaves such small models almost constant
+        for (
+            parameter
+        ) in model.parameters():  # the usual 0.02 leaves such small models almost constant
             if parameter.ndim > 1:
                 parameter.normal_(0, parameter[0].numel() ** -0.5)
     return model.eval(), processor
 
 
 def build_descriptor(
-    backbone="convnext", text="llama", token_strides=(8, 16), seed=0, vision_kwargs=None, text_kwargs=None, **config_fields
+    backbone="convnext",
+    text="llama",
+    token_strides=(8, 16),
+    seed=0,
+    vision_kwargs=None,
+    text_kwargs=None,
+    **config_fields,
 ):
     """-> (model in eval mode, processor)."""
     classes = PointDescriptorForConditionalGeneration, PointDescriptorProcessor
-    return _build(*classes, backbone, text, list(token_strides), seed, vision_kwargs, text_kwargs, {"mask_sigma": 0.1, **config_fields})
+    return _build(
+        *classes,
+        backbone,
+        text,
+        list(token_strides),
+        seed,
+        vision_kwargs,
+        text_kwargs,
+        {"mask_sigma": 0.1, **config_fields},
+    )
 
 
 def build_localizer(
-    backbone="convnext", text="llama", token_strides=(8, 16), seed=0, vision_kwargs=None, text_kwargs=None, **config_fields
+    backbone="convnext",
+    text="llama",
+    token_strides=(8, 16),
+    seed=0,
+    vision_kwargs=None,
+    text_kwargs=None,
+    **config_fields,
 ):
     """-> (model in eval mode, processor)."""
     classes = PointLocalizerForKeypointDetection, PointLocalizerProcessor
-    return _build(*classes, backbone, text, list(token_strides), seed, vision_kwargs, text_kwargs, {"head_dim": 32, **config_fields})
+    return _build(
+        *classes,
+        backbone,
+        text,
+        list(token_strides),
+        seed,
+        vision_kwargs,
+        text_kwargs,
+        {"head_dim": 32, **config_fields},
+    )
 
 
 def noise_image(seed=0, width=96, height=64):
@@ -191,7 +247,11 @@ def hub(monkeypatch, tmp_path):
     """A local Hub, to which the Hub clients of this process talk as "someone"."""
     with HubServer() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
@@ -206,10 +266,23 @@ def stranger(hub, tmp_path):
 
     def run(program, **variables):
         blocked = "import sys; sys.modules['hf_talking_points'] = None\n"  # importing it fails, as where it is not installed
-        unset = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "PYTHONPATH")}
-        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "stranger"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        unset = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("HF_TOKEN", "PYTHONPATH")
+        }
+        own = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "stranger"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
         ran = subprocess.run(
-            [sys.executable, "-c", blocked + program], env={**unset, **own, **variables}, cwd=tmp_path, capture_output=True, text=True
+            [sys.executable, "-c", blocked + program],
+            env={**unset, **own, **variables},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
         )
         assert ran.returncode == 0, ran.stderr[-3000:]
         return ran.stdout

@@ -53,14 +53,18 @@ class HubServer:
                     self.wfile.write(content)
 
             def refuse(self, code, message, error_code=None):
-                headers = [("X-Error-Message", message)] + ([("X-Error-Code", error_code)] if error_code else [])
+                headers = [("X-Error-Message", message)] + (
+                    [("X-Error-Code", error_code)] if error_code else []
+                )
                 self.answer({"error": message}, code, headers)
 
             def fails(self):
                 """Whether a fault takes the place of the answer."""
                 hub.log.append(f"{self.command} {self.path}")
                 for request, faults in hub.faults.items():
-                    if faults and re.fullmatch(request, f"{self.command} {self.path.split('?')[0]}"):
+                    if faults and re.fullmatch(
+                        request, f"{self.command} {self.path.split('?')[0]}"
+                    ):
                         fault = faults.pop(0)
                         if fault == "drop":
                             self.rfile.read(min(int(self.headers.get("content-length") or 0), 1000))
@@ -68,7 +72,9 @@ class HubServer:
                             self.connection.shutdown(socket.SHUT_RDWR)
                         else:
                             self.content()
-                            self.refuse(fault, "Too Many Requests" if fault == 429 else "as the test asked")
+                            self.refuse(
+                                fault, "Too Many Requests" if fault == 429 else "as the test asked"
+                            )
                         return True
                 return False
 
@@ -80,13 +86,18 @@ class HubServer:
                 if self.user is None:
                     self.refuse(401, "Invalid username or password.")
                 elif self.user != namespace:
-                    self.refuse(403, f'You don\'t have the rights to create or change a model under the namespace "{namespace}"')
+                    self.refuse(
+                        403,
+                        f'You don\'t have the rights to create or change a model under the namespace "{namespace}"',
+                    )
                 return self.user == namespace
 
             def may_read(self, repo):
                 hidden = repo in hub.private and self.user != repo.split("/")[1]
                 if repo not in hub.repos or hidden:
-                    self.refuse(401 if self.user is None else 404, "Repository not found", "RepoNotFound")
+                    self.refuse(
+                        401 if self.user is None else 404, "Repository not found", "RepoNotFound"
+                    )
                     return False
                 return True
 
@@ -110,21 +121,32 @@ class HubServer:
                     repo = f"{asked.get('type', 'model')}s/{namespace}/{asked['name']}"
                     url = f"{hub.url}/{repo.removeprefix('models/')}"
                     if repo in hub.repos:
-                        return self.answer({"url": url, "error": "You already created this repo"}, 409)
+                        return self.answer(
+                            {"url": url, "error": "You already created this repo"}, 409
+                        )
                     hub.repos[repo] = {}
                     hub.commit(repo, "main", {})
                     if asked.get("visibility") == "private":
                         hub.private.add(repo)
                     return self.answer({"url": url, "name": asked["name"]})
-                if found := re.fullmatch(r"/(datasets/)?([^/]+)/([^/]+)\.git/info/lfs/objects/batch", path):
+                if found := re.fullmatch(
+                    r"/(datasets/)?([^/]+)/([^/]+)\.git/info/lfs/objects/batch", path
+                ):
                     if not self.may_write(found[2]):
                         return None
                     objects = [
-                        wanted | ({} if wanted["oid"] in hub.objects else {"actions": {"upload": {"href": f"{hub.url}/{wanted['oid']}"}}})
+                        wanted
+                        | (
+                            {}
+                            if wanted["oid"] in hub.objects
+                            else {"actions": {"upload": {"href": f"{hub.url}/{wanted['oid']}"}}}
+                        )
                         for wanted in json.loads(content)["objects"]
                     ]
                     return self.answer({"transfer": "basic", "objects": objects})
-                found = re.fullmatch(r"/api/(\w+/([^/]+)/[^/]+)/(preupload|commit|branch)/([^/]+)", path)
+                found = re.fullmatch(
+                    r"/api/(\w+/([^/]+)/[^/]+)/(preupload|commit|branch)/([^/]+)", path
+                )
                 if not found or found[1] not in hub.repos:
                     return self.refuse(404, f"no such place: {path}", "RepoNotFound")
                 if not self.may_write(found[2]):
@@ -135,7 +157,11 @@ class HubServer:
                     return self.answer({})
                 if action == "preupload":
                     modes = [
-                        {"path": f["path"], "uploadMode": "lfs" if f["size"] >= LARGE else "regular", "shouldIgnore": False}
+                        {
+                            "path": f["path"],
+                            "uploadMode": "lfs" if f["size"] >= LARGE else "regular",
+                            "shouldIgnore": False,
+                        }
                         for f in json.loads(content)["files"]
                     ]
                     return self.answer({"files": modes})
@@ -148,14 +174,23 @@ class HubServer:
                         files[value["path"]] = hub.objects[value["oid"]]
                 sha = hub.commit(repo, branch, files)
                 url = f"{hub.url}/{repo.removeprefix('models/')}/commit/{sha}"
-                return self.answer({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
+                return self.answer(
+                    {"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""}
+                )
 
             def do_GET(self):
                 if self.fails():
                     return None
                 path = self.path.split("?")[0]
                 if path == "/api/whoami-v2":
-                    return self.answer({"name": self.user, "type": "user", "auth": {"accessToken": {"role": "write"}}, "orgs": []})
+                    return self.answer(
+                        {
+                            "name": self.user,
+                            "type": "user",
+                            "auth": {"accessToken": {"role": "write"}},
+                            "orgs": [],
+                        }
+                    )
                 found = re.fullmatch(r"/api/(\w+/[^/]+/[^/]+?)(?:/(revision|tree)/([^/]+))?", path)
                 resolved = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
                 if found:
@@ -171,14 +206,36 @@ class HubServer:
                     return self.refuse(404, f"Invalid rev id: {revision}", "RevisionNotFound")
                 files = hub.revisions[repo][sha]
                 if found and found[2] == "tree":
-                    return self.answer([{"type": "file", "path": name, "size": len(c), "oid": sha} for name, c in files.items()])
+                    return self.answer(
+                        [
+                            {"type": "file", "path": name, "size": len(c), "oid": sha}
+                            for name, c in files.items()
+                        ]
+                    )
                 if found:
-                    facts = {"id": repo.split("/", 1)[1], "sha": sha, "private": repo in hub.private, "tags": []}
-                    return self.answer({**facts, "siblings": [{"rfilename": name} for name in files]})
+                    facts = {
+                        "id": repo.split("/", 1)[1],
+                        "sha": sha,
+                        "private": repo in hub.private,
+                        "tags": [],
+                    }
+                    return self.answer(
+                        {**facts, "siblings": [{"rfilename": name} for name in files]}
+                    )
                 if resolved[4] not in files:
-                    return self.answer({"error": "Entry not found"}, 404, [("X-Error-Code", "EntryNotFound"), ("X-Repo-Commit", sha)])
+                    return self.answer(
+                        {"error": "Entry not found"},
+                        404,
+                        [("X-Error-Code", "EntryNotFound"), ("X-Repo-Commit", sha)],
+                    )
                 content = files[resolved[4]]
-                return self.answer(content, headers=[("etag", f'"{hashlib.sha256(content).hexdigest()}"'), ("X-Repo-Commit", sha)])
+                return self.answer(
+                    content,
+                    headers=[
+                        ("etag", f'"{hashlib.sha256(content).hexdigest()}"'),
+                        ("X-Repo-Commit", sha),
+                    ],
+                )
 
             do_HEAD = do_GET
 

@@ -13,7 +13,13 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER, PointDescriptionPipeline, PointLocalizationPipeline, cli
+from hf_talking_points import (
+    MINI_DESCRIPTOR,
+    MINI_LOCALIZER,
+    PointDescriptionPipeline,
+    PointLocalizationPipeline,
+    cli,
+)
 
 gr = pytest.importorskip("gradio")
 import httpx  # noqa: E402  comes with gradio
@@ -27,7 +33,9 @@ RED = tuple(int(space.COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
 @pytest.fixture(scope="module")
 def describe(make_descriptor):
     model, processor = make_descriptor()
-    model.generation_config.max_new_tokens = 20  # the babble of an untrained model would not fit into its localizer's context
+    model.generation_config.max_new_tokens = (
+        20  # the babble of an untrained model would not fit into its localizer's context
+    )
     return PointDescriptionPipeline(model=model, processor=processor)
 
 
@@ -60,7 +68,15 @@ def test_photos_are_read_upright(tmp_path, random_image):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"words", b"\xff\xd8\xff", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", "cut", "cut png"],
+    [
+        b"",
+        b"words",
+        b"\xff\xd8\xff",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        "cut",
+        "cut png",
+    ],
 )
 def test_broken_photos_are_refused_without_their_path(tmp_path, random_image, content):
     if content == "cut":
@@ -107,7 +123,10 @@ def test_what_is_shown_maps_to_the_photo(size):
 
 def test_description_grows_to_what_the_pipeline_writes(describe, random_image):
     texts = list(space.stream_description(describe, random_image(), (10, 20)))
-    assert len(texts) > 3 and texts[-1] == describe(random_image(), points=[(10, 20)])[0]["description"]
+    assert (
+        len(texts) > 3
+        and texts[-1] == describe(random_image(), points=[(10, 20)])[0]["description"]
+    )
     for shorter, longer in zip(texts, texts[1:-1]):
         assert longer.startswith(shorter)
 
@@ -170,7 +189,11 @@ class FixedPair:
 
     def __init__(self, name, monkeypatch):
         self.name = name
-        monkeypatch.setattr(space, "stream_description", lambda pair, image, point: iter([f"{pair.name}", f"{pair.name} {point[0]:.0f}"]))
+        monkeypatch.setattr(
+            space,
+            "stream_description",
+            lambda pair, image, point: iter([f"{pair.name}", f"{pair.name} {point[0]:.0f}"]),
+        )
 
     def __call__(self, image, text, return_heatmaps):
         return [{"point": (len(text), len(self.name)), "confidence": None, "heatmap": None}]
@@ -207,7 +230,10 @@ def test_click_asks_the_pairs_that_are_seen(page):
     assert [answer.text for answer in visit.entries[0].answers] == ["one 50", ""]
     visit.pairs = 2
     run(click(at(1023, 0), visit, space.PIXEL, *names))
-    assert [answer.text for answer in visit.entries[1].answers] == ["one 100", "three 100"] and visit.current == 1
+    assert [answer.text for answer in visit.entries[1].answers] == [
+        "one 100",
+        "three 100",
+    ] and visit.current == 1
     assert [answer.found for answer in visit.entries[1].answers] == [(7, 3), (9, 5)]
 
 
@@ -227,24 +253,36 @@ def test_edited_description_is_its_own_pairs_and_words_are_for_both(page):
     run(edit(visit, space.WORDS, "nose", *names))
     assert [answer.found for answer in visit.entries[0].answers] == [(4, 3), (4, 5)]
     run(handlers["picture-0", "select"](at(10, 10), visit, space.WORDS, *names))
-    assert len(visit.entries) == 1 and visit.entries[0].clicked is not None and visit.entries[0].answers[0].text == "nose"
+    assert (
+        len(visit.entries) == 1
+        and visit.entries[0].clicked is not None
+        and visit.entries[0].answers[0].text == "nose"
+    )
 
 
 def test_pair_that_is_added_or_changed_answers_all_points(page):
     handlers, visit, names = page
-    click, compare, again = handlers["picture-0", "select"], handlers["compare", "input"], handlers["Descriptor-1", "input"]
+    click, compare, again = (
+        handlers["picture-0", "select"],
+        handlers["compare", "input"],
+        handlers["Descriptor-1", "input"],
+    )
     for x in (0, 512):
         run(click(at(x, 0), visit, space.PIXEL, *names))
     run(compare(visit, True, space.PIXEL, *names))
     assert [entry.answers[1].text for entry in visit.entries] == ["three 0", "three 50"]
     run(again(visit, space.WORDS, *names[:2], "one", "one"))
-    assert [entry.answers[1].found for entry in visit.entries] == [(7, 3), (8, 3)], "texts stay where words are the question"
+    assert [entry.answers[1].found for entry in visit.entries] == [(7, 3), (8, 3)], (
+        "texts stay where words are the question"
+    )
 
 
 @pytest.fixture(scope="module")
 def server(describe, locate):
     blocks = space.build_app({"tiny": describe}, {"tiny": locate})
-    _, url, _ = space.launch(blocks, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", max_file_size="100kb")
+    _, url, _ = space.launch(
+        blocks, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", max_file_size="100kb"
+    )
     with httpx.Client(base_url=url, timeout=60) as client:
         yield client
     blocks.close()
@@ -253,7 +291,10 @@ def server(describe, locate):
 def ask(client, function, data, **fields):
     """-> the last message of a queued call, as a browser gets it."""
     session = f"s{threading.get_ident()}{np.random.default_rng().integers(1 << 40)}"
-    client.post("gradio_api/queue/join", json={"data": data, "fn_index": function, "session_hash": session, **fields}).raise_for_status()
+    client.post(
+        "gradio_api/queue/join",
+        json={"data": data, "fn_index": function, "session_hash": session, **fields},
+    ).raise_for_status()
     with client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as lines:
         for line in lines.iter_lines():
             message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
@@ -263,24 +304,51 @@ def ask(client, function, data, **fields):
 
 def function_of(client, elem_id, event):
     config = client.get("config").json()
-    [component] = [part["id"] for part in config["components"] if part["props"].get("elem_id") == elem_id]
-    [function] = [entry["id"] for entry in config["dependencies"] if [component, event] in entry["targets"]]
+    [component] = [
+        part["id"] for part in config["components"] if part["props"].get("elem_id") == elem_id
+    ]
+    [function] = [
+        entry["id"] for entry in config["dependencies"] if [component, event] in entry["targets"]
+    ]
     return function
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", __file__, f"{FOLDER}/app.py", f"{FOLDER}/photos/../app.py", "app.py", "setup.cfg"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        __file__,
+        f"{FOLDER}/app.py",
+        f"{FOLDER}/photos/../app.py",
+        "app.py",
+        "setup.cfg",
+    ],
+)
 def test_no_file_of_the_server_is_readable(server, path):
     assert server.get(f"gradio_api/file={path}").status_code in (403, 404)
-    message = ask(server, function_of(server, "upload", "upload"), [None, {"path": path, "meta": {"_type": "gradio.FileData"}}])
+    message = ask(
+        server,
+        function_of(server, "upload", "upload"),
+        [None, {"path": path, "meta": {"_type": "gradio.FileData"}}],
+    )
     assert message["success"] is False and message["output"].get("error") is None
     assert "root:" not in json.dumps(message)
 
 
 def test_uploads_are_limited_and_messages_hold_no_path(server):
-    assert server.post("gradio_api/upload", files={"files": ("a.jpg", bytes(200_000))}).status_code == 413
+    assert (
+        server.post("gradio_api/upload", files={"files": ("a.jpg", bytes(200_000))}).status_code
+        == 413
+    )
     [path] = server.post("gradio_api/upload", files={"files": ("a.jpg", b"words")}).json()
-    message = ask(server, function_of(server, "upload", "upload"), [None, {"path": path, "meta": {"_type": "gradio.FileData"}}])
-    assert "cannot be read as a photo" in message["output"]["error"] and Path(path).parent.name not in json.dumps(message)
+    message = ask(
+        server,
+        function_of(server, "upload", "upload"),
+        [None, {"path": path, "meta": {"_type": "gradio.FileData"}}],
+    )
+    assert "cannot be read as a photo" in message["output"]["error"] and Path(
+        path
+    ).parent.name not in json.dumps(message)
 
 
 def test_page_names_no_folder_and_offers_no_other_checkpoint(server):
@@ -289,8 +357,16 @@ def test_page_names_no_folder_and_offers_no_other_checkpoint(server):
     assert server.get("gradio_api/info").json()["named_endpoints"] == {}
     names = [MINI_DESCRIPTOR] + ["tiny"] * 3
     event = {"index": [5, 5], "value": None}
-    message = ask(server, function_of(server, "picture-0", "select"), [None, space.PIXEL, *names], event_data=event)
-    assert message["success"] is False and "not in the list of choices: ['tiny']" in message["output"]["error"]
+    message = ask(
+        server,
+        function_of(server, "picture-0", "select"),
+        [None, space.PIXEL, *names],
+        event_data=event,
+    )
+    assert (
+        message["success"] is False
+        and "not in the list of choices: ['tiny']" in message["output"]["error"]
+    )
 
 
 def test_visitors_at_once_get_their_own_answers(server, describe):
@@ -317,11 +393,18 @@ def test_visitors_at_once_get_their_own_answers(server, describe):
 
 def test_space_folder_is_ready():
     front_matter = yaml.safe_load((FOLDER / "README.md").read_text().split("---")[1])
-    pins = dict(line.split("==") for line in (Path(__file__).parent.parent / "constraints.txt").read_text().split())
+    pins = dict(
+        line.split("==")
+        for line in (Path(__file__).parent.parent / "constraints.txt").read_text().split()
+    )
     assert front_matter["sdk"] == "gradio" and front_matter["sdk_version"] == pins["gradio"]
-    assert (FOLDER / front_matter["app_file"]).is_file() and "hf-talking-points[app]" in (FOLDER / "requirements.txt").read_text()
+    assert (FOLDER / front_matter["app_file"]).is_file() and "hf-talking-points[app]" in (
+        FOLDER / "requirements.txt"
+    ).read_text()
     for photo in space.PHOTOS:
-        assert photo.stat().st_size <= 300_000 and re.search(photo.stem, (FOLDER / "README.md").read_text())
+        assert photo.stat().st_size <= 300_000 and re.search(
+            photo.stem, (FOLDER / "README.md").read_text()
+        )
 
 
 def test_command_line_starts_it_with_the_embedded_pair_or_others(monkeypatch):

@@ -37,7 +37,9 @@ def address(describe):
     locate = pipeline("point-localization")
     # the same weights under two names: what is tested is that each panel asks its own
     app = build_app({"mini": describe, "twin": describe}, {"mini": locate})
-    _, url, _ = launch(app, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", max_file_size="1mb")
+    _, url, _ = launch(
+        app, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", max_file_size="1mb"
+    )
     yield url
     app.close()
 
@@ -81,7 +83,12 @@ def click(page, point, panel=0, size=(WIDTH, HEIGHT)):
     picture = page.locator(f"#picture-{panel} img")
     box = picture.bounding_box()
     # scrolls there: a tall picture does not fit into the window
-    picture.click(position={axis: p / side * box[length] for axis, length, p, side in zip("xy", ("width", "height"), point, size)})
+    picture.click(
+        position={
+            axis: p / side * box[length]
+            for axis, length, p, side in zip("xy", ("width", "height"), point, size)
+        }
+    )
 
 
 def write(page, text):
@@ -92,23 +99,31 @@ def write(page, text):
 def wait_for_answers(page, count=1, panel=0):
     """-> the lines of the answers, once `count` of them are found."""
     answers = page.locator(f"#answers-{panel}")
-    sync_api.expect(answers).to_contain_text(re.compile("found at.*" * count, re.DOTALL), timeout=TIMEOUT)
+    sync_api.expect(answers).to_contain_text(
+        re.compile("found at.*" * count, re.DOTALL), timeout=TIMEOUT
+    )
     return answers.inner_text()
 
 
 def found_points(answers):
-    return [tuple(map(int, match)) for match in re.findall(r"found at \((-?\d+), (-?\d+)\)", answers)]
+    return [
+        tuple(map(int, match)) for match in re.findall(r"found at \((-?\d+), (-?\d+)\)", answers)
+    ]
 
 
 def shown_colour(page, colour=COLOURS[0], panel=0):
     """Middle of what is drawn in `colour` on the picture, in pixels of the first photo, or None."""
     url = page.locator(f"#picture-{panel} img").get_attribute("src")
-    picture = np.asarray(Image.open(io.BytesIO(page.request.get(url).body())).convert("RGB")).astype(int)
+    picture = np.asarray(
+        Image.open(io.BytesIO(page.request.get(url).body())).convert("RGB")
+    ).astype(int)
     wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     rows, columns = np.nonzero(np.abs(picture - wanted).max(axis=-1) < 40)
     if len(rows) < 50:
         return None
-    return np.median(columns) * WIDTH / picture.shape[1], np.median(rows) * HEIGHT / picture.shape[0]
+    return np.median(columns) * WIDTH / picture.shape[1], np.median(rows) * HEIGHT / picture.shape[
+        0
+    ]
 
 
 def toast(page):
@@ -138,7 +153,9 @@ def test_click_is_described_and_found(visitors, describe):
 
 def test_description_streams_in(visitors, monkeypatch):
     put = TextIteratorStreamer.put
-    monkeypatch.setattr(TextIteratorStreamer, "put", lambda *args: time.sleep(0.1) or put(*args))  # or a busy browser sees only the end
+    monkeypatch.setattr(
+        TextIteratorStreamer, "put", lambda *args: time.sleep(0.1) or put(*args)
+    )  # or a busy browser sees only the end
     page = visitors()
     page.evaluate(
         """() => {
@@ -158,13 +175,17 @@ def test_edited_text_moves_the_star(visitors):
     [before] = found_points(wait_for_answers(page))
     star = shown_colour(page)
     write(page, "A large cat in the middle of the image. The point is on its nose.")
-    sync_api.expect(page.locator("#answers-0")).not_to_contain_text("found at ({}, {})".format(*before), timeout=TIMEOUT)
+    sync_api.expect(page.locator("#answers-0")).not_to_contain_text(
+        "found at ({}, {})".format(*before), timeout=TIMEOUT
+    )
     [after] = found_points(wait_for_answers(page))
     assert math.dist(after, NOSE) < 45 < math.dist(before, after)
     assert math.dist(shown_colour(page), star) > 30
     page.locator("#text-0 textarea").press("Control+A")
     page.locator("#text-0 textarea").press_sequentially("right eye")  # found while it is typed
-    sync_api.expect(page.locator("#answers-0")).not_to_contain_text("found at ({}, {})".format(*after), timeout=TIMEOUT)
+    sync_api.expect(page.locator("#answers-0")).not_to_contain_text(
+        "found at ({}, {})".format(*after), timeout=TIMEOUT
+    )
     assert page.locator("#text-0 textarea").input_value() == "right eye"
 
 
@@ -193,7 +214,9 @@ def test_several_points_another_photo_and_clear(visitors):
     sync_api.expect(page.locator("#answers-0")).not_to_contain_text("found", timeout=TIMEOUT)
     before = page.locator("#picture-0 img").get_attribute("src")
     page.locator("#gallery button.thumbnail-item").nth(2).click()
-    sync_api.expect(page.locator("#picture-0 img")).not_to_have_attribute("src", before, timeout=TIMEOUT)
+    sync_api.expect(page.locator("#picture-0 img")).not_to_have_attribute(
+        "src", before, timeout=TIMEOUT
+    )
     click(page, (320, 213), size=(640, 427))
     assert "clicked (320, 21" in wait_for_answers(page)
 
@@ -207,7 +230,9 @@ def test_two_checkpoints_side_by_side(visitors):
     assert found_points(wait_for_answers(page, panel=1)) == found_points(wait_for_answers(page))
     assert page.locator("#Descriptor-1 input").input_value() == "twin"
     click(page, NOSE, panel=1)
-    assert found_points(wait_for_answers(page, 2, panel=1)) == found_points(wait_for_answers(page, 2))
+    assert found_points(wait_for_answers(page, 2, panel=1)) == found_points(
+        wait_for_answers(page, 2)
+    )
 
 
 def test_phone_sees_everything_within_its_width(visitors):
@@ -221,7 +246,9 @@ def test_phone_sees_everything_within_its_width(visitors):
 
 
 def upload(page, name, content):
-    page.locator("input[type=file]").first.set_input_files({"name": name, "mimeType": "image/jpeg", "buffer": content})
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": name, "mimeType": "image/jpeg", "buffer": content}
+    )
 
 
 def jpeg(image, **options):
@@ -236,8 +263,12 @@ def test_upload_is_shown_upright(visitors):
     exif[0x0112] = 6  # to be turned by a quarter
     before = page.locator("#picture-0 img").get_attribute("src")
     upload(page, "turned.jpg", jpeg(Image.open(PHOTOS[0]), exif=exif))
-    sync_api.expect(page.locator("#picture-0 img")).not_to_have_attribute("src", before, timeout=TIMEOUT)
-    page.wait_for_function("(i => i.complete && i.naturalHeight > i.naturalWidth)(document.querySelector('#picture-0 img'))")
+    sync_api.expect(page.locator("#picture-0 img")).not_to_have_attribute(
+        "src", before, timeout=TIMEOUT
+    )
+    page.wait_for_function(
+        "(i => i.complete && i.naturalHeight > i.naturalWidth)(document.querySelector('#picture-0 img'))"
+    )
     click(page, (100, 400), size=(HEIGHT, WIDTH))
     assert re.search(r"clicked \((99|100|101), (399|400|401)\)", wait_for_answers(page))
 
@@ -267,13 +298,18 @@ def test_twenty_visitors_at_once_get_their_own_answers(visitors, describe):
     photo = Image.open(PHOTOS[0])
     for page, point in zip(pages, points):
         answers = wait_for_answers(page)
-        [clicked] = [tuple(map(float, match)) for match in re.findall(r"clicked \((\d+), (\d+)\)", answers)]
+        [clicked] = [
+            tuple(map(float, match)) for match in re.findall(r"clicked \((\d+), (\d+)\)", answers)
+        ]
         assert math.dist(clicked, point) <= 2
         # the page tells whole pixels of the photo, of which each is up to three of the picture
         columns, rows = (
             [shown / scale for shown in range(1024) if round(shown / scale) == value]
             for value, scale in zip(clicked, (1024 / WIDTH, round(HEIGHT * 1024 / WIDTH) / HEIGHT))
         )
-        expected = {row["description"] for row in describe(photo, points=[(x, y) for x in columns for y in rows])}
+        expected = {
+            row["description"]
+            for row in describe(photo, points=[(x, y) for x in columns for y in rows])
+        }
         assert page.locator("#text-0 textarea").input_value() in expected
         assert page.locator(".toast-body").count() == 0

@@ -41,7 +41,12 @@ def test_stored_cards_are_up_to_date():
 @pytest.mark.parametrize(
     "file, old, new, line",
     [
-        ("model_cards/mini_pair_test.json", '"mpck": 89.05797101449275', '"mpck": 88.8', "| ground truth, full | 89.1"),
+        (
+            "model_cards/mini_pair_test.json",
+            '"mpck": 89.05797101449275',
+            '"mpck": 88.8',
+            "| ground truth, full | 89.1",
+        ),
         ("model_cards/talking-points-descriptor.md", "value: 93.0", "value: 94.0", "value: 94.0"),
         ("model_cards/talking-points-localizer.md", "| 65.3 [62.6", "| 66.3 [62.6", "| 66.3 [62.6"),
         ("examples/train_localizer.yaml", "max_steps: 2600", "max_steps: 2700", "2600 steps"),
@@ -51,32 +56,56 @@ def test_a_card_that_says_something_else_fails_the_check(clone, file, old, new, 
     change(clone / file, old, new)
     result = run(clone, "--check")
     assert (
-        isinstance(result.exception, ValueError) and line in str(result.exception) and "run `talking-points card`" in str(result.exception)
+        isinstance(result.exception, ValueError)
+        and line in str(result.exception)
+        and "run `talking-points card`" in str(result.exception)
     )
     assert run(clone).exit_code == 0 and run(clone, "--check").exit_code == 0
 
 
 def test_results_of_other_weights_are_refused(clone):
     report = clone / "model_cards" / "mini_pair_test.json"
-    change(report, json.loads(report.read_text())["fingerprints"]["talking-points-localizer"], "0" * 64)
+    change(
+        report, json.loads(report.read_text())["fingerprints"]["talking-points-localizer"], "0" * 64
+    )
     for options in ([], ["--check"]):
         result = run(clone, *options)
-        assert isinstance(result.exception, ValueError) and "judges another talking-points-localizer" in str(result.exception)
+        assert isinstance(
+            result.exception, ValueError
+        ) and "judges another talking-points-localizer" in str(result.exception)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metadata_of_a_card(name):
     card = ModelCard.load(ROOT / "model_cards" / f"{name}.md")
-    rows = {row["system"]: row for row in json.loads((ROOT / "model_cards" / "mini_pair_test.json").read_text())["rows"]}
-    assert card.data.library_name == "transformers" and card.data.license == "other" and card.data.language == "en"
-    assert card.data.pipeline_tag == ("image-text-to-text" if "descriptor" in name else "keypoint-detection")
-    assert card.data.datasets and card.data.metrics and len(card.data.eval_results) == (2 if "descriptor" in name else 6)
+    rows = {
+        row["system"]: row
+        for row in json.loads((ROOT / "model_cards" / "mini_pair_test.json").read_text())["rows"]
+    }
+    assert (
+        card.data.library_name == "transformers"
+        and card.data.license == "other"
+        and card.data.language == "en"
+    )
+    assert card.data.pipeline_tag == (
+        "image-text-to-text" if "descriptor" in name else "keypoint-detection"
+    )
+    assert (
+        card.data.datasets
+        and card.data.metrics
+        and len(card.data.eval_results) == (2 if "descriptor" in name else 6)
+    )
     for result in card.data.eval_results:
         row = rows[result.dataset_config]
-        assert result.metric_value == round(row[result.metric_type], 1) and result.dataset_split == "test"
+        assert (
+            result.metric_value == round(row[result.metric_type], 1)
+            and result.dataset_split == "test"
+        )
         assert f"| {row['system']} | {row['mpck']:.1f} " in card.text
 
 
 def test_the_package_carries_the_cards():
     for name in NAMES:
-        assert (ROOT / "hf_talking_points" / "model_cards" / f"{name}.md").read_text() == (ROOT / "model_cards" / f"{name}.md").read_text()
+        assert (ROOT / "hf_talking_points" / "model_cards" / f"{name}.md").read_text() == (
+            ROOT / "model_cards" / f"{name}.md"
+        ).read_text()

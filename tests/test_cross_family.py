@@ -28,13 +28,29 @@ def folders(experiment, tmp_path):
     (source / "images").mkdir(parents=True)
     lines = []
     for number in range(60):
-        shown = (("dog",), ("cow",), ("sheep",), ("cat",), ("horse",), ("dog", "cow"), ("dog", "cat"))[number % 7]
+        shown = (
+            ("dog",),
+            ("cow",),
+            ("sheep",),
+            ("cat",),
+            ("horse",),
+            ("dog", "cow"),
+            ("dog", "cat"),
+        )[number % 7]
         for category in shown:
-            record = {"image": f"images/{number}.jpg", "size": [40, 30], "category": category, "object_box": [0, 0, 30, 20]}
+            record = {
+                "image": f"images/{number}.jpg",
+                "size": [40, 30],
+                "category": category,
+                "object_box": [0, 0, 30, 20],
+            }
             lines.append(json.dumps({**record, "points": [["nose", 10, 10]]}))
     (source / "objects.jsonl").write_text("\n".join(lines) + "\n")
     experiment.write_data(source, tmp_path)
-    return {name: read_photos(tmp_path / "data" / name) for name in ("rest", "half", "judge", "Canidae", "Bovidae")}
+    return {
+        name: read_photos(tmp_path / "data" / name)
+        for name in ("rest", "half", "judge", "Canidae", "Bovidae")
+    }
 
 
 def categories(photos):
@@ -43,7 +59,10 @@ def categories(photos):
 
 def test_stages_see_the_families_they_should(folders):
     assert categories(folders["rest"]) == categories(folders["half"]) == {"cat", "horse"}
-    assert categories(folders["Canidae"]) == {"dog"} and categories(folders["Bovidae"]) == {"cow", "sheep"}
+    assert categories(folders["Canidae"]) == {"dog"} and categories(folders["Bovidae"]) == {
+        "cow",
+        "sheep",
+    }
     ids = {name: {photo.id for photo in photos} for name, photos in folders.items()}
     assert ids["half"] < ids["rest"] and ids["half"] and not ids["half"] & ids["judge"]
     assert not ids["Canidae"] & (ids["Bovidae"] | ids["rest"])
@@ -51,17 +70,20 @@ def test_stages_see_the_families_they_should(folders):
 
 def test_a_stage_stops_at_its_limit_and_goes_on(experiment, tmp_path, monkeypatch):
     script = "import pathlib, sys, time\nfolder = pathlib.Path(sys.argv[2]).parent\n"
-    script += (
-        "(folder / 'seen').exists() and (folder / 'processor_config.json').write_text('{}') or ((folder / 'seen').touch(), time.sleep(60))"
-    )
+    script += "(folder / 'seen').exists() and (folder / 'processor_config.json').write_text('{}') or ((folder / 'seen').touch(), time.sleep(60))"
     (tmp_path / "slow.py").write_text(script)
     (tmp_path / "slow.yaml").write_text("max_steps: 5\nbackbone: somewhere\n")
     monkeypatch.setattr(experiment, "EXAMPLES", tmp_path)
     monkeypatch.setitem(experiment.SCRIPTS, "reward", "slow")
-    args, common = SimpleNamespace(output_dir=str(tmp_path / "out")), {"reward": {"minutes": 0.05, "backbone": None, "seed": 3}}
+    args, common = (
+        SimpleNamespace(output_dir=str(tmp_path / "out")),
+        {"reward": {"minutes": 0.05, "backbone": None, "seed": 3}},
+    )
     with pytest.raises(RuntimeError, match="stage reward reached its limit"):
         experiment.run_stage("reward", "reward", args, common)
-    assert experiment.run_stage("reward", "reward", args, common) == str(tmp_path / "out" / "reward")
+    assert experiment.run_stage("reward", "reward", args, common) == str(
+        tmp_path / "out" / "reward"
+    )
     assert (tmp_path / "out" / "reward" / "config.yaml").read_text().splitlines() == [
         "max_steps: 5",
         f"output_dir: {tmp_path / 'out' / 'reward'}",
@@ -70,11 +92,28 @@ def test_a_stage_stops_at_its_limit_and_goes_on(experiment, tmp_path, monkeypatc
 
 
 def test_comparison_pairs_points_and_averages_seeds(experiment):
-    points = {"image_id": np.repeat([f"{n}.jpg" for n in range(20)], 3), "part": "left_eye", "localizer": "judge"}
-    texts = ["The left eye, at the top and left of the cat.", "The nose, at the bottom and left of the cat.", "An eye."] * 20
+    points = {
+        "image_id": np.repeat([f"{n}.jpg" for n in range(20)], 3),
+        "part": "left_eye",
+        "localizer": "judge",
+    }
+    texts = [
+        "The left eye, at the top and left of the cat.",
+        "The nose, at the bottom and left of the cat.",
+        "An eye.",
+    ] * 20
     runs = [("start", 0.3), ("a", 0.15), ("b", 0.01)]
-    samples = pd.concat([pd.DataFrame({**points, "system": name, "description": texts, "distance": d}) for name, d in runs])
+    samples = pd.concat(
+        [
+            pd.DataFrame({**points, "system": name, "description": texts, "distance": d})
+            for name, d in runs
+        ]
+    )
     row = experiment.compare(samples, "judge", ["a", "b"])
-    assert row["mpck"] == [0, 75] and row["mpck_of_seeds"] == [50, 100] and row["gain"]["difference"] == 75
+    assert (
+        row["mpck"] == [0, 75]
+        and row["mpck_of_seeds"] == [50, 100]
+        and row["gain"]["difference"] == 75
+    )
     assert row["pck@0.05"] == [0, 50] and row["part_named"] == pytest.approx([100 / 3] * 2)
     assert row["position_words"] == pytest.approx([4 / 3] * 2)  # not that of "left eye"

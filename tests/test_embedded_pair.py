@@ -9,14 +9,27 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForKeypointDetection, AutoProcessor, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForKeypointDetection,
+    AutoProcessor,
+    pipeline,
+)
 
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
 from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
 from hf_talking_points.data.wording import describe_point
 from hf_talking_points.evaluation.metrics import summary
-from hf_talking_points.evaluation.protocol import describe_views, localize_views, naming_accuracy, true_points, view_distances
+from hf_talking_points.evaluation.protocol import (
+    describe_views,
+    localize_views,
+    naming_accuracy,
+    true_points,
+    view_distances,
+)
 from hf_talking_points.evaluation.report import results_table
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +55,11 @@ def cat():
 def test_files_are_small_half_precision_and_plain(folder):
     assert sum(f.stat().st_size for f in Path(folder).iterdir()) <= 25e6
     config = json.loads((Path(folder) / "config.json").read_text())
-    assert config["dtype"] == "float32" and "custom_pipelines" not in config and "auto_map" not in config
+    assert (
+        config["dtype"] == "float32"
+        and "custom_pipelines" not in config
+        and "auto_map" not in config
+    )
     with safe_open(Path(folder) / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} <= {"F16", "I64"}
 
@@ -54,7 +71,10 @@ def test_files_are_small_half_precision_and_plain(folder):
 )
 def test_auto_classes_load_the_whole_model_in_float32(auto, folder):
     model = auto.from_pretrained(folder)
-    assert model.dtype == torch.float32 and model.config.model_type == AutoConfig.from_pretrained(folder).model_type
+    assert (
+        model.dtype == torch.float32
+        and model.config.model_type == AutoConfig.from_pretrained(folder).model_type
+    )
     assert model.can_generate() == (folder == MINI_DESCRIPTOR)
     assert AutoProcessor.from_pretrained(folder).image_seq_length == model.config.image_seq_length
 
@@ -64,7 +84,10 @@ def test_cat_is_described_and_found_again(describe, locate, cat):
     rows = describe(cat, points=points)
     assert sum("cat" in row["description"] for row in rows) >= 2
     found = locate(cat, text=[row["description"] for row in rows])
-    distances = [((f["point"][0] - x) / cat.width) ** 2 + ((f["point"][1] - y) / cat.height) ** 2 for f, (x, y) in zip(found, points)]
+    distances = [
+        ((f["point"][0] - x) / cat.width) ** 2 + ((f["point"][1] - y) / cat.height) ** 2
+        for f, (x, y) in zip(found, points)
+    ]
     assert sum(d**0.5 < 0.15 for d in distances) >= 2
     assert all(0 <= f["confidence"] <= 1 for f in found)
 
@@ -86,7 +109,10 @@ def views():
 
 @pytest.fixture(scope="module")
 def texts(views):
-    return [[describe_point(v.photo, owner, p, np.asarray(v.image())) for owner, p in v.points()] for v in views]
+    return [
+        [describe_point(v.photo, owner, p, np.asarray(v.image())) for owner, p in v.points()]
+        for v in views
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +127,12 @@ def test_true_texts_are_found(truth):
 def test_another_points_text_falls_to_the_level_of_chance(locate, views, texts, truth):
     words = [text for row in texts for text in row]
     shuffled = iter(np.random.default_rng(0).permutation(words))
-    other = summary(view_distances(views, localize_views(locate, views, [[str(next(shuffled)) for _ in row] for row in texts])))
+    other = summary(
+        view_distances(
+            views,
+            localize_views(locate, views, [[str(next(shuffled)) for _ in row] for row in texts]),
+        )
+    )
     _, sizes, _ = true_points(views)
     centre = summary(view_distances(views, sizes / 2))
     assert other["mpck"] <= centre["mpck"] + 10 and other["pck@0.05"] <= 0.2 * truth["pck@0.05"]
@@ -116,7 +147,14 @@ def test_descriptions_are_found_and_name_things(describe, locate, views, truth):
     assert named["category"] >= 80 and named["part"] >= 40
 
 
-@pytest.mark.parametrize("page", ["README.md", "model_cards/talking-points-descriptor.md", "model_cards/talking-points-localizer.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "model_cards/talking-points-descriptor.md",
+        "model_cards/talking-points-localizer.md",
+    ],
+)
 def test_published_numbers_are_the_stored_results(page):
     results = json.loads((ROOT / "model_cards" / "mini_pair_test.json").read_text())
     assert results_table(results) in (ROOT / page).read_text()

@@ -33,7 +33,12 @@ from hf_talking_points.cli import app
 ROOT = Path(__file__).parent.parent
 PAGES = [
     str(page.relative_to(ROOT))
-    for pattern in ("README.md", "docs/**/*.md", "model_cards/*.md", "hf_talking_points/**/README.md")
+    for pattern in (
+        "README.md",
+        "docs/**/*.md",
+        "model_cards/*.md",
+        "hf_talking_points/**/README.md",
+    )
     for page in sorted(ROOT.glob(pattern))
 ]
 PRETRAINED = ROOT / "hf_talking_points" / "pretrained"
@@ -47,25 +52,41 @@ SHORT = {
     "docs/command_line.md": ("", ""),
 }
 AFTER = {"docs/datasets.md": "docs/training.md"}  # reads the dataset that the other page builds
-FENCED = re.compile(r"(?:<!-- needs: (?P<needs>.*?) -->\n)?^```(?P<language>.*)\n(?P<code>(?:.*\n)*?)^```$", re.MULTILINE)
+FENCED = re.compile(
+    r"(?:<!-- needs: (?P<needs>.*?) -->\n)?^```(?P<language>.*)\n(?P<code>(?:.*\n)*?)^```$",
+    re.MULTILINE,
+)
 PROGRAM = re.compile(r"talking-points|[\w/]+\.py")
 
 
 def blocks(page):
     """(language, what it needs or None, code) of the page's fenced blocks."""
-    return [(found["language"], found["needs"], found["code"]) for found in FENCED.finditer((ROOT / page).read_text())]
+    return [
+        (found["language"], found["needs"], found["code"])
+        for found in FENCED.finditer((ROOT / page).read_text())
+    ]
 
 
 def commands_in(code):
     """Lines that start a program of the repository, as lists of words."""
-    words = [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines() if PROGRAM.search(line)]
+    words = [
+        shlex.split(line, comments=True)
+        for line in code.replace("\\\n", " ").splitlines()
+        if PROGRAM.search(line)
+    ]
     return [line for line in words if any(map(PROGRAM.fullmatch, line))]
 
 
 def commands(page):
     """The page's commands, from its indented lines and bash blocks."""
-    indented = [line for line in FENCED.sub("", (ROOT / page).read_text()).splitlines() if line.startswith("    ")]
-    return commands_in("\n".join([*indented, *(code for language, _, code in blocks(page) if language == "bash")]))
+    indented = [
+        line
+        for line in FENCED.sub("", (ROOT / page).read_text()).splitlines()
+        if line.startswith("    ")
+    ]
+    return commands_in(
+        "\n".join([*indented, *(code for language, _, code in blocks(page) if language == "bash")])
+    )
 
 
 def start(command):
@@ -86,9 +107,15 @@ def check_names(code, names):
     imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
     known = dict(names)
     exec(compile(ast.Module(imports, []), "imports", "exec"), known)
-    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    stored = {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     stored |= {node.arg for node in nodes if isinstance(node, ast.arg)}
-    stored |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler))}
+    stored |= {
+        node.name
+        for node in nodes
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler))
+    }
     known = {name: value for name, value in known.items() if name not in stored}
 
     def resolve(node):
@@ -102,8 +129,14 @@ def check_names(code, names):
             resolve(node)
         elif isinstance(node, ast.Name):
             assert node.id in known or node.id in stored or hasattr(builtins, node.id), node.id
-        elif isinstance(node, ast.Call) and (function := resolve(node.func)) and function is not functools.partial:  # has no signature
-            inspect.signature(function).bind_partial(*node.args, **{k.arg: k.value for k in node.keywords if k.arg})
+        elif (
+            isinstance(node, ast.Call)
+            and (function := resolve(node.func))
+            and function is not functools.partial
+        ):  # has no signature
+            inspect.signature(function).bind_partial(
+                *node.args, **{k.arg: k.value for k in node.keywords if k.arg}
+            )
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +164,9 @@ def run(clone):
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
             patch.chdir(clone)
             for language, needs, code in blocks(page):
-                code = code.replace('"someone/talking-points-', f'"{PRETRAINED}/talking-points-')  # the embedded pair as it is on a Hub
+                code = code.replace(
+                    '"someone/talking-points-', f'"{PRETRAINED}/talking-points-'
+                )  # the embedded pair as it is on a Hub
                 if language == "bash" and page in SHORT:
                     for command in commands_in(code):
                         start([*command, *SHORT[page][command[0] == "talking-points"].split()])
@@ -148,7 +183,11 @@ def run(clone):
 def test_programs_run(run, page):
     pytest.importorskip("skimage")
     _, printed = run(page)
-    stated = [line for _, _, code in blocks(page) for line in re.findall(r"^ *print\(.*\)  # (.*)", code, re.MULTILINE)]
+    stated = [
+        line
+        for _, _, code in blocks(page)
+        for line in re.findall(r"^ *print\(.*\)  # (.*)", code, re.MULTILINE)
+    ]
     assert [line for line in printed.splitlines() if line in stated] == stated
 
 
@@ -200,7 +239,9 @@ def parse(command, monkeypatch):
         runpy.run_path(program, run_name="__main__")
 
 
-@pytest.mark.parametrize("page, command", [(page, command) for page in PAGES for command in commands(page)])
+@pytest.mark.parametrize(
+    "page, command", [(page, command) for page in PAGES for command in commands(page)]
+)
 def test_commands_parse(page, command, monkeypatch):
     parse(command, monkeypatch)
 
@@ -238,7 +279,9 @@ def test_first_program_prints_a_line_for_each_point(run):
     assert re.match(r"\(172.*\n\(266.*\n", run("README.md")[1])
 
 
-@pytest.mark.parametrize("page", ["docs/evaluation.md", "hf_talking_points/evaluation/localization_distance/README.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/evaluation.md", "hf_talking_points/evaluation/localization_distance/README.md"]
+)
 def test_metric_finds_what_is_described(run, page):
     scores = run(page)[0]["scores"]
     assert scores["n"] == 2 and scores["mpck"] >= 50
@@ -254,7 +297,9 @@ def test_documented_interval_and_localizer_are_such(run):
 
 def test_documented_lines_of_the_command_line(run, clone):
     rows = run("docs/command_line.md")[0]["rows"]
-    [line] = re.findall(r"^    (\{.*\})$", (ROOT / "docs/command_line.md").read_text(), re.MULTILINE)
+    [line] = re.findall(
+        r"^    (\{.*\})$", (ROOT / "docs/command_line.md").read_text(), re.MULTILINE
+    )
     assert [list(row) for row in rows] == [list(json.loads(line))]
     assert Image.open(clone / "compared.png").width == 1280
 
@@ -273,35 +318,60 @@ def test_full_size_recipes_run_on_tiny_models(run, clone, tmp_path, monkeypatch,
     run("docs/training.md")  # writes the photos
     monkeypatch.chdir(clone)
     tokenizer = tiny_tokenizer()
-    for name, part in (("vision", tiny_vision_tower("swin")), ("text", tiny_language_model("qwen", tokenizer)), ("text", tokenizer)):
+    for name, part in (
+        ("vision", tiny_vision_tower("swin")),
+        ("text", tiny_language_model("qwen", tokenizer)),
+        ("text", tokenizer),
+    ):
         part.save_pretrained(tmp_path / name)
     ViTImageProcessorPil(image_mean=[0.1, 0.2, 0.3]).save_pretrained(tmp_path / "vision")
-    [command] = [words for words in commands("docs/full_size.md") if words[:2] == ["python", f"examples/train_{kind}.py"]]
+    [command] = [
+        words
+        for words in commands("docs/full_size.md")
+        if words[:2] == ["python", f"examples/train_{kind}.py"]
+    ]
     options = f"--data_dir my_photos --vision {tmp_path}/vision --text {tmp_path}/text --image_size 64 --output_dir {tmp_path}/run"
     options += " --views_per_photo 1 --max_steps 2 --eval_steps 2 --max_eval_photos 2 --use_cpu true --report_to none"
     options += " --localizer " + MINI_LOCALIZER if kind == "descriptor" else ""
     start([*command, *options.split()])
     assert AutoModel.from_pretrained(tmp_path / "run").config.text_config.model_type == "qwen3"
-    assert list(AutoProcessor.from_pretrained(tmp_path / "run").image_processor.image_mean) == [0.1, 0.2, 0.3]
+    assert list(AutoProcessor.from_pretrained(tmp_path / "run").image_processor.image_mean) == [
+        0.1,
+        0.2,
+        0.3,
+    ]
 
 
 def strings(file):
     """(constants, patterns) of a source file: its string literals, and regular expressions that its f-strings match."""
     nodes = list(ast.walk(ast.parse(Path(file).read_text())))
-    constants = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    constants = [
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
     formatted = [
         [part.value if isinstance(part, ast.Constant) else None for part in node.values]
         for node in nodes
         if isinstance(node, ast.JoinedStr)
     ]
-    patterns = ["".join(".*" if part is None else re.escape(part) for part in parts) for parts in formatted if any(parts)]
+    patterns = [
+        "".join(".*" if part is None else re.escape(part) for part in parts)
+        for parts in formatted
+        if any(parts)
+    ]
     return constants, patterns
 
 
 def test_quoted_errors_are_raised_somewhere():
     """A row of the FAQ quotes a whole message with examples in its gaps, or, between dots, a fixed part of one."""
     quoted = re.findall(r"^\| `(.+?)` \|", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE)
-    sources = [*(ROOT / "hf_talking_points").rglob("*.py"), configuration_auto.__file__, pipelines_base.__file__, grpo_config.__file__]
+    sources = [
+        *(ROOT / "hf_talking_points").rglob("*.py"),
+        configuration_auto.__file__,
+        pipelines_base.__file__,
+        grpo_config.__file__,
+    ]
     constants, patterns = (sum(found, []) for found in zip(*map(strings, sources)))
     patterns = [pattern for pattern in patterns if len(re.findall("[a-z]", pattern)) >= 4]
     assert len(quoted) > 50
@@ -309,7 +379,9 @@ def test_quoted_errors_are_raised_somewhere():
         if message.startswith("…"):
             assert any(message.strip("… ") in constant for constant in constants), message
         else:
-            assert message in constants or any(re.fullmatch(pattern, message) for pattern in patterns), message
+            assert message in constants or any(
+                re.fullmatch(pattern, message) for pattern in patterns
+            ), message
 
 
 def test_wrong_names_are_noticed():

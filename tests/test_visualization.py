@@ -62,17 +62,28 @@ def test_a_panorama_is_shown_around_each_point():
     for index, (x, y) in enumerate(((320, 124), (614 - 10 * 0.98, 36), (26, 222))):
         colour = [int(COLOURS[index][i : i + 2], 16) for i in (1, 3, 5)]
         assert near(picture, x, 248 * index + y, colour) > 60
-    assert near(picture, 320, 60, (0, 255, 0)) > 100  # what lies at the first point, in its own proportions
-    upright = draw_round_trip(photo.transpose(Image.Transpose.TRANSPOSE), [row((100, 12000)), row((10, 19990))])
+    assert (
+        near(picture, 320, 60, (0, 255, 0)) > 100
+    )  # what lies at the first point, in its own proportions
+    upright = draw_round_trip(
+        photo.transpose(Image.Transpose.TRANSPOSE), [row((100, 12000)), row((10, 19990))]
+    )
     assert upright.size == (1280, 2 * 640) and near(upright, 320, 320, RED) > 60
 
 
 def test_pixels_of_small_photos_have_decimals(monkeypatch):
     titles = []
-    monkeypatch.setattr(visualization, "draw_text", lambda draw, left, top, title, lines, colour: titles.append(title))
+    monkeypatch.setattr(
+        visualization,
+        "draw_text",
+        lambda draw, left, top, title, lines, colour: titles.append(title),
+    )
     for size in ((40, 30), (400, 300)):
         draw_round_trip(Image.new("RGB", size), [row((3.25, 4), (6.25, 8))])
-    assert titles == ["(3.2, 4.0)   found at (6.2, 8.0), 5.0 px away", "(3, 4)   found at (6, 8), 5 px away"]
+    assert titles == [
+        "(3.2, 4.0)   found at (6.2, 8.0), 5.0 px away",
+        "(3, 4)   found at (6, 8), 5 px away",
+    ]
 
 
 def test_no_rows_is_an_error():
@@ -85,14 +96,18 @@ def test_round_trips_are_compared_side_by_side(size):
     def halves(one, other):
         picture = draw_comparison(Image.new("RGB", size, "black"), {"name": one, "name ": other})
         assert picture.width == 1280
-        return np.asarray(picture.crop((0, 0, 640, picture.height))), np.asarray(picture.crop((640, 0, 1280, picture.height)))
+        return np.asarray(picture.crop((0, 0, 640, picture.height))), np.asarray(
+            picture.crop((640, 0, 1280, picture.height))
+        )
 
     point, found = (0.5 * size[0], 0.5 * size[1]), (0.5 * size[0] - 20, 0.8 * size[1])
     left, right = halves([row(point, found), row(found)], [row(point, found), row(found)])
     assert (left == right).all() and (np.abs(left.astype(int) - RED).max(-1) < 12).sum() > 100
     wordy = {**row(point, found), "description": "Many words. " * 40}
     left, right = halves([wordy, row(found)], [row(point, found), row(found)])
-    assert (left != right).any() and (left[-60:] == right[-60:]).all()  # the texts of a point are at one height
+    assert (left != right).any() and (
+        left[-60:] == right[-60:]
+    ).all()  # the texts of a point are at one height
 
 
 def test_comparisons_need_as_many_rows_each():
@@ -106,14 +121,22 @@ def test_comparisons_need_as_many_rows_each():
 
 @pytest.mark.parametrize("width", [400, 1280])
 def test_texts_end_within_the_picture(width):
-    picture = np.asarray(draw_round_trip(Image.new("RGB", (80, 60), "gray"), [row((40, 30))], width=width).convert("L"))
+    picture = np.asarray(
+        draw_round_trip(Image.new("RGB", (80, 60), "gray"), [row((40, 30))], width=width).convert(
+            "L"
+        )
+    )
     assert (picture[:, -6:] == 255).all() and (picture[:, width // 2 + 46 :] < 128).any()
 
 
 def test_heat_lies_on_the_image_and_not_on_its_padding():
     heatmap = np.zeros((32, 32), dtype=np.float32)
-    heatmap[16, 8] = 1.0  # the middle of the left half: a quarter of the width, half of the height of a wide image
-    blended = np.asarray(overlay_heatmap(Image.new("RGB", (200, 100), "white"), heatmap)).astype(int)
+    heatmap[16, 8] = (
+        1.0  # the middle of the left half: a quarter of the width, half of the height of a wide image
+    )
+    blended = np.asarray(overlay_heatmap(Image.new("RGB", (200, 100), "white"), heatmap)).astype(
+        int
+    )
     y, x = np.unravel_index((255 - blended[..., 2]).argmax(), (100, 200))
     assert abs(x - 53) <= 3 and abs(y - 53) <= 3
     assert (blended[:, 120:] == 255).all()
@@ -123,7 +146,9 @@ def test_heat_of_a_part_is_the_part_of_the_heat():
     heatmap = np.random.default_rng(0).uniform(0, 1, (16, 16)).astype(np.float32)
     window = (150, 10, 250, 60)
     whole = overlay_heatmap(Image.new("RGB", (400, 100), "white"), heatmap).crop(window)
-    part = overlay_heatmap(Image.new("RGB", (100, 50), "white"), heatmap, size=(400, 100), window=window)
+    part = overlay_heatmap(
+        Image.new("RGB", (100, 50), "white"), heatmap, size=(400, 100), window=window
+    )
     assert np.abs(np.asarray(whole).astype(int) - np.asarray(part)).max() <= 2
 
 
@@ -133,7 +158,13 @@ def test_pictures_are_stacked():
 
 
 def item(size, point, found, colour="gray", description="A small dog. " * 9):
-    return {"image": Image.new("RGB", size, colour), "point": point, "found": found, "description": description, "distance": 0.25}
+    return {
+        "image": Image.new("RGB", size, colour),
+        "point": point,
+        "found": found,
+        "description": description,
+        "distance": 0.25,
+    }
 
 
 @pytest.mark.parametrize("colour", ["black", "white", "red"])
@@ -163,7 +194,9 @@ def test_points_found_outside_are_led_to(found):
     picture = draw_extremes([item((90, 60), (45, 30), found, "black")])
     alone = draw_extremes([item((90, 60), (45, 30), None, "black")])
     assert picture.size == alone.size
-    rows, columns = np.nonzero((np.asarray(picture) != np.asarray(alone)).any(-1) & (np.arange(picture.width) < 307))
+    rows, columns = np.nonzero(
+        (np.asarray(picture) != np.asarray(alone)).any(-1) & (np.arange(picture.width) < 307)
+    )
     assert len(rows) > 200 and np.hypot(rows - 108, columns - 153).max() > 100
 
 
@@ -203,15 +236,26 @@ def test_curves_are_drawn_with_their_bands(tmp_path, monkeypatch):
     curves = {}
     for i in range(8):
         values = 100 * (1 - np.exp(-thresholds * (2 + 3 * i)))
-        curves[f"system $x_{i}$ with a name that goes on and on beyond one line"] = (thresholds, values, values - 5, values + 5)
+        curves[f"system $x_{i}$ with a name that goes on and on beyond one line"] = (
+            thresholds,
+            values,
+            values - 5,
+            values + 5,
+        )
     plot_pck_curves(curves, tmp_path / "pck.png")
     [axes] = figures[0].axes
     assert len(axes.lines) == len(axes.collections) == 8
     for line, (_, values, _, _) in zip(axes.lines, curves.values()):
-        assert np.array_equal(line.get_xdata(), thresholds) and np.array_equal(line.get_ydata(), values)
+        assert np.array_equal(line.get_xdata(), thresholds) and np.array_equal(
+            line.get_ydata(), values
+        )
     assert axes.get_xlim() == (0, 0.3) and axes.get_ylim() == (0, 100)
-    assert [text.get_text().replace("\n", " ") for text in figures[0].legends[0].get_texts()] == list(curves)
-    assert (tmp_path / "pck.png").stat().st_size <= 150_000 and Image.open(tmp_path / "pck.png").format == "PNG"
+    assert [
+        text.get_text().replace("\n", " ") for text in figures[0].legends[0].get_texts()
+    ] == list(curves)
+    assert (tmp_path / "pck.png").stat().st_size <= 150_000 and Image.open(
+        tmp_path / "pck.png"
+    ).format == "PNG"
     for wrong in ({}, {str(i): [thresholds] * 4 for i in range(9)}):
         with pytest.raises(ValueError, match=f"got {len(wrong)}"):
             plot_pck_curves(wrong, tmp_path / "no.png")
@@ -220,7 +264,10 @@ def test_curves_are_drawn_with_their_bands(tmp_path, monkeypatch):
 
 def test_intervals_keep_their_order_and_say_their_values(tmp_path, monkeypatch):
     figures = recorded(monkeypatch)
-    rows = {"text": (78.13, 76.0, 80.2), "a name that is so long that it takes more than one line $or$ two": (-3.0, -5.0, 2.0)}
+    rows = {
+        "text": (78.13, 76.0, 80.2),
+        "a name that is so long that it takes more than one line $or$ two": (-3.0, -5.0, 2.0),
+    }
     rows["all"] = (100.0, 100.0 + 1e-13, 100.0 + 1e-13)
     plot_intervals(rows, tmp_path / "intervals.png", label="PCK@0.1")
     [axes] = figures[0].axes
@@ -228,9 +275,15 @@ def test_intervals_keep_their_order_and_say_their_values(tmp_path, monkeypatch):
     assert [patch.get_width() for patch in axes.patches] == [78.13, -3.0, 100.0]
     heights = [axes.transData.transform((0, y))[1] for y in axes.get_yticks()]
     assert heights == sorted(heights, reverse=True)
-    assert [text.get_text() for text in axes.texts][:2] == ["78.1  [76.0, 80.2]", "-3.0  [-5.0, 2.0]"] and axes.get_xlabel() == "PCK@0.1"
+    assert [text.get_text() for text in axes.texts][:2] == [
+        "78.1  [76.0, 80.2]",
+        "-3.0  [-5.0, 2.0]",
+    ] and axes.get_xlabel() == "PCK@0.1"
     segments = axes.collections[0].get_segments()
-    assert [segment[:, 0].tolist() for segment in segments][:2] == [pytest.approx([76.0, 80.2]), pytest.approx([-5.0, 2.0])]
+    assert [segment[:, 0].tolist() for segment in segments][:2] == [
+        pytest.approx([76.0, 80.2]),
+        pytest.approx([-5.0, 2.0]),
+    ]
     picture = np.asarray(Image.open(tmp_path / "intervals.png").convert("L"))
     assert picture[:, [0, -1]].min() > 250  # nothing is cut off at the sides
     with pytest.raises(ValueError, match="rows is empty"):
@@ -240,8 +293,13 @@ def test_intervals_keep_their_order_and_say_their_values(tmp_path, monkeypatch):
 def test_learning_curves_show_every_run(tmp_path):
     pytest.importorskip("matplotlib")
     steps = [5, 10, 15]
-    visualization.plot_learning_curves({"dogs": [(steps, [3, 2, 1]), (steps, [3, 1, 1])]}, tmp_path / "curves.png", "distance")
+    visualization.plot_learning_curves(
+        {"dogs": [(steps, [3, 2, 1]), (steps, [3, 1, 1])]}, tmp_path / "curves.png", "distance"
+    )
     with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.width > picture.height > 300 and len(picture.convert("RGB").getcolors(10_000)) > 3
+        assert (
+            picture.width > picture.height > 300
+            and len(picture.convert("RGB").getcolors(10_000)) > 3
+        )
     with pytest.raises(ValueError, match="curves is empty"):
         visualization.plot_learning_curves({}, tmp_path / "none.png", "distance")

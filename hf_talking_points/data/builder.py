@@ -93,7 +93,10 @@ def features(options, teacher):
             "part": Value("string"),
             "part_box": List(Value("float32")),
             "stratum": Value("string"),
-            **{f"fact_{name}": Value("string") for name in ("size", "in_image", "on_object", "in_part", "spot")},
+            **{
+                f"fact_{name}": Value("string")
+                for name in ("size", "in_image", "on_object", "in_part", "spot")
+            },
             **{name: Value("string") for name in teacher.columns if name != "description"},
             **distance,
         }
@@ -103,7 +106,9 @@ def features(options, teacher):
 def perceptual_hash(image):
     """64 bits that change little when a photo is scaled, compressed or slightly retouched: the signs of horizontal differences of its
     9 x 8 grey thumbnail."""
-    thumbnail = np.asarray(image.convert("L").resize((9, 8), PILImage.Resampling.BOX), dtype=np.int16)
+    thumbnail = np.asarray(
+        image.convert("L").resize((9, 8), PILImage.Resampling.BOX), dtype=np.int16
+    )
     return int.from_bytes(np.packbits(thumbnail[:, 1:] > thumbnail[:, :-1]).tobytes(), "big")
 
 
@@ -112,7 +117,9 @@ def near_duplicates(hashes, of, bits):
     hashes, of = np.array(hashes, dtype=np.uint64), np.array(of, dtype=np.uint64)
     found = np.zeros(len(hashes), dtype=bool)
     for start in range(0, len(hashes) if len(of) else 0, 4096):
-        found[start : start + 4096] = (np.bitwise_count(hashes[start : start + 4096, None] ^ of[None]) <= bits).any(1)
+        found[start : start + 4096] = (
+            np.bitwise_count(hashes[start : start + 4096, None] ^ of[None]) <= bits
+        ).any(1)
     return found
 
 
@@ -145,7 +152,11 @@ class Rejects:
 def stated_source(source):
     """What a source reads, as JSON can hold it: the reader's name and the arguments that `functools.partial` has bound."""
     if isinstance(source, partial):
-        return [source.func.__name__, *map(str, source.args), {name: str(value) for name, value in source.keywords.items()}]
+        return [
+            source.func.__name__,
+            *map(str, source.args),
+            {name: str(value) for name, value in source.keywords.items()},
+        ]
     return [source.__name__]
 
 
@@ -160,14 +171,22 @@ def plan_units(sources, folder, options, teacher, strict=False):
     """
     folder = Path(folder)
     work, plan = folder / "work", folder / "work" / "plan.json"
-    stated = {"options": asdict(options), "teacher": teacher.info, "sources": [stated_source(source) for source in sources]}
+    stated = {
+        "options": asdict(options),
+        "teacher": teacher.info,
+        "sources": [stated_source(source) for source in sources],
+    }
     stated = json.loads(json.dumps(stated))
     if plan.is_file():
         done = json.loads(plan.read_text())
-        changed = [name for name, value in stated["options"].items() if value != done["options"].get(name)]
+        changed = [
+            name for name, value in stated["options"].items() if value != done["options"].get(name)
+        ]
         changed += [name for name in ("teacher", "sources") if stated[name] != done[name]]
         if changed:
-            raise ValueError(f"{folder} holds a build with other {', '.join(changed)}: finish or remove it, or choose another folder")
+            raise ValueError(
+                f"{folder} holds a build with other {', '.join(changed)}: finish or remove it, or choose another folder"
+            )
         return sorted(work.glob("unit-*.pkl"))
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -186,7 +205,10 @@ def plan_units(sources, folder, options, teacher, strict=False):
                     rejects(photo.id, f"{type(error).__name__}: {error}")
                     continue
                 if image.size != tuple(photo.size):
-                    rejects(photo.id, f"size: expected {tuple(photo.size)} as annotated, found {image.size}")
+                    rejects(
+                        photo.id,
+                        f"size: expected {tuple(photo.size)} as annotated, found {image.size}",
+                    )
                     continue
                 seen.add(photo.id)
                 listed.append((photo.id, photo.split, spool.tell()))
@@ -196,11 +218,15 @@ def plan_units(sources, folder, options, teacher, strict=False):
                     numbers.setdefault(key[:3], []).append(draw_number(options.seed, *key))
     held_out = [h for h, (_, split, _) in zip(hashes, listed) if split != "train"]
     duplicate = near_duplicates(hashes, held_out, options.duplicate_bits)
-    thresholds = balanced_thresholds(numbers, options.most_per_part) if options.most_per_part else None
+    thresholds = (
+        balanced_thresholds(numbers, options.most_per_part) if options.most_per_part else None
+    )
     kept = []
     for (image_id, split, offset), twice in zip(listed, duplicate):
         if twice and split == "train":
-            rejects.rows.append({"image": image_id, "reason": "nearly equals a test or validation photo"})
+            rejects.rows.append(
+                {"image": image_id, "reason": "nearly equals a test or validation photo"}
+            )
         else:
             kept.append(offset)
     with open(work / "photos.pkl", "rb") as spool:
@@ -209,26 +235,40 @@ def plan_units(sources, folder, options, teacher, strict=False):
             for offset in kept[start : start + options.unit_photos]:
                 spool.seek(offset)
                 photo = pickle.load(spool)
-                unit.append(photo if thresholds is None else keep_below(photo, thresholds, options.seed))
+                unit.append(
+                    photo if thresholds is None else keep_below(photo, thresholds, options.seed)
+                )
             write_atomically(work / f"unit-{number:05d}.pkl", pickle.dumps(unit))
     (work / "photos.pkl").unlink()
-    write_atomically(folder / "rejects.jsonl", "".join(json.dumps(row) + "\n" for row in rejects.rows).encode())
+    write_atomically(
+        folder / "rejects.jsonl", "".join(json.dumps(row) + "\n" for row in rejects.rows).encode()
+    )
     vocabulary = sorted({name for key in numbers for name in key[1:3]})
-    write_atomically(plan, as_json({**stated, "photos": len(kept), "rejects": len(rejects.rows), "vocabulary": vocabulary}))
+    write_atomically(
+        plan,
+        as_json(
+            {**stated, "photos": len(kept), "rejects": len(rejects.rows), "vocabulary": vocabulary}
+        ),
+    )
     return sorted(work.glob("unit-*.pkl"))
 
 
 def named_things(photo):
     """(split, category, name, image id, object, kind, index) of every annotated point and part."""
     for o, annotated in enumerate(photo.objects):
-        for kind, named in (("point", [p.part for p in annotated.points]), ("part", [p.name for p in annotated.parts])):
+        for kind, named in (
+            ("point", [p.part for p in annotated.points]),
+            ("part", [p.name for p in annotated.parts]),
+        ):
             for i, name in enumerate(named):
                 yield photo.split, annotated.category, name, photo.id, o, kind, i
 
 
 def keep_below(photo, thresholds, seed):
     """The photo with those points and parts whose number is within the threshold of their split, category and name."""
-    kept = {key[4:] for key in named_things(photo) if draw_number(seed, *key) <= thresholds[key[:3]]}
+    kept = {
+        key[4:] for key in named_things(photo) if draw_number(seed, *key) <= thresholds[key[:3]]
+    }
     objects = tuple(
         replace(
             annotated,
@@ -256,11 +296,17 @@ def photo_queries(photo, options):
     pixels, gray = np.asarray(image), np.asarray(image.convert("L"))
     rng = np.random.default_rng(int(draw_number(options.seed, "points", photo.id) * 2**53))
     queries, rows = [], []
-    for number, (annotated, point, stratum) in enumerate(choose_points(photo, gray, options.per_part, options.min_distance, rng)):
+    for number, (annotated, point, stratum) in enumerate(
+        choose_points(photo, gray, options.per_part, options.min_distance, rng)
+    ):
         facts = point_facts(photo, annotated, point, pixels)
         for style in options.styles:
             seed = int(draw_number(options.seed, "words", photo.id, number, style) * 2**53)
-            queries.append(PointQuery(image=image, point=(point.x, point.y), facts=facts, style=style, seed=seed))
+            queries.append(
+                PointQuery(
+                    image=image, point=(point.x, point.y), facts=facts, style=style, seed=seed
+                )
+            )
             rows.append(
                 {
                     "image_id": photo.id,
@@ -271,7 +317,10 @@ def photo_queries(photo, options):
                     "part": point.part,
                     "part_box": list(point.box) if point.box is not None else None,
                     "stratum": stratum,
-                    **{f"fact_{name}": getattr(facts, name) for name in ("size", "in_image", "on_object", "in_part", "spot")},
+                    **{
+                        f"fact_{name}": getattr(facts, name)
+                        for name in ("size", "in_image", "on_object", "in_part", "spot")
+                    },
                 }
             )
     return queries, rows
@@ -288,8 +337,13 @@ def localization_distances(locate, rows, queries):
     for _, group in groupby(zip(rows, queries), key=lambda pair: pair[0]["image_id"]):
         group = list(group)
         image = group[0][1].image
-        found = [answer["point"] for answer in locate(image, text=[row["description"] for row, _ in group])]
-        distances += normalized_distances(found, [row["point"] for row, _ in group], [image.size] * len(group)).tolist()
+        found = [
+            answer["point"]
+            for answer in locate(image, text=[row["description"] for row, _ in group])
+        ]
+        distances += normalized_distances(
+            found, [row["point"] for row, _ in group], [image.size] * len(group)
+        ).tolist()
     return distances
 
 
@@ -303,18 +357,32 @@ def build_unit(unit, folder, options, teacher):
     queries, rows, splits = [], [], []
     for photo in photos:
         some, annotation = photo_queries(photo, options)
-        content = {"bytes": encoded(PILImage.open(photo.file())), "path": Path(photo.id).name} if some else None
+        content = (
+            {"bytes": encoded(PILImage.open(photo.file())), "path": Path(photo.id).name}
+            if some
+            else None
+        )
         queries += some
         rows += [{"image": content, **row} for row in annotation]
         splits += [photo.split] * len(annotation)
-    rows = [{**row, **answer} for row, answer in zip(rows, teacher(queries, vocabulary))] if rows else []
+    rows = (
+        [{**row, **answer} for row, answer in zip(rows, teacher(queries, vocabulary))]
+        if rows
+        else []
+    )
     counts = {"rows": len(rows)}
     if options.localizer:
-        for row, distance in zip(rows, localization_distances(load_localizer(options.localizer), rows, queries)):
+        for row, distance in zip(
+            rows, localization_distances(load_localizer(options.localizer), rows, queries)
+        ):
             row["localization_distance"] = distance
         counts["within 0.1"] = sum(row["localization_distance"] < 0.1 for row in rows)
     if options.most_distance is not None:
-        splits = [split for split, row in zip(splits, rows) if row["localization_distance"] <= options.most_distance]
+        splits = [
+            split
+            for split, row in zip(splits, rows)
+            if row["localization_distance"] <= options.most_distance
+        ]
         rows = [row for row in rows if row["localization_distance"] <= options.most_distance]
     for split in SPLITS:
         chosen = [row for row, its in zip(rows, splits) if its == split]
@@ -322,8 +390,16 @@ def build_unit(unit, folder, options, teacher):
             table = pa.Table.from_pylist(chosen, schema=features(options, teacher).arrow_schema)
             buffer = io.BytesIO()
             # one dictionary entry for each photo, however many points it has
-            pq.write_table(table, buffer, compression="zstd", dictionary_pagesize_limit=2**28, row_group_size=len(chosen))
-            write_atomically(folder / "data" / f"{split}-{unit.stem[5:]}.parquet", buffer.getvalue())
+            pq.write_table(
+                table,
+                buffer,
+                compression="zstd",
+                dictionary_pagesize_limit=2**28,
+                row_group_size=len(chosen),
+            )
+            write_atomically(
+                folder / "data" / f"{split}-{unit.stem[5:]}.parquet", buffer.getvalue()
+            )
     write_atomically(summary, as_json(counts))
 
 
@@ -352,7 +428,9 @@ def build_dataset(sources, folder, options, teacher=None, num_proc=1, strict=Fal
     """
     folder, teacher = Path(folder), teacher or RuleTeacher()
     if unknown := [style for style in options.styles if style not in teacher.styles]:
-        raise ValueError(f"styles {unknown} are unknown to the teacher: choose from {teacher.styles}")
+        raise ValueError(
+            f"styles {unknown} are unknown to the teacher: choose from {teacher.styles}"
+        )
     units = plan_units(sources, folder, options, teacher, strict)
     build = partial(build_unit, folder=folder, options=options, teacher=teacher)
     if num_proc == 1:
@@ -368,7 +446,9 @@ def finish(folder, options, teacher):
     folder = Path(folder)
     units = sorted((folder / "work").glob("unit-*.pkl"))
     if missing := [unit.stem for unit in units if not unit.with_suffix(".json").is_file()]:
-        raise ValueError(f"{len(missing)} of {len(units)} units are not built, the first is {missing[0]}")
+        raise ValueError(
+            f"{len(missing)} of {len(units)} units are not built, the first is {missing[0]}"
+        )
     if options.images_may_be_shared:
         draw_samples(folder)
     (folder / "README.md").write_text(dataset_card(folder, options, teacher), encoding="utf-8")
@@ -379,9 +459,13 @@ def draw_samples(folder, photos=3, points=4):
     """Draws some photos of a build with their points and descriptions: `samples.jpg`."""
     pictures = []
     for file in sorted((folder / "data").glob("*.parquet"))[:photos]:
-        rows = pq.read_table(file, columns=["image", "image_id", "point", "description"]).to_pylist()
+        rows = pq.read_table(
+            file, columns=["image", "image_id", "point", "description"]
+        ).to_pylist()
         rows = [row for row in rows if row["image_id"] == rows[0]["image_id"]]
-        image = ImageOps.exif_transpose(PILImage.open(io.BytesIO(rows[0]["image"]["bytes"]))).convert("RGB")
+        image = ImageOps.exif_transpose(
+            PILImage.open(io.BytesIO(rows[0]["image"]["bytes"]))
+        ).convert("RGB")
         pictures.append(draw_round_trip(image, rows[:: -(-len(rows) // points)]))
     stack(pictures).save(folder / "samples.jpg", quality=85)
 
@@ -389,7 +473,9 @@ def draw_samples(folder, photos=3, points=4):
 def push_built(folder, repo_id, private=None, token=None):
     """Pushes a finished build with its card; without the photos where their licence does not allow to pass them on."""
     folder = Path(folder)
-    shared = json.loads((folder / "work" / "plan.json").read_text())["options"]["images_may_be_shared"]
+    shared = json.loads((folder / "work" / "plan.json").read_text())["options"][
+        "images_may_be_shared"
+    ]
     api = HfApi(token=token)
     api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as pushed:
@@ -399,23 +485,37 @@ def push_built(folder, repo_id, private=None, token=None):
             for file in (folder / "data").glob("*.parquet"):
                 kept = Features.from_arrow_schema(pq.read_schema(file))
                 kept.pop("image")
-                pq.write_table(pq.read_table(file, columns=list(kept)).cast(kept.arrow_schema), Path(pushed) / "data" / file.name)
+                pq.write_table(
+                    pq.read_table(file, columns=list(kept)).cast(kept.arrow_schema),
+                    Path(pushed) / "data" / file.name,
+                )
         source = folder if shared else pushed
         patterns = ["README.md", "samples.jpg", "data/*.parquet"]
-        return api.upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=source, allow_patterns=patterns)
+        return api.upload_folder(
+            repo_id=repo_id, repo_type="dataset", folder_path=source, allow_patterns=patterns
+        )
 
 
 def load_built(folder):
     """The `datasets.DatasetDict` of a finished build."""
-    files = {split: sorted(map(str, (Path(folder) / "data").glob(f"{split}-*.parquet"))) for split in SPLITS}
-    return datasets.load_dataset("parquet", data_files={split: names for split, names in files.items() if names})
+    files = {
+        split: sorted(map(str, (Path(folder) / "data").glob(f"{split}-*.parquet")))
+        for split in SPLITS
+    }
+    return datasets.load_dataset(
+        "parquet", data_files={split: names for split, names in files.items() if names}
+    )
 
 
 def counts_table(title, counts, most=30):
     """Markdown table of a Counter, the most frequent first."""
-    lines = [f"| {title} | rows |", "|---|---|"] + [f"| {name} | {count:,} |" for name, count in counts.most_common(most)]
+    lines = [f"| {title} | rows |", "|---|---|"] + [
+        f"| {name} | {count:,} |" for name, count in counts.most_common(most)
+    ]
     if len(counts) > most:
-        lines.append(f"| {len(counts) - most} more | {sum(counts.values()) - sum(c for _, c in counts.most_common(most)):,} |")
+        lines.append(
+            f"| {len(counts) - most} more | {sum(counts.values()) - sum(c for _, c in counts.most_common(most)):,} |"
+        )
     return "\n".join(lines)
 
 
@@ -428,7 +528,11 @@ def entropy(counts):
 def dataset_card(folder, options, teacher):
     """The card of a built dataset as Markdown: counts read from its files, diversity of its texts, how it was made, what may be shared."""
     names = ["image_id", "object", "part", "stratum", "style", "description"]
-    optional = [name for name in ("plan", "fallback", "localization_distance") if name in features(options, teacher)]
+    optional = [
+        name
+        for name in ("plan", "fallback", "localization_distance")
+        if name in features(options, teacher)
+    ]
     counters = {name: Counter() for name in ("object", "part", "stratum", "style", "plan")}
     splits, lengths, texts, distances, fallbacks = {}, Counter(), {}, {}, Counter()
     for split in SPLITS:
@@ -441,31 +545,55 @@ def dataset_card(folder, options, teacher):
                 counter.update(table.get(name, ()))
             reasons = table.get("fallback") or [""] * len(table["image_id"])
             fallbacks.update(reason.split(":")[0] for reason in reasons if reason)
-            made = [f"{style}, rule-based instead" if reason else style for style, reason in zip(table["style"], reasons)]
+            made = [
+                f"{style}, rule-based instead" if reason else style
+                for style, reason in zip(table["style"], reasons)
+            ]
             for style, text in zip(made, table["description"]):
                 lengths[len(text.split()) // 10] += 1
                 texts.setdefault(style, []).append(text)
             for style, distance in zip(made, table.get("localization_distance", ())):
                 distances.setdefault(style, []).append(distance)
         splits[split] = (len(photos), rows)
-    rejected = Counter(json.loads(line)["reason"].split(":")[0] for line in (folder / "rejects.jsonl").read_text().splitlines())
-    data_files = "\n".join(f"  - split: {split}\n    path: data/{split}-*.parquet" for split, (_, rows) in splits.items() if rows)
+    rejected = Counter(
+        json.loads(line)["reason"].split(":")[0]
+        for line in (folder / "rejects.jsonl").read_text().splitlines()
+    )
+    data_files = "\n".join(
+        f"  - split: {split}\n    path: data/{split}-*.parquet"
+        for split, (_, rows) in splits.items()
+        if rows
+    )
     return CARD.format(
         license=options.license,
         data_files=data_files,
-        splits="\n".join(f"| {split} | {photos:,} | {rows:,} |" for split, (photos, rows) in splits.items()),
-        tables="\n\n".join(counts_table(name, counters[name]) for name in ("object", "part", "stratum", "style")),
-        lengths="\n".join(f"| {10 * i}–{10 * i + 9} | {lengths[i]:,} |" for i in sorted(lengths)),
-        diversity="\n".join(f"| {style} | {len(some):,} | {distinct_n(some[:5000]):.3f} |" for style, some in sorted(texts.items())),
-        found="\n".join(
-            f"| {style} | {len(some):,} | {pck(some, 0.1):.1f} | {np.median(some):.3f} |" for style, some in sorted(distances.items())
+        splits="\n".join(
+            f"| {split} | {photos:,} | {rows:,} |" for split, (photos, rows) in splits.items()
         ),
-        fallbacks="\n".join(f"- {count:,}: {reason}" for reason, count in fallbacks.most_common()) or "None.",
-        plans=f"Sentence plans: {len(counters['plan'])}, entropy {entropy(counters['plan']):.2f} bits." if counters["plan"] else "",
+        tables="\n\n".join(
+            counts_table(name, counters[name]) for name in ("object", "part", "stratum", "style")
+        ),
+        lengths="\n".join(f"| {10 * i}–{10 * i + 9} | {lengths[i]:,} |" for i in sorted(lengths)),
+        diversity="\n".join(
+            f"| {style} | {len(some):,} | {distinct_n(some[:5000]):.3f} |"
+            for style, some in sorted(texts.items())
+        ),
+        found="\n".join(
+            f"| {style} | {len(some):,} | {pck(some, 0.1):.1f} | {np.median(some):.3f} |"
+            for style, some in sorted(distances.items())
+        ),
+        fallbacks="\n".join(f"- {count:,}: {reason}" for reason, count in fallbacks.most_common())
+        or "None.",
+        plans=f"Sentence plans: {len(counters['plan'])}, entropy {entropy(counters['plan']):.2f} bits."
+        if counters["plan"]
+        else "",
         made=json.dumps({"teacher": teacher.info, "options": asdict(options)}, indent=2),
-        rejects="\n".join(f"- {count:,}: {reason}" for reason, count in rejected.most_common()) or "None.",
+        rejects="\n".join(f"- {count:,}: {reason}" for reason, count in rejected.most_common())
+        or "None.",
         shared="may" if options.images_may_be_shared else "may not",
-        samples="\n![Photos, points and descriptions](samples.jpg)\n" if options.images_may_be_shared else "",
+        samples="\n![Photos, points and descriptions](samples.jpg)\n"
+        if options.images_may_be_shared
+        else "",
     )
 
 

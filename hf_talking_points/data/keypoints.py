@@ -37,7 +37,9 @@ class Candidates:
     def sift(self):
         """SIFT keypoints of the photo, the highest response first, float array of shape `(n, 2)`."""
         found = sorted(cv2.SIFT_create().detect(self.gray, None), key=lambda k: (-k.response, k.pt))
-        places = dict.fromkeys(k.pt for k in found)  # OpenCV repeats a place for each of its orientations
+        places = dict.fromkeys(
+            k.pt for k in found
+        )  # OpenCV repeats a place for each of its orientations
         return np.array(list(places)).reshape(-1, 2) + 0.5  # its pixel centres are whole numbers
 
     @cached_property
@@ -58,15 +60,26 @@ class Candidates:
         if stratum not in STRATA[1:]:
             raise ValueError(f"stratum must be one of {STRATA[1:]}, got {stratum!r}")
         if stratum == "sift":
-            columns, rows = np.floor(self.sift.T).astype(int).clip(0, [[mask.shape[1] - 1], [mask.shape[0] - 1]])
+            columns, rows = (
+                np.floor(self.sift.T)
+                .astype(int)
+                .clip(0, [[mask.shape[1] - 1], [mask.shape[0] - 1]])
+            )
             return self.sift[mask[rows, columns]][:count]
         if stratum == "boundary":
-            inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+            inner = cv2.erode(
+                mask.astype(np.uint8),
+                np.ones((3, 3), np.uint8),
+                borderType=cv2.BORDER_CONSTANT,
+                borderValue=0,
+            )
             mask = mask & (inner == 0)
         rows, columns = np.nonzero(mask)
         chosen = rng.permutation(len(rows))[: 16 * count if stratum == "low_gradient" else count]
         if stratum == "low_gradient":
-            chosen = chosen[np.argsort(self.gradient[rows[chosen], columns[chosen]], kind="stable")[:count]]
+            chosen = chosen[
+                np.argsort(self.gradient[rows[chosen], columns[chosen]], kind="stable")[:count]
+            ]
         return np.stack([columns[chosen], rows[chosen]], 1) + 0.5
 
 
@@ -98,13 +111,27 @@ def choose_points(photo, gray, per_part, min_distance, rng):
 
     for annotated in photo.objects:
         for point in annotated.points:
-            take(annotated, point.part, point.box, "given", [(point.x, point.y)], min(1, per_part.get("given", 0)))
+            take(
+                annotated,
+                point.part,
+                point.box,
+                "given",
+                [(point.x, point.y)],
+                min(1, per_part.get("given", 0)),
+            )
         for part in annotated.parts:
             mask = part_mask(part, width, height)
             for stratum, count in per_part.items():
                 if stratum != "given" and count:
                     # more than are wanted: some will lie too near to another point
-                    take(annotated, part.name, part.box, stratum, candidates.inside(mask, stratum, rng, 4 * count), count)
+                    take(
+                        annotated,
+                        part.name,
+                        part.box,
+                        stratum,
+                        candidates.inside(mask, stratum, rng, 4 * count),
+                        count,
+                    )
     return chosen
 
 

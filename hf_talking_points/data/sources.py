@@ -66,7 +66,12 @@ class Part:
     @property
     def pixel_box(self):
         """(left, top, right, bottom): `box` in whole pixels, left and top rounded down, right and bottom rounded up."""
-        return math.floor(self.box[0]), math.floor(self.box[1]), math.ceil(self.box[2]), math.ceil(self.box[3])
+        return (
+            math.floor(self.box[0]),
+            math.floor(self.box[1]),
+            math.ceil(self.box[2]),
+            math.ceil(self.box[3]),
+        )
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,9 @@ class Photo:
 
     def __post_init__(self):
         if self.given_split not in (None, "val", *SPLITS):
-            raise ValueError(f"given_split of {self.id}: expected one of {SPLITS}, 'val' or None, found {self.given_split!r}")
+            raise ValueError(
+                f"given_split of {self.id}: expected one of {SPLITS}, 'val' or None, found {self.given_split!r}"
+            )
 
     @property
     def split(self):
@@ -147,7 +154,9 @@ def misfit(where, name, expected, found):
 def value_of(record, name, kind, where):
     """`record[name]`, which must be a `kind`; `where` names file and record in the error."""
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: expected an object with field {name!r}, found {reprlib.repr(record)}")
+        raise ValueError(
+            f"{where}: expected an object with field {name!r}, found {reprlib.repr(record)}"
+        )
     expected = "a number" if kind is NUMBER else kind.__name__
     if name not in record:
         raise ValueError(f"{where}: field {name!r}: expected {expected}, found no such field")
@@ -195,7 +204,10 @@ def usable(photo, on_reject):
         points, parts = [], []
         for point in annotated.points:
             if not (0 <= point.x <= width and 0 <= point.y <= height):
-                on_reject(photo.id, f"{point.part} at ({point.x}, {point.y}) lies outside the photo of {width} x {height} pixels")
+                on_reject(
+                    photo.id,
+                    f"{point.part} at ({point.x}, {point.y}) lies outside the photo of {width} x {height} pixels",
+                )
             elif point.box is not None and (problem := box_problem(point.box, photo.size)):
                 on_reject(photo.id, f"{point.part}: {problem}")
             else:
@@ -225,7 +237,9 @@ def read_objects(folder, *, on_reject=reject):
     folder = Path(folder)
     file = folder / "objects.jsonl"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: data_dir must be a folder with an objects.jsonl and its images")
+        raise FileNotFoundError(
+            f"{file} does not exist: data_dir must be a folder with an objects.jsonl and its images"
+        )
     photos = {}
     with open(file, encoding="utf-8", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
@@ -237,20 +251,36 @@ def read_objects(folder, *, on_reject=reject):
                     for part, x, y, *box in row["points"]
                     if 0 <= x <= width and 0 <= y <= height
                 )
-                annotated = AnnotatedObject(row["category"], tuple(map(float, row["object_box"])), points)
+                annotated = AnnotatedObject(
+                    row["category"], tuple(map(float, row["object_box"])), points
+                )
                 image_id = row["image"]
-                names_fit = all(map(is_utf8, (image_id, annotated.category, *(p.part for p in points))))
+                names_fit = all(
+                    map(is_utf8, (image_id, annotated.category, *(p.part for p in points)))
+                )
             except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{file}, line {number}: {type(error).__name__}: {error}") from error
-            for name, box in (("object_box", annotated.box), *(("points", p.box) for p in points if p.box)):
+                raise ValueError(
+                    f"{file}, line {number}: {type(error).__name__}: {error}"
+                ) from error
+            for name, box in (
+                ("object_box", annotated.box),
+                *(("points", p.box) for p in points if p.box),
+            ):
                 if len(box) != 4:
                     raise misfit(f"{file}, line {number}", name, "x1, y1, x2, y2", box)
             if not names_fit:
                 on_reject(printable(image_id), f"line {number} has a name that is not UTF-8")
                 continue
-            photo = photos.get(image_id) or Photo(image_id, str(folder / image_id), (width, height), ())
+            photo = photos.get(image_id) or Photo(
+                image_id, str(folder / image_id), (width, height), ()
+            )
             if photo.size != (width, height):
-                raise misfit(f"{file}, line {number}", "size", f"{photo.size} as in the photo's first line", (width, height))
+                raise misfit(
+                    f"{file}, line {number}",
+                    "size",
+                    f"{photo.size} as in the photo's first line",
+                    (width, height),
+                )
             photos[image_id] = replace(photo, objects=photo.objects + (annotated,))
     return [photo for photo in (usable(photo, on_reject) for photo in photos.values()) if photo]
 
@@ -286,10 +316,15 @@ def coco_photos(content, file, categories, images, split, on_reject, by_synset=F
         where = f"{file}, annotations[{number}]"
         category_id = value_of(annotation, "category_id", int, where)
         if category_id not in categories:
-            raise misfit(where, "category_id", f"one of the {len(categories)} known ids", category_id)
+            raise misfit(
+                where, "category_id", f"one of the {len(categories)} known ids", category_id
+            )
         rows = annotated.setdefault(value_of(annotation, "image_id", int, where), [])
         if annotation.get("id") in ids:
-            on_reject(f"image id {annotation['image_id']}", f"{where}: annotation id {annotation['id']} has come before")
+            on_reject(
+                f"image id {annotation['image_id']}",
+                f"{where}: annotation id {annotation['id']} has come before",
+            )
         elif not annotation.get("iscrowd"):
             rows.append((where, categories[category_id], annotation))
         if "id" in annotation:
@@ -297,7 +332,10 @@ def coco_photos(content, file, categories, images, split, on_reject, by_synset=F
     listed, names = set(), set()
     for number, record in enumerate(value_of(content, "images", list, file)):
         where = f"{file}, images[{number}]"
-        image_id, name = value_of(record, "id", int, where), value_of(record, "file_name", str, where)
+        image_id, name = (
+            value_of(record, "id", int, where),
+            value_of(record, "file_name", str, where),
+        )
         size = value_of(record, "width", int, where), value_of(record, "height", int, where)
         if min(size) < 1:
             raise misfit(where, "width, height", "at least 1", size)
@@ -357,7 +395,11 @@ def read_coco_keypoints(annotations, images, split=None, *, on_reject=reject):
             names = category["keypoints"]
             values = numbers_of(annotation, "keypoints", 3 * len(names), where)
             points = tuple(
-                PartPoint("_".join(SIDES.get(word, word.lower()) for word in name.split("_")), x + 0.5, y + 0.5)
+                PartPoint(
+                    "_".join(SIDES.get(word, word.lower()) for word in name.split("_")),
+                    x + 0.5,
+                    y + 0.5,
+                )
                 for name, x, y, visibility in zip(names, values[::3], values[1::3], values[2::3])
                 if visibility > 0
             )
@@ -394,8 +436,15 @@ def read_coco_parts(annotations, images, split=None, *, on_reject=reject):
         owner = value_of(category, "supercategory", str, category["where"])
         category["part"] = category["name"].removeprefix(owner).strip().lower()
         if not category["part"] or not is_utf8(owner):
-            raise misfit(category["where"], "name", f"the name of a part, after its supercategory {printable(owner)!r}", category["name"])
-    for photo, rows in coco_photos(content, annotations, categories, images, split, on_reject, by_synset=True):
+            raise misfit(
+                category["where"],
+                "name",
+                f"the name of a part, after its supercategory {printable(owner)!r}",
+                category["name"],
+            )
+    for photo, rows in coco_photos(
+        content, annotations, categories, images, split, on_reject, by_synset=True
+    ):
         parts = {}
         for where, category, annotation in rows:
             part = Part(category["part"], coco_box(annotation, where))
@@ -404,12 +453,16 @@ def read_coco_parts(annotations, images, split=None, *, on_reject=reject):
                 continue
             if "segmentation" in annotation:
                 try:
-                    part = part_of_mask(part.name, segmentation_mask(annotation["segmentation"], photo.size))
+                    part = part_of_mask(
+                        part.name, segmentation_mask(annotation["segmentation"], photo.size)
+                    )
                 except ValueError as error:
                     on_reject(photo.id, f"{where}: {error}")
                     continue
             parts.setdefault(category["supercategory"].lower(), []).append(part)
-        objects = tuple(AnnotatedObject(name, hull(some), (), tuple(some)) for name, some in parts.items())
+        objects = tuple(
+            AnnotatedObject(name, hull(some), (), tuple(some)) for name, some in parts.items()
+        )
         if photo := usable(replace(photo, objects=objects), on_reject):
             yield photo
 
@@ -426,7 +479,9 @@ def part_of_mask(name, mask):
     if not len(rows):
         raise ValueError("its segmentation covers no pixel")
     x1, y1, x2, y2 = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-    return Part(name, (x1, y1, x2, y2), mask[y1:y2, x1:x2].copy())  # a copy: a view would keep the whole mask in memory
+    return Part(
+        name, (x1, y1, x2, y2), mask[y1:y2, x1:x2].copy()
+    )  # a copy: a view would keep the whole mask in memory
 
 
 def segmentation_mask(segmentation, size):
@@ -435,15 +490,29 @@ def segmentation_mask(segmentation, size):
     if isinstance(segmentation, dict):
         return run_length_mask(segmentation, size)
     if not isinstance(segmentation, list):
-        raise ValueError(f"segmentation: expected polygons or run lengths, found {reprlib.repr(segmentation)}")
+        raise ValueError(
+            f"segmentation: expected polygons or run lengths, found {reprlib.repr(segmentation)}"
+        )
     mask = np.zeros((height, width), bool)
     for polygon in segmentation:
-        if not isinstance(polygon, list) or len(polygon) % 2 or not all(isinstance(v, NUMBER) for v in polygon):
-            raise ValueError(f"segmentation: expected polygons as lists x1, y1, x2, y2, …, found {reprlib.repr(polygon)}")
+        if (
+            not isinstance(polygon, list)
+            or len(polygon) % 2
+            or not all(isinstance(v, NUMBER) for v in polygon)
+        ):
+            raise ValueError(
+                f"segmentation: expected polygons as lists x1, y1, x2, y2, …, found {reprlib.repr(polygon)}"
+            )
         if len(polygon) >= 6:
             corners = np.array(polygon, dtype=float).reshape(-1, 2)
-            if not (corners.min() >= -1 and corners[:, 0].max() <= width + 1 and corners[:, 1].max() <= height + 1):
-                raise ValueError(f"segmentation: polygon {reprlib.repr(polygon)} lies outside the photo of {width} x {height} pixels")
+            if not (
+                corners.min() >= -1
+                and corners[:, 0].max() <= width + 1
+                and corners[:, 1].max() <= height + 1
+            ):
+                raise ValueError(
+                    f"segmentation: polygon {reprlib.repr(polygon)} lies outside the photo of {width} x {height} pixels"
+                )
             mask |= polygon_mask(corners, size)
     return mask
 
@@ -459,7 +528,9 @@ def polygon_mask(corners, size):
     width, height = size
     crossings = np.zeros((height, width + 1), np.int32)
     for one, other in zip(corners, np.roll(corners, -1, axis=0)):
-        (x1, y1), (x2, y2) = sorted((one, other), key=lambda corner: (corner[1], corner[0]))  # an edge rounds alike in both directions
+        (x1, y1), (x2, y2) = sorted(
+            (one, other), key=lambda corner: (corner[1], corner[0])
+        )  # an edge rounds alike in both directions
         first, last = np.clip(np.ceil(np.array([y1, y2]) - 0.5), 0, height).astype(int)
         rows = np.arange(first, last)
         if len(rows):
@@ -477,22 +548,32 @@ def run_length_mask(segmentation, size):
     """
     width, height = size
     if segmentation.get("size") != [height, width]:
-        raise ValueError(f"segmentation: size: expected {[height, width]}, found {segmentation.get('size')}")
+        raise ValueError(
+            f"segmentation: size: expected {[height, width]}, found {segmentation.get('size')}"
+        )
     counts = segmentation.get("counts")
     if isinstance(counts, str):
         text, counts, value, shift = counts, [], 0, 0
         for character in text:
             group = ord(character) - 48
             if not 0 <= group < 64:
-                raise ValueError(f"segmentation: counts: character {character!r} is none of COCO's run lengths")
+                raise ValueError(
+                    f"segmentation: counts: character {character!r} is none of COCO's run lengths"
+                )
             value |= (group & 31) << shift
             shift += 5
             if not group & 32:
                 value -= (group & 16) << (shift - 4)
                 counts.append(value + counts[-2] if len(counts) > 2 else value)
                 value = shift = 0
-    if not isinstance(counts, list) or not all(isinstance(v, int) and v >= 0 for v in counts) or sum(counts) != width * height:
-        raise ValueError(f"segmentation: counts: expected runs of {width * height} pixels in all, found {reprlib.repr(counts)}")
+    if (
+        not isinstance(counts, list)
+        or not all(isinstance(v, int) and v >= 0 for v in counts)
+        or sum(counts) != width * height
+    ):
+        raise ValueError(
+            f"segmentation: counts: expected runs of {width * height} pixels in all, found {reprlib.repr(counts)}"
+        )
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
 
 
@@ -522,13 +603,20 @@ def read_part_label_maps(folder, object_names, part_names, *, on_reject=reject):
     folder = Path(folder)
     for name in part_names:
         if name.partition("'s ")[0] not in object_names or not name.partition("'s ")[2]:
-            raise ValueError(f'part_names: expected names like "dog\'s head" of objects in object_names, found {name!r}')
+            raise ValueError(
+                f'part_names: expected names like "dog\'s head" of objects in object_names, found {name!r}'
+            )
     if (folder / "annotations_detectron2_obj").is_dir():
         for name, split in (("train", "train"), ("val", "validation")):
             yield from pascal_part_photos(folder, name, split, object_names, part_names, on_reject)
     elif (folder / "ade20k_instance_train.json").is_file():
-        for short, name, split in (("train", "training", "train"), ("val", "validation", "validation")):
-            yield from ade20k_part_photos(folder, short, name, split, object_names, part_names, on_reject)
+        for short, name, split in (
+            ("train", "training", "train"),
+            ("val", "validation", "validation"),
+        ):
+            yield from ade20k_part_photos(
+                folder, short, name, split, object_names, part_names, on_reject
+            )
     else:
         raise ValueError(
             f"{folder}: expected annotations_detectron2_obj, of Pascal-Part-116, or ade20k_instance_train.json, of ADE20K-Part-234, "
@@ -548,26 +636,36 @@ def pascal_part_photos(folder, name, split, object_names, part_names, on_reject)
             on_reject(path.name, f"{missing[0]} does not exist")
             continue
         try:
-            part_map, object_map = read_label_map(part_file, part_names), read_label_map(object_file, object_names)
+            part_map, object_map = (
+                read_label_map(part_file, part_names),
+                read_label_map(object_file, object_names),
+            )
         except OSError as error:
             on_reject(path.name, str(error))
             continue
         if object_map.shape != part_map.shape:
-            on_reject(path.name, f"size: expected {object_map.shape[::-1]} of its object map, found {part_map.shape[::-1]} of {part_file}")
+            on_reject(
+                path.name,
+                f"size: expected {object_map.shape[::-1]} of its object map, found {part_map.shape[::-1]} of {part_file}",
+            )
             continue
         objects = tuple(
             object_of_maps(object_names[label], box, mask, part_map, part_names)
             for label in np.unique(object_map[object_map >= 0])
             for box, mask in connected_regions(object_map == label)
         )
-        if photo := usable(Photo(path.name, str(path), part_map.shape[::-1], objects, split), on_reject):
+        if photo := usable(
+            Photo(path.name, str(path), part_map.shape[::-1], objects, split), on_reject
+        ):
             yield photo
 
 
 def ade20k_part_photos(folder, short, name, split, object_names, part_names, on_reject):
     file = folder / f"ade20k_instance_{short}.json"
     categories = {number: {"name": object_name} for number, object_name in enumerate(object_names)}
-    for photo, rows in coco_photos(read_json(file), file, categories, folder / "images" / name, split, on_reject):
+    for photo, rows in coco_photos(
+        read_json(file), file, categories, folder / "images" / name, split, on_reject
+    ):
         part_file = (folder / "annotations_detectron2_part" / name / photo.id).with_suffix(".png")
         if not part_file.is_file():
             on_reject(photo.id, f"{part_file} does not exist")
@@ -578,12 +676,17 @@ def ade20k_part_photos(folder, short, name, split, object_names, part_names, on_
             on_reject(photo.id, str(error))
             continue
         if part_map.shape != photo.size[::-1]:
-            on_reject(photo.id, f"size: expected {photo.size} of {file}, found {part_map.shape[::-1]} of {part_file}")
+            on_reject(
+                photo.id,
+                f"size: expected {photo.size} of {file}, found {part_map.shape[::-1]} of {part_file}",
+            )
             continue
         objects = []
         for where, category, annotation in rows:
             try:
-                whole = part_of_mask(category["name"], segmentation_mask(annotation.get("segmentation"), photo.size))
+                whole = part_of_mask(
+                    category["name"], segmentation_mask(annotation.get("segmentation"), photo.size)
+                )
             except ValueError as error:
                 on_reject(photo.id, f"{where}: {error}")
                 continue
@@ -605,7 +708,12 @@ def read_label_map(file, names):
     labels = labels.astype(np.int32)
     labels[labels == none] = -1
     if labels.max() >= len(names):
-        raise misfit(file, "label", f"below {len(names)}, the number of names given, or {none}", int(labels.max()))
+        raise misfit(
+            file,
+            "label",
+            f"below {len(names)}, the number of names given, or {none}",
+            int(labels.max()),
+        )
     return labels
 
 
@@ -613,7 +721,9 @@ def connected_regions(mask):
     """Yields (x1, y1, x2, y2) and the pixels inside it, a bool array, of each region of a mask; neighbours may touch at a corner."""
     import cv2  # of the extra `data`, which the other sources do without
 
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=8
+    )
     for number in range(1, count):
         x, y, width, height = map(int, stats[number, :4])
         yield (x, y, x + width, y + height), labels[y : y + height, x : x + width] == number
@@ -661,7 +771,9 @@ def read_dataset(dataset, split=None, *, on_reject=reject):
     if "image" not in dataset.column_names:
         raise misfit("dataset", "image", "a column of this name", dataset.column_names)
     dataset = dataset.with_format(None)
-    photos = photos_of_rows(dataset) if "objects" in dataset.column_names else photos_of_points(dataset)
+    photos = (
+        photos_of_rows(dataset) if "objects" in dataset.column_names else photos_of_points(dataset)
+    )
     images = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
     seen = set()
     for index, image_id, stated, objects in photos:
@@ -680,7 +792,9 @@ def read_dataset(dataset, split=None, *, on_reject=reject):
         except UNREADABLE as error:
             on_reject(image_id, f"dataset, row {index}: its image cannot be read: {error}")
             continue
-        if photo := usable(replace(photo, size=(height, width) if turned else (width, height)), on_reject):
+        if photo := usable(
+            replace(photo, size=(height, width) if turned else (width, height)), on_reject
+        ):
             yield photo
 
 
@@ -690,15 +804,26 @@ def read_photos(source):
         return read_objects(source)
     import datasets
 
-    return [photo for split, rows in datasets.load_dataset(str(source)).items() for photo in read_dataset(rows, split)]
+    return [
+        photo
+        for split, rows in datasets.load_dataset(str(source)).items()
+        for photo in read_dataset(rows, split)
+    ]
 
 
 def annotation_columns(dataset, needed, optional):
     """The dataset without other columns; reading its rows decodes no image then."""
     for name in needed:
         if name not in dataset.column_names:
-            raise misfit("dataset", name, "a column of this name, or a column 'objects'", dataset.column_names)
-    return dataset.select_columns([*needed, *(name for name in optional if name in dataset.column_names)])
+            raise misfit(
+                "dataset",
+                name,
+                "a column of this name, or a column 'objects'",
+                dataset.column_names,
+            )
+    return dataset.select_columns(
+        [*needed, *(name for name in optional if name in dataset.column_names)]
+    )
 
 
 def numbers_or_none(record, name, count, where):
@@ -722,9 +847,12 @@ def photos_of_rows(dataset):
                 for point in record.get("points") or ()
             )
             parts = tuple(
-                Part(value_of(part, "name", str, where), tuple(numbers_of(part, "box", 4, where))) for part in record.get("parts") or ()
+                Part(value_of(part, "name", str, where), tuple(numbers_of(part, "box", 4, where)))
+                for part in record.get("parts") or ()
             )
-            objects.append(AnnotatedObject(value_of(record, "category", str, where), box, points, parts))
+            objects.append(
+                AnnotatedObject(value_of(record, "category", str, where), box, points, parts)
+            )
         image_id = row.get("image_id")
         yield index, str(index) if image_id is None else image_id, row.get("split"), tuple(objects)
 
@@ -732,7 +860,9 @@ def photos_of_rows(dataset):
 def photos_of_points(dataset):
     """Yields (first row, image id, stated split, objects) of a dataset whose rows are points."""
     photos, optional = {}, ("part_box", "split", "style", "description", "stratum")
-    for index, row in enumerate(annotation_columns(dataset, ("image_id", "object", "object_box", "part", "point"), optional)):
+    for index, row in enumerate(
+        annotation_columns(dataset, ("image_id", "object", "object_box", "part", "point"), optional)
+    ):
         where = f"dataset, row {index}"
         owner = value_of(row, "object", str, where), tuple(numbers_of(row, "object_box", 4, where))
         point = PartPoint(
@@ -741,7 +871,9 @@ def photos_of_points(dataset):
             numbers_or_none(row, "part_box", 4, where),
             stratum=row.get("stratum") or "given",
         )
-        first = photos.setdefault(value_of(row, "image_id", str, where), (index, row.get("split"), {}))
+        first = photos.setdefault(
+            value_of(row, "image_id", str, where), (index, row.get("split"), {})
+        )
         texts = first[2].setdefault(owner, {}).setdefault(point, [])
         if row.get("description"):
             texts.append((row.get("style") or "full", row["description"]))
@@ -751,7 +883,11 @@ def photos_of_points(dataset):
             image_id,
             stated,
             tuple(
-                AnnotatedObject(category, box, tuple(replace(point, texts=tuple(texts)) for point, texts in points.items()))
+                AnnotatedObject(
+                    category,
+                    box,
+                    tuple(replace(point, texts=tuple(texts)) for point, texts in points.items()),
+                )
                 for (category, box), points in objects.items()
             ),
         )
@@ -786,7 +922,10 @@ def view(photo, crop=None, mirror=False):
         if mirror:
             left, right = width - right, width - left
         part_left, part_top, *_ = part.pixel_box
-        mask = part.mask[top + y1 - part_top : bottom + y1 - part_top, left + x1 - part_left : right + x1 - part_left]
+        mask = part.mask[
+            top + y1 - part_top : bottom + y1 - part_top,
+            left + x1 - part_left : right + x1 - part_left,
+        ]
         mask = mask[:, ::-1] if mirror else mask
         return replace(moved, mask=mask) if mask.any() else None
 
@@ -806,14 +945,20 @@ def view(photo, crop=None, mirror=False):
             if x1 <= p.x <= x2 and y1 <= p.y <= y2
         )
         parts = (move_part(part) for part in annotated.parts)
-        objects.append(AnnotatedObject(annotated.category, box, points, tuple(part for part in parts if part is not None)))
+        objects.append(
+            AnnotatedObject(
+                annotated.category, box, points, tuple(part for part in parts if part is not None)
+            )
+        )
     return replace(photo, size=(width, height), objects=tuple(objects))
 
 
 def random_view(photo, rng, smallest=0.55):
     """(crop, mirror) with sides of `smallest` to 1 of the photo's, around one of its annotated points. `rng` is a numpy Generator."""
     width, height = photo.size
-    crop_width, crop_height = (max(1, round(side * rng.uniform(smallest, 1))) for side in (width, height))
+    crop_width, crop_height = (
+        max(1, round(side * rng.uniform(smallest, 1))) for side in (width, height)
+    )
     points = [(p.x, p.y) for o in photo.objects for p in o.points] or [(width / 2, height / 2)]
     x, y = points[rng.integers(len(points))]
     left = int(np.clip(round(x - rng.uniform(0.1, 0.9) * crop_width), 0, width - crop_width))

@@ -29,7 +29,18 @@ import torch
 from PIL import Image, ImageDraw
 from transformers import AutoConfig, LogitsProcessor, pipeline
 
-from .wording import COLOURS, HORIZONTAL, PLANS, STYLES, SURROUNDINGS_PLANS, VERTICAL, PointFacts, names_it, readable, write
+from .wording import (
+    COLOURS,
+    HORIZONTAL,
+    PLANS,
+    STYLES,
+    SURROUNDINGS_PLANS,
+    VERTICAL,
+    PointFacts,
+    names_it,
+    readable,
+    write,
+)
 
 PROMPTS = Path(__file__).parent / "prompts"
 SHOTS = 3  # worked examples shown with each question: a prompt file holds sets of so many that a small model copes with together
@@ -50,7 +61,9 @@ _LOOKS = {word for colour in COLOURS for word in colour.split()} | set(
     "bright colored coloured grey lightly pale smooth strongly textured".split()
 )
 _POSES = set("flying lying resting running sitting sleeping standing walking".split())
-_SIZES = set("big giant huge large little long medium medium-sized short small tall tiny wide".split())
+_SIZES = set(
+    "big giant huge large little long medium medium-sized short small tall tiny wide".split()
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,9 @@ class PointQuery:
 def check_styles(queries, styles):
     for index, query in enumerate(queries):
         if query.style not in styles:
-            raise ValueError(f"query {index} asks for style {query.style!r}: this teacher writes {styles}")
+            raise ValueError(
+                f"query {index} asks for style {query.style!r}: this teacher writes {styles}"
+            )
 
 
 class RuleTeacher:
@@ -90,7 +105,9 @@ class RuleTeacher:
         answers = []
         for query in queries:
             plans = (SURROUNDINGS_PLANS if query.facts.object is None else PLANS)[query.style]
-            number = np.random.default_rng(query.seed).integers(len(plans))  # the draw that write() makes with the same seed
+            number = np.random.default_rng(query.seed).integers(
+                len(plans)
+            )  # the draw that write() makes with the same seed
             description = write(query.facts, query.style, np.random.default_rng(query.seed))
             answers.append({"description": description, "plan": f"{query.style} {number}"})
         return answers
@@ -124,7 +141,11 @@ def fading_crop(image, point, sigma=0.08):
     weight = np.exp(-((y[:, None] - point[1]) ** 2 + (x[None] - point[0]) ** 2) / (2 * sigma**2))
     weight *= ((y >= 0) & (y < image.height))[:, None] & ((x >= 0) & (x < image.width))[None]
     crop = image.crop((left, top, left + 2 * half + 1, top + 2 * half + 1))
-    faded = Image.composite(crop, Image.new("RGB", crop.size, (127, 127, 127)), Image.fromarray(np.round(255 * weight).astype(np.uint8)))
+    faded = Image.composite(
+        crop,
+        Image.new("RGB", crop.size, (127, 127, 127)),
+        Image.fromarray(np.round(255 * weight).astype(np.uint8)),
+    )
     faded.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return faded
 
@@ -147,7 +168,10 @@ def read_prompt(name, folder=None):
     """
     text = ((folder or PROMPTS) / f"{name}.txt").read_text(encoding="utf-8")
     blocks = re.split(r"^\[(system|user|assistant)\]\n", text, flags=re.MULTILINE)
-    return [{"role": role, "content": content.strip()} for role, content in zip(blocks[1::2], blocks[2::2])]
+    return [
+        {"role": role, "content": content.strip()}
+        for role, content in zip(blocks[1::2], blocks[2::2])
+    ]
 
 
 def ask(name, rng=None, image=None, folder=None, **words):
@@ -165,7 +189,11 @@ def ask(name, rng=None, image=None, folder=None, **words):
     first = 1 if messages[0]["role"] == "system" else 0
     examples = list(zip(messages[first:-1:2], messages[first + 1 : -1 : 2]))
     start = SHOTS * rng.integers(-(-len(examples) // SHOTS)) if examples else 0
-    shown = [message for i in range(min(SHOTS, len(examples))) for message in examples[(start + i) % len(examples)]]
+    shown = [
+        message
+        for i in range(min(SHOTS, len(examples)))
+        for message in examples[(start + i) % len(examples)]
+    ]
     question = messages[-1]["content"].format(**words)
     if image is not None:
         question = [{"type": "image", "image": image}, {"type": "text", "text": question}]
@@ -196,11 +224,17 @@ def check(text, facts, vocabulary=(), seen=""):
         return "empty"
     if len(text.split()) > MOST_WORDS:
         return f"longer than {MOST_WORDS} words"
-    if "\n" in text or re.search(r"[\[\]{}<>|#*_]|\b(object|where|part|point|scene|detail|facts|description):", text, re.IGNORECASE):
+    if "\n" in text or re.search(
+        r"[\[\]{}<>|#*_]|\b(object|where|part|point|scene|detail|facts|description):",
+        text,
+        re.IGNORECASE,
+    ):
         return "prompt echoed"
     if not re.match(r"[\"'“]?[A-Z]", text) or not re.search(r"[.!?][\"'”]?$", text):
         return "unfinished sentence"
-    if found := re.search(r"\d|%|\b(pixels?|percent|coordinates?|rows?|columns?|grid)\b", text, re.IGNORECASE):
+    if found := re.search(
+        r"\d|%|\b(pixels?|percent|coordinates?|rows?|columns?|grid)\b", text, re.IGNORECASE
+    ):
         return f"digits or coordinates: {found[0]!r}"
     for kind, name in (("object", facts.object), ("part", facts.part)):
         if name and not names_it(text, name):
@@ -208,16 +242,28 @@ def check(text, facts, vocabulary=(), seen=""):
     rest = text.lower()
     for place, kind, frame in (
         (facts.in_image, "of the image", "of the (?:image|photo|picture)"),
-        (facts.on_object, f"of the {facts.object}", f"of the {re.escape(str(facts.object).lower())}"),
-        (facts.in_part, f"within the {facts.part}", f"within the {re.escape(str(facts.part).lower())}"),
+        (
+            facts.on_object,
+            f"of the {facts.object}",
+            f"of the {re.escape(str(facts.object).lower())}",
+        ),
+        (
+            facts.in_part,
+            f"within the {facts.part}",
+            f"within the {re.escape(str(facts.part).lower())}",
+        ),
     ):
         if place is not None:
             down, across = place.split(" and ")
-            rest, times = re.subn(rf"\b(?:{down} and {across}|{across} and {down}) {frame}\b", f"<{kind}>", rest)
+            rest, times = re.subn(
+                rf"\b(?:{down} and {across}|{across} and {down}) {frame}\b", f"<{kind}>", rest
+            )
             if times != 1:
                 return f"position {'dropped' if times == 0 else 'repeated'}: '{place} {kind}'"
     looks = re.sub(r"^an? | spot$", "", facts.spot)
-    own = sorted((name.lower() for name in (facts.object, facts.part) if name), key=len, reverse=True)
+    own = sorted(
+        (name.lower() for name in (facts.object, facts.part) if name), key=len, reverse=True
+    )
     if facts.object:
         if (found := placed_in_image(rest, own)) not in (None, facts.object.lower()):
             return f"the object's position said of the {found}"
@@ -228,12 +274,17 @@ def check(text, facts, vocabulary=(), seen=""):
         )
         if found := re.search("|".join(mistakes), rest):
             return f"mistaken: {found[0]!r}"
-    if found := re.search(rf"(?:^|[.!?;:] )the <of the image> is an? |\b(?:has|is|on|shows|with) {looks} spot\b", rest):
+    if found := re.search(
+        rf"(?:^|[.!?;:] )the <of the image> is an? |\b(?:has|is|on|shows|with) {looks} spot\b", rest
+    ):
         return f"mistaken: {found[0]!r}"
     rest = re.sub(r"<[^>]*>", " ", rest)
     for name in own:
         rest = re.sub(rf"\b{re.escape(name)}\b", " ", rest)
-    others = "|".join(re.escape(readable(name).lower()) for name in sorted(vocabulary, key=lambda name: (-len(name), name)))
+    others = "|".join(
+        re.escape(readable(name).lower())
+        for name in sorted(vocabulary, key=lambda name: (-len(name), name))
+    )
     if others and (found := re.search(rf"\b(?:{others})s?\b", rest)):
         return f"invented: {found[0]!r}"
     allowed = set(words_of(f"{facts.spot} {seen}" if seen else "")) - _STEPS
@@ -243,7 +294,9 @@ def check(text, facts, vocabulary=(), seen=""):
             return f"spot {'dropped' if times == 0 else 'repeated'}: {looks!r}"
     if facts.size:
         allowed.add(facts.size)
-    if found := sorted((_STEPS | _RELATIONS | _LOOKS | _POSES | _SIZES) & set(words_of(rest)) - allowed):
+    if found := sorted(
+        (_STEPS | _RELATIONS | _LOOKS | _POSES | _SIZES) & set(words_of(rest)) - allowed
+    ):
         return f"invented: {found[0]!r}"
     return None
 
@@ -273,8 +326,18 @@ class FusingTeacher:
     def __init__(self, vision, text, at_once):
         self.vision, self.text, self.at_once = vision, text, at_once
         self.styles = ("full",) if vision else ("reworded",)
-        self.columns = ("description", "rule", *(("context", "local") if vision else ()), "fused", "fallback")
-        self.prompts = ("context", "local", "fuse") if vision else ("reword", "reword_within", "reword_surroundings")
+        self.columns = (
+            "description",
+            "rule",
+            *(("context", "local") if vision else ()),
+            "fused",
+            "fallback",
+        )
+        self.prompts = (
+            ("context", "local", "fuse")
+            if vision
+            else ("reword", "reword_within", "reword_surroundings")
+        )
         self.info = {"vision": vision, "text": text, "prompts": prompt_hash(self.prompts)}
 
     def answer(self, model, chats, seeds):
@@ -285,14 +348,22 @@ class FusingTeacher:
         check_styles(queries, self.styles)
         rows = [{"rule": write(q.facts, "full", np.random.default_rng(q.seed))} for q in queries]
         if self.vision:
-            for start in range(0, len(queries), self.at_once):  # what the model is shown is made for a few points at a time
+            for start in range(
+                0, len(queries), self.at_once
+            ):  # what the model is shown is made for a few points at a time
                 self.look(queries[start : start + self.at_once], rows[start : start + self.at_once])
         chats = []
         for query, row in zip(queries, rows):
             name = "fuse" if self.vision else reword_prompt(query.facts)
-            words = {"facts": fact_lines(query.facts), "context": row.get("context"), "local": row.get("local")}
+            words = {
+                "facts": fact_lines(query.facts),
+                "context": row.get("context"),
+                "local": row.get("local"),
+            }
             chats.append(ask(name, np.random.default_rng(query.seed), **words))
-        for query, row, text in zip(queries, rows, self.answer("text", chats, [model_seed(q, 2) for q in queries])):
+        for query, row, text in zip(
+            queries, rows, self.answer("text", chats, [model_seed(q, 2) for q in queries])
+        ):
             row["fused"] = text.strip()
             seen = f"{row['context']} {row['local']}" if self.vision else ""
             row["fallback"] = check(row["fused"], query.facts, vocabulary, seen) or ""
@@ -302,17 +373,35 @@ class FusingTeacher:
     def look(self, queries, rows):
         """Adds to `rows` what the vision model says of the whole photos and of the crops."""
         for number, (name, show) in enumerate((("context", ring_point), ("local", fading_crop))):
-            chats = [ask(name, np.random.default_rng(q.seed), show(q.image, q.point), subject=subject(q.facts)) for q in queries]
-            for row, text in zip(rows, self.answer("vision", chats, [model_seed(q, number) for q in queries])):
+            chats = [
+                ask(
+                    name,
+                    np.random.default_rng(q.seed),
+                    show(q.image, q.point),
+                    subject=subject(q.facts),
+                )
+                for q in queries
+            ]
+            for row, text in zip(
+                rows, self.answer("vision", chats, [model_seed(q, number) for q in queries])
+            ):
                 row[name] = " ".join(text.split())
 
 
 def reword_prompt(facts):
-    return "reword_surroundings" if facts.object is None else "reword_within" if facts.in_part else "reword"
+    return (
+        "reword_surroundings"
+        if facts.object is None
+        else "reword_within"
+        if facts.in_part
+        else "reword"
+    )
 
 
 def subject(facts):
-    return f"the {facts.part} of a {facts.object}" if facts.object else "a point of a thing or surface"
+    return (
+        f"the {facts.part} of a {facts.object}" if facts.object else "a point of a thing or surface"
+    )
 
 
 def model_seed(query, number):
@@ -326,10 +415,18 @@ class SeededSampling(LogitsProcessor):
     so that an answer does not depend on the batch it is in."""
 
     def __init__(self, seeds, temperature):
-        self.generators, self.temperature = [torch.Generator().manual_seed(seed) for seed in seeds], temperature
+        self.generators, self.temperature = (
+            [torch.Generator().manual_seed(seed) for seed in seeds],
+            temperature,
+        )
 
     def __call__(self, input_ids, scores):
-        noise = torch.stack([torch.empty(scores.shape[-1]).exponential_(generator=generator) for generator in self.generators])
+        noise = torch.stack(
+            [
+                torch.empty(scores.shape[-1]).exponential_(generator=generator)
+                for generator in self.generators
+            ]
+        )
         return scores / self.temperature - noise.log().to(scores.device)
 
 
@@ -344,11 +441,24 @@ class ModelTeacher(FusingTeacher):
         max_new_tokens (`int`)
     """
 
-    def __init__(self, text, vision=None, *, batch_size=8, dtype="auto", device_map=None, temperature=0.0, max_new_tokens=120):
+    def __init__(
+        self,
+        text,
+        vision=None,
+        *,
+        batch_size=8,
+        dtype="auto",
+        device_map=None,
+        temperature=0.0,
+        max_new_tokens=120,
+    ):
         super().__init__(vision, text, at_once=batch_size)
         self.dtype, self.device_map = dtype, device_map
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
-        commits = {name: getattr(AutoConfig.from_pretrained(name), "_commit_hash", None) for name in filter(None, (vision, text))}
+        commits = {
+            name: getattr(AutoConfig.from_pretrained(name), "_commit_hash", None)
+            for name in filter(None, (vision, text))
+        }
         self.info = {
             "teacher": "model",
             **self.info,
@@ -363,7 +473,10 @@ class ModelTeacher(FusingTeacher):
 
     @cached_property
     def pipelines(self):
-        tasks = {"vision": ("image-text-to-text", self.vision), "text": ("text-generation", self.text)}
+        tasks = {
+            "vision": ("image-text-to-text", self.vision),
+            "text": ("text-generation", self.text),
+        }
         loaded = {}
         for name, (task, model) in tasks.items():
             if model:
@@ -376,7 +489,12 @@ class ModelTeacher(FusingTeacher):
     def answer(self, model, chats, seeds):
         if model == "vision":
             # this pipeline takes all other arguments for its processor's
-            answers = self.pipelines[model](chats, batch_size=len(chats), return_full_text=False, generate_kwargs=self.generation(seeds))
+            answers = self.pipelines[model](
+                chats,
+                batch_size=len(chats),
+                return_full_text=False,
+                generate_kwargs=self.generation(seeds),
+            )
             return [answer[0]["generated_text"] for answer in answers]
         answers = [None] * len(chats)
         order = sorted(range(len(chats)), key=lambda i: str(chats[i][:-1]))
@@ -384,32 +502,57 @@ class ModelTeacher(FusingTeacher):
             same = list(same)
             for start in range(0, len(same), self.at_once):
                 batch = same[start : start + self.at_once]
-                for i, text in zip(batch, self.continue_chats([chats[i] for i in batch], [seeds[i] for i in batch])):
+                for i, text in zip(
+                    batch, self.continue_chats([chats[i] for i in batch], [seeds[i] for i in batch])
+                ):
                     answers[i] = text
         return answers
 
     def generation(self, seeds):
         sampling = [SeededSampling(seeds, self.temperature)] if self.temperature else []
-        return {"do_sample": False, "logits_processor": sampling, "max_new_tokens": self.max_new_tokens}
+        return {
+            "do_sample": False,
+            "logits_processor": sampling,
+            "max_new_tokens": self.max_new_tokens,
+        }
 
     @torch.no_grad()
     def continue_chats(self, chats, seeds):
         """The text model's answers to chats of one batch; the tokens that all chats begin with run through the model once."""
         model, tokenizer = self.pipelines["text"].model, self.pipelines["text"].tokenizer
-        texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        texts = [
+            tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            for chat in chats
+        ]
         rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        shared, width = min(len(os.path.commonprefix(rows)), min(map(len, rows)) - 1), max(map(len, rows))
+        shared, width = (
+            min(len(os.path.commonprefix(rows)), min(map(len, rows)) - 1),
+            max(map(len, rows)),
+        )
         padding = [[tokenizer.pad_token_id] * (width - len(row)) for row in rows]
-        input_ids = torch.tensor([row[:shared] + pad + row[shared:] for row, pad in zip(rows, padding)], device=model.device)
+        input_ids = torch.tensor(
+            [row[:shared] + pad + row[shared:] for row, pad in zip(rows, padding)],
+            device=model.device,
+        )
         mask = torch.tensor(
-            [[1] * shared + [0] * len(pad) + [1] * (len(row) - shared) for row, pad in zip(rows, padding)], device=model.device
+            [
+                [1] * shared + [0] * len(pad) + [1] * (len(row) - shared)
+                for row, pad in zip(rows, padding)
+            ],
+            device=model.device,
         )
         cache = None
         if shared:
-            cache = model(input_ids=input_ids[:1, :shared], use_cache=True, logits_to_keep=1).past_key_values
+            cache = model(
+                input_ids=input_ids[:1, :shared], use_cache=True, logits_to_keep=1
+            ).past_key_values
             cache.batch_repeat_interleave(len(rows))
         generated = model.generate(
-            input_ids=input_ids, attention_mask=mask, past_key_values=cache, pad_token_id=tokenizer.pad_token_id, **self.generation(seeds)
+            input_ids=input_ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            pad_token_id=tokenizer.pad_token_id,
+            **self.generation(seeds),
         )
         return tokenizer.batch_decode(generated[:, width:], skip_special_tokens=True)
 
@@ -458,7 +601,12 @@ class EndpointTeacher(FusingTeacher):
                 "that api_key_env names"
             )
         self.base_url, self.api_key_env = base_url.rstrip("/"), api_key_env
-        self.concurrent, self.retries, self.backoff, self.timeout = concurrent, retries, backoff, timeout
+        self.concurrent, self.retries, self.backoff, self.timeout = (
+            concurrent,
+            retries,
+            backoff,
+            timeout,
+        )
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
         self.api_key()
         self.turns = Turns(60 / requests_per_minute if requests_per_minute else 0)
@@ -476,7 +624,9 @@ class EndpointTeacher(FusingTeacher):
             return None
         key = os.environ.get(self.api_key_env, "")
         if not re.fullmatch(r"[!-~]+", key):
-            raise ValueError(f"the environment variable {self.api_key_env} must hold the endpoint's key, without spaces or line breaks")
+            raise ValueError(
+                f"the environment variable {self.api_key_env} must hold the endpoint's key, without spaces or line breaks"
+            )
         return key
 
     def authorize(self, request):
@@ -488,16 +638,25 @@ class EndpointTeacher(FusingTeacher):
     def answer(self, model, chats, seeds):
         with ThreadPoolExecutor(self.concurrent) as pool:
             name = self.vision if model == "vision" else self.text
-            futures = [pool.submit(self.complete, name, chat, seed) for chat, seed in zip(chats, seeds)]
+            futures = [
+                pool.submit(self.complete, name, chat, seed) for chat, seed in zip(chats, seeds)
+            ]
             try:
                 return [future.result() for future in futures]
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # no further requests to an endpoint that failed
+                pool.shutdown(
+                    wait=False, cancel_futures=True
+                )  # no further requests to an endpoint that failed
                 raise
 
     def complete(self, model, chat, seed):
         """The text that answers one chat, "" where the model gave none."""
-        body = {"model": model, "messages": with_data_urls(chat), "temperature": self.temperature, "max_tokens": self.max_new_tokens}
+        body = {
+            "model": model,
+            "messages": with_data_urls(chat),
+            "temperature": self.temperature,
+            "max_tokens": self.max_new_tokens,
+        }
         if self.temperature:
             body["seed"] = seed
         for attempt in range(self.retries + 1):
@@ -505,9 +664,17 @@ class EndpointTeacher(FusingTeacher):
             wait = self.backoff * 2**attempt
             try:
                 response = requests.post(
-                    f"{self.base_url}/chat/completions", json=body, auth=self.authorize, timeout=self.timeout, allow_redirects=False
+                    f"{self.base_url}/chat/completions",
+                    json=body,
+                    auth=self.authorize,
+                    timeout=self.timeout,
+                    allow_redirects=False,
                 )
-            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            except (
+                requests.ConnectionError,
+                requests.Timeout,
+                requests.exceptions.ChunkedEncodingError,
+            ) as error:
                 fault = f"{type(error).__name__}: {error}"
             else:
                 if response.status_code == 200:
@@ -525,7 +692,9 @@ class EndpointTeacher(FusingTeacher):
                     asked = response.headers.get("Retry-After", "")
                     wait = max(wait, float(asked)) if asked.isdigit() else wait
             if wait > LONGEST_WAIT:
-                raise EndpointError(self.said(f"{fault}; the next attempt would be in {wait:.0f} s"))
+                raise EndpointError(
+                    self.said(f"{fault}; the next attempt would be in {wait:.0f} s")
+                )
             if attempt < self.retries:
                 time.sleep(wait)
         raise EndpointError(self.said(f"{fault}; given up after {self.retries + 1} attempts"))
@@ -560,6 +729,19 @@ def with_data_urls(chat):
             return content
         buffer = io.BytesIO()
         content["image"].save(buffer, "PNG")
-        return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"}}
+        return {
+            "type": "image_url",
+            "image_url": {
+                "url": f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+            },
+        }
 
-    return [{**m, "content": m["content"] if isinstance(m["content"], str) else [part(c) for c in m["content"]]} for m in chat]
+    return [
+        {
+            **m,
+            "content": m["content"]
+            if isinstance(m["content"], str)
+            else [part(c) for c in m["content"]],
+        }
+        for m in chat
+    ]

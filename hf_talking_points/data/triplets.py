@@ -25,7 +25,9 @@ class View:
         return view_image(self.source.open(), self.crop, self.mirror)
 
     def points(self):
-        return [(annotated, point) for annotated in self.photo.objects for point in annotated.points]
+        return [
+            (annotated, point) for annotated in self.photo.objects for point in annotated.points
+        ]
 
 
 def make_views(photos, views_per_photo=1, seed=0):
@@ -49,7 +51,11 @@ def surrounding_point(photo, rng, tries=20):
     margin_x, margin_y = 0.1 * width, 0.1 * height
     for _ in range(tries):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
-        inside = (o.box[0] - margin_x < x < o.box[2] + margin_x and o.box[1] - margin_y < y < o.box[3] + margin_y for o in photo.objects)
+        inside = (
+            o.box[0] - margin_x < x < o.box[2] + margin_x
+            and o.box[1] - margin_y < y < o.box[3] + margin_y
+            for o in photo.objects
+        )
         if not any(inside):
             return x, y
     return None
@@ -77,12 +83,21 @@ def sample_triplets(chosen, count, rng, style_weights=None, surroundings=0.0):
         free = surrounding_point(photo, rng) if rng.random() < surroundings else None
         if free is not None:
             points.append(free)
-            texts.append(describe_surroundings(photo, *free, pixels, style if style in STYLES else "full", rng))
+            texts.append(
+                describe_surroundings(
+                    photo, *free, pixels, style if style in STYLES else "full", rng
+                )
+            )
             sources.append(None)
         else:
             owner, point = annotated[order[i % len(order)]]
             points.append((point.x, point.y))
             own = dict(point.texts).get(style)
-            texts.append(own or describe_point(photo, owner, point, pixels, style if style in STYLES else "full", rng))
+            texts.append(
+                own
+                or describe_point(
+                    photo, owner, point, pixels, style if style in STYLES else "full", rng
+                )
+            )
             sources.append((owner, point))
     return points, texts, sources

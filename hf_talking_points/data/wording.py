@@ -125,7 +125,9 @@ SURROUNDINGS_PLANS = {
         "{spot_capital} on some thing or surface, in the {in_image} of the image.",
     ),
     "terse": ("A thing or surface, {spot}.", "An unnamed thing or surface, {spot}."),
-    "unseen": ("It is {spot} that is meant, on an unnamed thing or surface in the {in_image} of the image.",),
+    "unseen": (
+        "It is {spot} that is meant, on an unnamed thing or surface in the {in_image} of the image.",
+    ),
     "colloquial": (
         "It's not on anything I could name, just {spot} in the {in_image} of the photo.",
         "See {spot} in the {in_image} of the picture? I don't know what that thing is, but that's the one.",
@@ -172,14 +174,18 @@ def spot(pixels, x, y):
     height, width = pixels.shape[:2]
 
     def patch(radius):
-        left, top = (int(min(max(v - radius, 0), side - 1)) for v, side in ((x, width), (y, height)))
+        left, top = (
+            int(min(max(v - radius, 0), side - 1)) for v, side in ((x, width), (y, height))
+        )
         right, bottom = (int(min(v + radius + 1, side)) for v, side in ((x, width), (y, height)))
         return pixels[top : max(bottom, top + 1), left : max(right, left + 1)].astype(np.float32)
 
     side = max(height, width)
     colour = list(COLOURS)[((_PROTOTYPES - patch(0.012 * side).mean((0, 1))) ** 2).sum(1).argmin()]
     contrast = patch(0.03 * side).mean(-1).std()
-    texture = "smooth" if contrast < 8 else "lightly textured" if contrast < 25 else "strongly textured"
+    texture = (
+        "smooth" if contrast < 8 else "lightly textured" if contrast < 25 else "strongly textured"
+    )
     return f"{'an' if colour[0] == 'o' else 'a'} {colour}, {texture} spot"
 
 
@@ -241,7 +247,9 @@ def write(facts, style="full", rng=None):
         raise ValueError(f"style must be one of {STYLES}, got {style!r}")
     words = {name: value or "" for name, value in asdict(facts).items()}
     words["within"] = f", in the {facts.in_part} within the {facts.part}" if facts.in_part else ""
-    words |= {f"{name}_capital": words[name].capitalize() for name in ("object", "size", "part", "spot")}
+    words |= {
+        f"{name}_capital": words[name].capitalize() for name in ("object", "size", "part", "spot")
+    }
     return plans[style][0 if rng is None else rng.integers(len(plans[style]))].format(**words)
 
 
@@ -252,7 +260,13 @@ def describe_point(photo, annotated, point, pixels, style="full", rng=None):
 
 def describe_surroundings(photo, x, y, pixels, style="full", rng=None):
     """A description of a point on nothing that the annotation names: only where it is in the image and what the spot looks like."""
-    return write(PointFacts(in_image=position(x / photo.size[0], y / photo.size[1]), spot=spot(pixels, x, y)), style, rng)
+    return write(
+        PointFacts(
+            in_image=position(x / photo.size[0], y / photo.size[1]), spot=spot(pixels, x, y)
+        ),
+        style,
+        rng,
+    )
 
 
 def names_it(description, name):

@@ -40,10 +40,14 @@ def normalized_distances(predicted, true, sizes):
     Raises ValueError for a wrong shape, for what is not finite, and for a size that is not positive.
     """
     named = (("predicted", predicted), ("true", true), ("sizes", sizes))
-    predicted, true, sizes = (_finite(name, _rows(name, array, 2, len(true))) for name, array in named)
+    predicted, true, sizes = (
+        _finite(name, _rows(name, array, 2, len(true))) for name, array in named
+    )
     if not (sizes > 0).all():
         index = int(np.argwhere(~(sizes > 0))[0, 0])
-        raise ValueError(f"sizes[{index}] is {tuple(sizes[index].tolist())} but width and height must be positive")
+        raise ValueError(
+            f"sizes[{index}] is {tuple(sizes[index].tolist())} but width and height must be positive"
+        )
     return np.linalg.norm((predicted - true) / sizes, axis=1)
 
 
@@ -66,8 +70,12 @@ def box_distances(predicted, true, boxes):
     sides = boxes[:, 2:] - boxes[:, :2]
     if not (sides > 0).all():
         index = int(np.argwhere(~(sides > 0))[0, 0])
-        raise ValueError(f"boxes[{index}] is {tuple(boxes[index].tolist())} but must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2")
-    return np.where(unknown, np.nan, np.linalg.norm(predicted - true, axis=1) / np.linalg.norm(sides, axis=1))
+        raise ValueError(
+            f"boxes[{index}] is {tuple(boxes[index].tolist())} but must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2"
+        )
+    return np.where(
+        unknown, np.nan, np.linalg.norm(predicted - true, axis=1) / np.linalg.norm(sides, axis=1)
+    )
 
 
 def check_thresholds(thresholds):
@@ -89,7 +97,11 @@ def pck_curve(distances, thresholds):
     ordered = np.sort(np.asarray(distances, dtype=np.float64), axis=None)
     if ordered.size == 0:
         raise ValueError("no distances: a share of nothing is not a number")
-    return 100.0 * np.searchsorted(ordered, np.asarray(thresholds, dtype=np.float64), side="left") / ordered.size
+    return (
+        100.0
+        * np.searchsorted(ordered, np.asarray(thresholds, dtype=np.float64), side="left")
+        / ordered.size
+    )
 
 
 def summary(distances, thresholds=THRESHOLDS):
@@ -99,7 +111,12 @@ def summary(distances, thresholds=THRESHOLDS):
         raise ValueError("no distances: a mean over nothing is not a number")
     result = {f"pck@{t}": pck(distances, t) for t in thresholds}
     result["mpck"] = (pck(distances, 0.1) + pck(distances, 0.2)) / 2
-    return {**result, "mean_distance": float(distances.mean()), "median_distance": float(np.median(distances)), "n": int(distances.size)}
+    return {
+        **result,
+        "mean_distance": float(distances.mean()),
+        "median_distance": float(np.median(distances)),
+        "n": int(distances.size),
+    }
 
 
 def mpck_values(distances):
@@ -116,7 +133,9 @@ def _studentized_bootstrap(values, clusters, resamples, seed):
     standard error and t are NaN."""
     values, clusters = np.asarray(values, dtype=np.float64), np.asarray(clusters)
     if values.ndim != 1 or values.size == 0 or clusters.shape != values.shape:
-        raise ValueError(f"values and clusters must be two lists of one length, not empty, got shapes {values.shape} and {clusters.shape}")
+        raise ValueError(
+            f"values and clusters must be two lists of one length, not empty, got shapes {values.shape} and {clusters.shape}"
+        )
     _finite("values", values)
     _, index = np.unique(clusters, return_inverse=True)
     sums, counts = np.bincount(index, values), np.bincount(index)
@@ -129,7 +148,10 @@ def _studentized_bootstrap(values, clusters, resamples, seed):
         residuals = sums - mean[..., None] * counts
         return np.sqrt((residuals**2).sum(-1) * number / (number - 1)) / counts.sum(-1)
 
-    rng, rows = np.random.default_rng(seed), max(1, 2_000_000 // number)  # in chunks: thousands of images do not fit into memory at once
+    rng, rows = (
+        np.random.default_rng(seed),
+        max(1, 2_000_000 // number),
+    )  # in chunks: thousands of images do not fit into memory at once
     t = []
     for start in range(0, resamples, rows):
         drawn = rng.integers(number, size=(min(rows, resamples - start), number))
@@ -189,9 +211,14 @@ def paired_difference(values_a, values_b, clusters, resamples=10_000, seed=0):
 
     Raises ValueError for lists of different lengths, no values, and NaN.
     """
-    values_a, values_b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
+    values_a, values_b = (
+        np.asarray(values_a, dtype=np.float64),
+        np.asarray(values_b, dtype=np.float64),
+    )
     if values_a.shape != values_b.shape:
-        raise ValueError(f"values_a and values_b must belong to the same samples, got shapes {values_a.shape} and {values_b.shape}")
+        raise ValueError(
+            f"values_a and values_b must belong to the same samples, got shapes {values_a.shape} and {values_b.shape}"
+        )
     values = values_a - values_b
     mean, standard_error, t = _studentized_bootstrap(values, clusters, resamples, seed)
     if standard_error > 0:
@@ -199,7 +226,11 @@ def paired_difference(values_a, values_b, clusters, resamples=10_000, seed=0):
         p_value = min(1.0, 2 * (1 + tail) / (resamples + 1))
     else:
         p_value = float("nan") if values.any() else 1.0
-    return {"difference": mean, "ci95": list(_interval(values, mean, standard_error, t, 0.95)), "p_value": p_value}
+    return {
+        "difference": mean,
+        "ci95": list(_interval(values, mean, standard_error, t, 0.95)),
+        "p_value": p_value,
+    }
 
 
 def score_points(predicted, true, sizes, image_ids=None, boxes=None, thresholds=THRESHOLDS):
@@ -222,9 +253,14 @@ def score_points(predicted, true, sizes, image_ids=None, boxes=None, thresholds=
     if len(true) == 0:
         raise ValueError("no points: a mean over nothing is not a number")
     distances = normalized_distances(predicted, true, sizes)
-    pixels = np.linalg.norm(np.asarray(predicted, dtype=np.float64) - np.asarray(true, dtype=np.float64), axis=1)
+    pixels = np.linalg.norm(
+        np.asarray(predicted, dtype=np.float64) - np.asarray(true, dtype=np.float64), axis=1
+    )
     image_ids = np.arange(len(distances)) if image_ids is None else np.asarray(image_ids)
-    values = {"mpck": mpck_values(distances), **{f"pck@{t}": 100.0 * (distances < t) for t in thresholds}}
+    values = {
+        "mpck": mpck_values(distances),
+        **{f"pck@{t}": 100.0 * (distances < t) for t in thresholds},
+    }
     result = {**summary(distances, thresholds), "median_pixels": float(np.median(pixels))}
     result["ci95"] = {name: list(clustered_interval(v, image_ids)) for name, v in values.items()}
     if boxes is not None:
@@ -233,11 +269,17 @@ def score_points(predicted, true, sizes, image_ids=None, boxes=None, thresholds=
         hits = 100.0 * (parts[known] < 0.1)
         result["box_n"] = int(known.sum())
         result["box_pck@0.1"] = float(hits.mean()) if known.any() else float("nan")
-        result["ci95"]["box_pck@0.1"] = list(clustered_interval(hits, image_ids[known])) if known.any() else [float("nan")] * 2
+        result["ci95"]["box_pck@0.1"] = (
+            list(clustered_interval(hits, image_ids[known])) if known.any() else [float("nan")] * 2
+        )
     return result
 
 
 def distinct_n(texts, n=2):
     """Share of different word n-grams among all word n-grams of `texts`, in [0, 1]; 0 where there is none."""
-    grams = Counter(gram for words in (text.lower().split() for text in texts) for gram in zip(*(words[i:] for i in range(n))))
+    grams = Counter(
+        gram
+        for words in (text.lower().split() for text in texts)
+        for gram in zip(*(words[i:] for i in range(n)))
+    )
     return len(grams) / max(grams.total(), 1)

@@ -28,7 +28,14 @@ from ..data.sources import SPLITS, read_photos
 from ..data.triplets import View, make_views
 from ..data.wording import describe_point, names_it, position, spot
 from ..offline import package_folder
-from .metrics import METRIC_VERSION, mpck_values, normalized_distances, paired_difference, score_points, summary
+from .metrics import (
+    METRIC_VERSION,
+    mpck_values,
+    normalized_distances,
+    paired_difference,
+    score_points,
+    summary,
+)
 from .report import write_report
 from .text_only import TextOnlyPredictor
 from .vision_language import VisionLanguageDescriber, VisionLanguageLocalizer, model_version
@@ -44,7 +51,11 @@ class _Checkpoint:
     """
 
     def __init__(self, checkpoint):
-        self.checkpoint, self.name, self.fingerprint = checkpoint, Path(checkpoint).name, model_version(checkpoint)
+        self.checkpoint, self.name, self.fingerprint = (
+            checkpoint,
+            Path(checkpoint).name,
+            model_version(checkpoint),
+        )
 
     @cached_property
     def pipe(self):
@@ -69,7 +80,9 @@ class CheckpointLocalizer(_Checkpoint):
         found = np.full((len(texts), 2), np.nan)
         taken = [i for i, text in enumerate(texts) if self.pipe.processor.accepts(text)]
         if taken:
-            found[taken] = [row["point"] for row in self.pipe(image, text=[texts[i] for i in taken])]
+            found[taken] = [
+                row["point"] for row in self.pipe(image, text=[texts[i] for i in taken])
+            ]
         return found
 
 
@@ -83,7 +96,9 @@ class WrittenDescriptions:
         for number, line in enumerate(content.decode().splitlines(), 1):
             try:
                 row = json.loads(line)
-                self.texts[row["image"], round(row["point"][0], 2), round(row["point"][1], 2)] = str(row["description"])
+                self.texts[row["image"], round(row["point"][0], 2), round(row["point"][1], 2)] = (
+                    str(row["description"])
+                )
             except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
                 raise ValueError(
                     f'{file}, line {number}: expected {{"image": id, "point": [x, y], "description": text}}, found {line[:80]!r}'
@@ -91,15 +106,24 @@ class WrittenDescriptions:
 
     def of(self, view):
         """Texts of a view's points, "" where the file has none."""
-        return [self.texts.get((view.photo.id, round(p.x, 2), round(p.y, 2)), "") for _, p in view.points()]
+        return [
+            self.texts.get((view.photo.id, round(p.x, 2), round(p.y, 2)), "")
+            for _, p in view.points()
+        ]
 
 
 def load_describer(spec):
     """ "point-descriptor:CHECKPOINT", "vlm:MODEL" or "jsonl:FILE" -> a describer, or [`WrittenDescriptions`]."""
     kind, _, where = spec.partition(":")
-    kinds = {"point-descriptor": CheckpointDescriber, "vlm": VisionLanguageDescriber, "jsonl": WrittenDescriptions}
+    kinds = {
+        "point-descriptor": CheckpointDescriber,
+        "vlm": VisionLanguageDescriber,
+        "jsonl": WrittenDescriptions,
+    }
     if kind not in kinds or not where:
-        raise ValueError(f"descriptions {spec!r}: expected ground-truth, point-descriptor:CHECKPOINT, vlm:MODEL or jsonl:FILE")
+        raise ValueError(
+            f"descriptions {spec!r}: expected ground-truth, point-descriptor:CHECKPOINT, vlm:MODEL or jsonl:FILE"
+        )
     return kinds[kind](where)
 
 
@@ -124,7 +148,9 @@ class AnswerCache:
 
     def __init__(self, file):
         self.connection = sqlite3.connect(file)
-        self.connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT, seconds REAL)")
+        self.connection.execute(
+            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT, seconds REAL)"
+        )
 
     def close(self):
         self.connection.close()
@@ -134,33 +160,54 @@ class AnswerCache:
 
         Returns (list of answers, list of the seconds that each took when it was computed)."""
         digest = hashlib.sha256(np.asarray(image).tobytes() + str(image.size).encode()).hexdigest()
-        keys = [hashlib.sha256(json.dumps([model.fingerprint, digest, what]).encode()).hexdigest() for what in asked]
+        keys = [
+            hashlib.sha256(json.dumps([model.fingerprint, digest, what]).encode()).hexdigest()
+            for what in asked
+        ]
         missing = {}
         for key, what in zip(keys, asked):
-            if key not in missing and not self.connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
+            if (
+                key not in missing
+                and not self.connection.execute(
+                    "SELECT 1 FROM answers WHERE key = ?", (key,)
+                ).fetchone()
+            ):
                 missing[key] = what
         if missing:
             start = time.perf_counter()
             given = model(image, list(missing.values()))
             seconds = (time.perf_counter() - start) / len(missing)
-            given = [answer if isinstance(answer, str) else list(map(float, answer)) for answer in given]
+            given = [
+                answer if isinstance(answer, str) else list(map(float, answer)) for answer in given
+            ]
             if len(given) != len(missing):
-                raise ValueError(f"{model.name} gave {len(given)} answers to {len(missing)} questions about one image")
+                raise ValueError(
+                    f"{model.name} gave {len(given)} answers to {len(missing)} questions about one image"
+                )
             with self.connection:
                 rows = [(key, json.dumps(answer), seconds) for key, answer in zip(missing, given)]
                 self.connection.executemany("INSERT INTO answers VALUES (?, ?, ?)", rows)
-        found = [self.connection.execute("SELECT answer, seconds FROM answers WHERE key = ?", (key,)).fetchone() for key in keys]
+        found = [
+            self.connection.execute(
+                "SELECT answer, seconds FROM answers WHERE key = ?", (key,)
+            ).fetchone()
+            for key in keys
+        ]
         return [json.loads(answer) for answer, _ in found], [seconds for _, seconds in found]
 
 
 def describe_views(describe, views, batch_size=8, desc="Describing"):
     """Descriptions of every annotated point of `views` by a point-description pipeline: a list of texts for each view."""
-    requests = ({"image": view.image(), "points": [(p.x, p.y) for _, p in view.points()]} for view in views)
+    requests = (
+        {"image": view.image(), "points": [(p.x, p.y) for _, p in view.points()]} for view in views
+    )
     answers = tqdm(describe(requests, batch_size=batch_size), total=len(views), desc=desc)
     return [[answer["description"] for answer in row] for row in answers]
 
 
-def localize_views(locate, views, descriptions, batch_size=8, image=lambda view: view.image(), desc="Localizing"):
+def localize_views(
+    locate, views, descriptions, batch_size=8, image=lambda view: view.image(), desc="Localizing"
+):
     """Points, an array of shape `(n, 2)` in pixels, that a point-localization pipeline finds for the descriptions of each view; NaN where
     its processor refuses the text."""
     taken = [[locate.processor.accepts(text) for text in texts] for texts in descriptions]
@@ -171,7 +218,9 @@ def localize_views(locate, views, descriptions, batch_size=8, image=lambda view:
         if any(chosen)
     )
     answers = tqdm(locate(requests, batch_size=batch_size), total=sum(map(any, taken)), desc=desc)
-    found[np.concatenate(taken)] = np.reshape([answer["point"] for row in answers for answer in row], (-1, 2))
+    found[np.concatenate(taken)] = np.reshape(
+        [answer["point"] for row in answers for answer in row], (-1, 2)
+    )
     return found
 
 
@@ -195,9 +244,15 @@ def place_misses(found, true, sizes):
 
 def naming_accuracy(views, descriptions):
     """Share of descriptions (one for each point of the views), in percent, that name the object's category and that name the part."""
-    pairs = [(text, owner, part) for text, (owner, part) in zip(descriptions, (pair for view in views for pair in view.points()))]
+    pairs = [
+        (text, owner, part)
+        for text, (owner, part) in zip(
+            descriptions, (pair for view in views for pair in view.points())
+        )
+    ]
     return {
-        "category": 100.0 * float(np.mean([names_it(text, owner.category) for text, owner, _ in pairs])),
+        "category": 100.0
+        * float(np.mean([names_it(text, owner.category) for text, owner, _ in pairs])),
         "part": 100.0 * float(np.mean([names_it(text, part.part) for text, _, part in pairs])),
     }
 
@@ -230,13 +285,24 @@ def written_texts(views, style, seed=0):
     texts = []
     for index, view in enumerate(views):
         rng, pixels = np.random.default_rng([seed, index]), np.asarray(view.image())
-        texts.append([dict(p.texts).get(style) or describe_point(view.photo, owner, p, pixels, style, rng) for owner, p in view.points()])
+        texts.append(
+            [
+                dict(p.texts).get(style) or describe_point(view.photo, owner, p, pixels, style, rng)
+                for owner, p in view.points()
+            ]
+        )
     return texts
 
 
 def grid_phrases(views):
     """The place of each point in the image in the five words for each axis, nothing else."""
-    return [[f"{position(p.x / view.photo.size[0], p.y / view.photo.size[1])} of the image" for _, p in view.points()] for view in views]
+    return [
+        [
+            f"{position(p.x / view.photo.size[0], p.y / view.photo.size[1])} of the image"
+            for _, p in view.points()
+        ]
+        for view in views
+    ]
 
 
 def other_texts(texts, seed=0):
@@ -283,7 +349,9 @@ def points_table(views):
 STRATA = {
     "SIFT points": lambda points: points.stratum == "sift",
     "uniform points": lambda points: points.stratum == "uniform",
-    "low-gradient points": lambda points: (points.stratum == "low_gradient") | points.spot.str.contains("smooth"),
+    "low-gradient points": lambda points: (
+        (points.stratum == "low_gradient") | points.spot.str.contains("smooth")
+    ),
     "boundary points": lambda points: points.stratum == "boundary",
     "small objects (< 5 % of the image)": lambda points: points.object_area < 0.05,
     "crowded images (3 objects or more)": lambda points: points.objects >= 3,
@@ -309,7 +377,11 @@ def scores(found, points):
     subsets = {name: chosen(points).to_numpy() for name, chosen in STRATA.items()}
     subsets["unambiguous by object and part"] = points.unambiguous.to_numpy()
     result["strata"] = {
-        name: {key: value for key, value in summary(distances[mask]).items() if key in ("n", "mpck", "pck@0.05")}
+        name: {
+            key: value
+            for key, value in summary(distances[mask]).items()
+            if key in ("n", "mpck", "pck@0.05")
+        }
         for name, mask in subsets.items()
         if mask.any()
     }
@@ -334,9 +406,13 @@ class EvaluationOptions:
 
     dataset: list
     output: str
-    descriptions: list = field(default_factory=lambda: ["ground-truth", f"point-descriptor:{MINI_DESCRIPTOR}"])
+    descriptions: list = field(
+        default_factory=lambda: ["ground-truth", f"point-descriptor:{MINI_DESCRIPTOR}"]
+    )
     localizers: list = field(default_factory=lambda: [MINI_LOCALIZER])
-    styles: list = field(default_factory=lambda: ["full", "terse", "unseen", "colloquial", "no_position", "no_part"])
+    styles: list = field(
+        default_factory=lambda: ["full", "terse", "unseen", "colloquial", "no_position", "no_part"]
+    )
     split: str = "test"
     controls: bool = True
     max_photos: int | None = None
@@ -361,21 +437,37 @@ def evaluate_descriptions(options):
     Returns:
         `dict`: the content of `report.json`.
     """
-    package_folder("matplotlib", extra="evaluation")  # the plots come last: what they need is looked for first
+    package_folder(
+        "matplotlib", extra="evaluation"
+    )  # the plots come last: what they need is looked for first
     output, seed = Path(options.output), options.seed
     describers = [load_describer(spec) for spec in options.descriptions if spec != "ground-truth"]
     localizers = [load_localizer(spec) for spec in options.localizers]
     for models in (describers, localizers):
-        if twice := [name for name, count in Counter(model.name for model in models).items() if count > 1]:
-            raise ValueError(f"several models are called {twice[0]!r}, which reports could not tell apart: give their folders other names")
+        if twice := [
+            name for name, count in Counter(model.name for model in models).items() if count > 1
+        ]:
+            raise ValueError(
+                f"several models are called {twice[0]!r}, which reports could not tell apart: give their folders other names"
+            )
     photos = [photo for source in options.dataset for photo in read_photos(source)]
-    views = make_views([photo for photo in photos if photo.split == options.split])[: options.max_photos]
+    views = make_views([photo for photo in photos if photo.split == options.split])[
+        : options.max_photos
+    ]
     if not views:
-        raise ValueError(f"{options.dataset} hold no annotated point in the split {options.split!r}")
+        raise ValueError(
+            f"{options.dataset} hold no annotated point in the split {options.split!r}"
+        )
     output.mkdir(parents=True, exist_ok=True)
-    truth = {f"ground truth, {style}": written_texts(views, style, seed) for style in options.styles}
+    truth = {
+        f"ground truth, {style}": written_texts(views, style, seed) for style in options.styles
+    }
     reference, words = next(iter(truth.items()))
-    systems, answers, seconds = dict(truth) if "ground-truth" in options.descriptions else {}, {}, {}
+    systems, answers, seconds = (
+        dict(truth) if "ground-truth" in options.descriptions else {},
+        {},
+        {},
+    )
     with closing(AnswerCache(output / "answers.sqlite")) as cache:
         for describer in describers:
             if isinstance(describer, WrittenDescriptions):
@@ -399,19 +491,37 @@ def evaluate_descriptions(options):
                 took.extend(some)
             seconds[f"{localizer.name}: a localization"] = float(np.mean(took))
     if options.controls:
-        answers |= answers_without_localizer(reference, flat(words), views, [photo for photo in photos if photo.split == "train"], options)
+        answers |= answers_without_localizer(
+            reference,
+            flat(words),
+            views,
+            [photo for photo in photos if photo.split == "train"],
+            options,
+        )
     points, rows, samples = points_table(views), [], {}
     for (name, localizer), (texts, found) in answers.items():
         numbers, distances = scores(found, points)
-        rows.append({"system": name, "localizer": localizer, "control": name not in systems, **numbers})
+        rows.append(
+            {"system": name, "localizer": localizer, "control": name not in systems, **numbers}
+        )
         if name in systems:
             rows[-1]["naming"] = naming_accuracy(views, texts)
-        columns = {"system": name, "localizer": localizer, "description": texts, "distance": distances}
-        samples[name, localizer] = points.assign(**columns, found_x=found[:, 0], found_y=found[:, 1], metric_version=METRIC_VERSION)
+        columns = {
+            "system": name,
+            "localizer": localizer,
+            "description": texts,
+            "distance": distances,
+        }
+        samples[name, localizer] = points.assign(
+            **columns, found_x=found[:, 0], found_y=found[:, 1], metric_version=METRIC_VERSION
+        )
     for row in rows:
         compared = reference, localizers[0].name if row["localizer"] == "-" else row["localizer"]
         if compared in samples and row["system"] != reference:
-            values = [mpck_values(samples[key].distance) for key in ((row["system"], row["localizer"]), compared)]
+            values = [
+                mpck_values(samples[key].distance)
+                for key in ((row["system"], row["localizer"]), compared)
+            ]
             row["versus"] = paired_difference(*values, points.image_id)
     report = {
         "metric_version": METRIC_VERSION,
@@ -447,7 +557,9 @@ def answers_without_localizer(reference, texts, views, train_photos, options):
 def agreement(rows):
     """How alike the localizers rank the systems: the mean Spearman correlation of their mPCKs; None with fewer than two localizers or
     three systems."""
-    table = pd.DataFrame([row for row in rows if not row["control"]]).pivot(index="system", columns="localizer", values="mpck")
+    table = pd.DataFrame([row for row in rows if not row["control"]]).pivot(
+        index="system", columns="localizer", values="mpck"
+    )
     if table.shape[0] < 3 or table.shape[1] < 2:
         return None
     correlations = table.corr(method="spearman").to_numpy()

@@ -23,12 +23,20 @@ def p_value(comparison):
 def labels(rows):
     """A short name for each row: its system, with the localizer where there are several."""
     several = len({row["localizer"] for row in rows} - {"-"}) > 1
-    return [f"{row['system']} → {row['localizer']}" if several and row["localizer"] != "-" else row["system"] for row in rows]
+    return [
+        f"{row['system']} → {row['localizer']}"
+        if several and row["localizer"] != "-"
+        else row["system"]
+        for row in rows
+    ]
 
 
 def scores_table(rows):
     """Rows of a report as a Markdown table: mPCK and PCK@0.05 with intervals, PCK@0.02, PCK@0.1 of the object's box, median distance."""
-    lines = ["| text | mPCK | PCK@0.05 | PCK@0.02 | box PCK@0.1 | median px | misses |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| text | mPCK | PCK@0.05 | PCK@0.02 | box PCK@0.1 | median px | misses |",
+        "|---|---|---|---|---|---|---|",
+    ]
     lines += [
         f"| {name} | {with_interval(row, 'mpck')} | {with_interval(row, 'pck@0.05')} | {row['pck@0.02']:.1f} | {row['box_pck@0.1']:.1f} "
         f"| {row['median_pixels']:.1f} | {row['misses']} |"
@@ -63,26 +71,41 @@ def strata_table(rows):
     head = " | ".join(labels(rows))
     lines = [f"| stratum | n | {head} |", "|---|---|" + "---|" * len(rows)]
     for name in names:
-        cells = " | ".join(f"{row['strata'][name]['mpck']:.1f} / {row['strata'][name]['pck@0.05']:.1f}" for row in rows)
+        cells = " | ".join(
+            f"{row['strata'][name]['mpck']:.1f} / {row['strata'][name]['pck@0.05']:.1f}"
+            for row in rows
+        )
         lines.append(f"| {name} | {rows[0]['strata'][name]['n']} | {cells} |")
     return "\n".join(lines)
 
 
 def comparison_table(report):
     """Differences in mPCK from the reference text, with interval and p-value, and how often object and part are named."""
-    lines = ["| text | mPCK less the reference's | p | names the object, % | names the part, % |", "|---|---|---|---|---|"]
+    lines = [
+        "| text | mPCK less the reference's | p | names the object, % | names the part, % |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in zip(labels(report["rows"]), report["rows"]):
         if "versus" in row:
             low, high = row["versus"]["ci95"]
-            named = " | ".join(f"{row['naming'][key]:.1f}" for key in ("category", "part")) if "naming" in row else "- | -"
-            lines.append(f"| {name} | {row['versus']['difference']:+.1f} [{low:+.1f}, {high:+.1f}] | {p_value(row['versus'])} | {named} |")
+            named = (
+                " | ".join(f"{row['naming'][key]:.1f}" for key in ("category", "part"))
+                if "naming" in row
+                else "- | -"
+            )
+            lines.append(
+                f"| {name} | {row['versus']['difference']:+.1f} [{low:+.1f}, {high:+.1f}] | {p_value(row['versus'])} | {named} |"
+            )
     return "\n".join(lines)
 
 
 def markdown(report):
     """The report as a page."""
     rows = report["rows"]
-    systems, controls = [row for row in rows if not row["control"]], [row for row in rows if row["control"]]
+    systems, controls = (
+        [row for row in rows if not row["control"]],
+        [row for row in rows if row["control"]],
+    )
     pages = [
         "# Descriptions through localizers",
         f"{', '.join(report['dataset'])}, split {report['split']} (by photo): {report['photos']} photos, {report['points']} points; "
@@ -94,13 +117,29 @@ def markdown(report):
         "![PCK over thresholds](pck_curves.png)",
     ]
     if controls:
-        pages += ["## Controls", "What the words alone, the picture alone and chance give.", scores_table(controls)]
-    pages += [f"## Against {report['reference']}", "Paired bootstrap over photos.", comparison_table(report)]
+        pages += [
+            "## Controls",
+            "What the words alone, the picture alone and chance give.",
+            scores_table(controls),
+        ]
+    pages += [
+        f"## Against {report['reference']}",
+        "Paired bootstrap over photos.",
+        comparison_table(report),
+    ]
     if report["agreement"] is not None:
-        pages.append(f"Mean Spearman correlation of the localizers' rankings of these texts: {report['agreement']:.2f}.")
+        pages.append(
+            f"Mean Spearman correlation of the localizers' rankings of these texts: {report['agreement']:.2f}."
+        )
     pages += ["## Strata", "mPCK / PCK@0.05.", strata_table(systems)]
-    cost = "\n".join(f"| {name} | {1000 * seconds:.0f} |" for name, seconds in report["seconds"].items())
-    pages += ["## Cost", f"| | ms |\n|---|---|\n{cost}", f"Peak memory of the process: {report['peak_memory_gib']:.1f} GiB."]
+    cost = "\n".join(
+        f"| {name} | {1000 * seconds:.0f} |" for name, seconds in report["seconds"].items()
+    )
+    pages += [
+        "## Cost",
+        f"| | ms |\n|---|---|\n{cost}",
+        f"Peak memory of the process: {report['peak_memory_gib']:.1f} GiB.",
+    ]
     pages += ["## Best and worst", "![Nearest](best.jpg)", "![Farthest](worst.jpg)"]
     return "\n\n".join(pages) + "\n"
 
@@ -117,15 +156,25 @@ def write_report(report, samples, views, output):
     """
     (output / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     shown = [row for row in report["rows"] if not row["control"]]
-    plot_intervals({name: (row["mpck"], *row["ci95"]["mpck"]) for name, row in zip(labels(shown), shown)}, output / "mpck.png")
+    plot_intervals(
+        {name: (row["mpck"], *row["ci95"]["mpck"]) for name, row in zip(labels(shown), shown)},
+        output / "mpck.png",
+    )
     curves = {}
     for name, row in list(zip(labels(shown), shown))[-8:]:
         some = samples[(samples.system == row["system"]) & (samples.localizer == row["localizer"])]
         distances = some.distance.to_numpy()
-        bands = np.array([clustered_interval(100.0 * (distances < t), some.image_id, resamples=200) for t in CURVE])
+        bands = np.array(
+            [
+                clustered_interval(100.0 * (distances < t), some.image_id, resamples=200)
+                for t in CURVE
+            ]
+        )
         curves[name] = (CURVE, pck_curve(distances, CURVE), *bands.T)
     plot_pck_curves(curves, output / "pck_curves.png")
-    pictured = samples[(samples.system == shown[-1]["system"]) & (samples.localizer == shown[-1]["localizer"])].sort_values("distance")
+    pictured = samples[
+        (samples.system == shown[-1]["system"]) & (samples.localizer == shown[-1]["localizer"])
+    ].sort_values("distance")
     photos = {view.photo.id: view for view in views}
     for name, some in (("best", pictured.head(10)), ("worst", pictured.tail(10)[::-1])):
         items = [

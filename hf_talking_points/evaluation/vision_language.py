@@ -35,7 +35,12 @@ from ..data.teachers import LONGEST_SIDE, ask, prompt_hash, ring_point
 from ..models.coordinates import check_points
 
 PROMPTS = Path(__file__).parent / "prompts"
-CONVENTIONS = {"0-1": 1, "0-100": 100, "0-1000": 1000, "pixels": None}  # what the right and the bottom edge are called
+CONVENTIONS = {
+    "0-1": 1,
+    "0-100": 100,
+    "0-1000": 1000,
+    "pixels": None,
+}  # what the right and the bottom edge are called
 UNITS = {"0-100": "%", "pixels": "px"}  # that an answer may write behind its numbers
 PATCH = 28  # pixels; Qwen2.5-VL answers in pixels of an image whose sides it has rounded to multiples of this
 
@@ -84,7 +89,9 @@ def parse_point(answer, convention, size):
     axes = (values[::2], values[1::2])
     if not all(0 <= value <= limit for axis, limit in zip(axes, limits) for value in axis):
         return None
-    return tuple(sum(axis) / len(axis) / limit * side for axis, limit, side in zip(axes, limits, size))
+    return tuple(
+        sum(axis) / len(axis) / limit * side for axis, limit, side in zip(axes, limits, size)
+    )
 
 
 def model_version(model):
@@ -106,7 +113,12 @@ class _VisionLanguageModel:
 
     def __init__(self, model, prompt, batch_size, dtype, device_map, max_new_tokens, **options):
         self.model, self.prompt = model, prompt
-        self.batch_size, self.dtype, self.device_map, self.max_new_tokens = batch_size, dtype, device_map, max_new_tokens
+        self.batch_size, self.dtype, self.device_map, self.max_new_tokens = (
+            batch_size,
+            dtype,
+            device_map,
+            max_new_tokens,
+        )
         self.name = Path(model).name
         facts = {
             "version": model_version(model),
@@ -119,17 +131,30 @@ class _VisionLanguageModel:
 
     @cached_property
     def pipe(self):
-        pipe = pipeline("image-text-to-text", self.model, dtype=self.dtype, device_map=self.device_map)
+        pipe = pipeline(
+            "image-text-to-text", self.model, dtype=self.dtype, device_map=self.device_map
+        )
         pipe.tokenizer.padding_side = "left"  # answers start where the longest question ends
         pipe.tokenizer.pad_token = pipe.tokenizer.pad_token or pipe.tokenizer.eos_token
         return pipe
 
     def answers(self, questions):
         """One answer to each of `questions` (iterable of (PIL image, the words that fill the prompt's {places}))."""
-        chats = [ask(self.prompt, image=image, folder=PROMPTS, **words) for image, words in questions]
+        chats = [
+            ask(self.prompt, image=image, folder=PROMPTS, **words) for image, words in questions
+        ]
         generation = {"do_sample": False, "max_new_tokens": self.max_new_tokens}
         # this pipeline takes all other arguments for its processor's
-        answers = self.pipe(chats, batch_size=self.batch_size, return_full_text=False, generate_kwargs=generation) if chats else []
+        answers = (
+            self.pipe(
+                chats,
+                batch_size=self.batch_size,
+                return_full_text=False,
+                generate_kwargs=generation,
+            )
+            if chats
+            else []
+        )
         return [answer[0]["generated_text"] for answer in answers]
 
 
@@ -152,7 +177,9 @@ class VisionLanguageDescriber(_VisionLanguageModel):
         points = check_points(points, *image.size).tolist()
         texts = []
         for start in range(0, len(points), self.batch_size):  # each point has a picture of its own
-            texts += self.answers((ring_point(image, point), {}) for point in points[start : start + self.batch_size])
+            texts += self.answers(
+                (ring_point(image, point), {}) for point in points[start : start + self.batch_size]
+            )
         return [" ".join(without_reasoning(text).split()) for text in texts]
 
 
@@ -169,9 +196,13 @@ class VisionLanguageLocalizer(_VisionLanguageModel):
         malformed (`list`): (text, answer) of every answer so far in which [`parse_point`] found no point.
     """
 
-    def __init__(self, model, convention, batch_size=8, dtype="auto", device_map=None, max_new_tokens=128):
+    def __init__(
+        self, model, convention, batch_size=8, dtype="auto", device_map=None, max_new_tokens=128
+    ):
         axis_limits(convention, (1, 1))
-        super().__init__(model, "locate", batch_size, dtype, device_map, max_new_tokens, convention=convention)
+        super().__init__(
+            model, "locate", batch_size, dtype, device_map, max_new_tokens, convention=convention
+        )
         self.convention, self.malformed = convention, []
 
     def shown(self, image):
@@ -186,7 +217,9 @@ class VisionLanguageLocalizer(_VisionLanguageModel):
         """-> array of shape `(len(texts), 2)` in pixels of `image`, rows of NaN for malformed answers."""
         shown = self.shown(image)
         width, height = axis_limits(self.convention, shown.size)
-        answers = self.answers((shown, {"description": text, "width": width, "height": height}) for text in texts)
+        answers = self.answers(
+            (shown, {"description": text, "width": width, "height": height}) for text in texts
+        )
         found = np.full((len(texts), 2), np.nan)
         for row, text, answer in zip(found, texts, answers):
             point = parse_point(answer, self.convention, shown.size)

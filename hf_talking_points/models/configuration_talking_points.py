@@ -135,4 +135,9 @@ class PointLocalizerConfig(TalkingPointsConfig):
             raise ValueError(f"head must be one of {HEADS}, got {self.head!r}")
 
 
-__all__ = ["EfficientNetLiteConfig", "PointDescriptorConfig", "PointLocalizerConfig", "TalkingPointsConfig"]
+__all__ = [
+    "EfficientNetLiteConfig",
+    "PointDescriptorConfig",
+    "PointLocalizerConfig",
+    "TalkingPointsConfig",
+]

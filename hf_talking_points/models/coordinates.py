@@ -12,14 +12,21 @@ def canvas_box(width, height, canvas_size):
     """Where an image of `width` x `height` lies on a canvas of `canvas_size`: (left, top, width, height) in whole canvas pixels."""
     scale = canvas_size / max(width, height)
     inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
-    return (canvas_size - inner_width) // 2, (canvas_size - inner_height) // 2, inner_width, inner_height
+    return (
+        (canvas_size - inner_width) // 2,
+        (canvas_size - inner_height) // 2,
+        inner_width,
+        inner_height,
+    )
 
 
 def letterbox(image, canvas_size, fill=(127, 127, 127)):
     """Scales an RGB image to fit the canvas, keeping its aspect ratio, and pads it to a square with `fill`."""
     left, top, width, height = canvas_box(*image.size, canvas_size)
     canvas = Image.new("RGB", (canvas_size, canvas_size), fill)
-    canvas.paste(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0), (left, top))
+    canvas.paste(
+        image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0), (left, top)
+    )
     return canvas
 
 

@@ -2,7 +2,13 @@
 
 import torch
 from torch import nn
-from transformers import AutoBackbone, AutoConfig, Mask2FormerConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    Mask2FormerConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 
@@ -28,7 +34,10 @@ class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.stage_names = ["stem", "stage1", "stage2", "stage3", "stage4"]
         self.hidden_sizes = [24, 40, 112, 320]
-        self.set_output_features_output_indices(out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None))
+        self.set_output_features_output_indices(
+            out_features=kwargs.pop("out_features", None),
+            out_indices=kwargs.pop("out_indices", None),
+        )
         super().__post_init__(**kwargs)
 
 
@@ -37,8 +46,14 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x):
         kernel, stride = self.kernel_size[0], self.stride[0]
-        height, width = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
-        return super().forward(nn.functional.pad(x, [width // 2, width - width // 2, height // 2, height - height // 2]))
+        height, width = (
+            max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:]
+        )
+        return super().forward(
+            nn.functional.pad(
+                x, [width // 2, width - width // 2, height // 2, height - height // 2]
+            )
+        )
 
 
 def batch_norm(channels):
@@ -52,10 +67,16 @@ class EfficientNetLiteBlock(nn.Module):
         middle = in_channels * expansion
         self.expand, self.skip = expansion != 1, stride == 1 and in_channels == out_channels
         if self.expand:
-            self._expand_conv, self._bn0 = nn.Conv2d(in_channels, middle, 1, bias=False), batch_norm(middle)
+            self._expand_conv, self._bn0 = (
+                nn.Conv2d(in_channels, middle, 1, bias=False),
+                batch_norm(middle),
+            )
         self._depthwise_conv = SameConv2d(middle, middle, kernel, stride, groups=middle, bias=False)
         self._bn1 = batch_norm(middle)
-        self._project_conv, self._bn2 = nn.Conv2d(middle, out_channels, 1, bias=False), batch_norm(out_channels)
+        self._project_conv, self._bn2 = (
+            nn.Conv2d(middle, out_channels, 1, bias=False),
+            batch_norm(out_channels),
+        )
 
     def forward(self, x):
         h = nn.functional.relu6(self._bn0(self._expand_conv(x))) if self.expand else x
@@ -78,7 +99,11 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         self.taps, blocks, channels = {}, [], 32
         for repeats, kernel, stride, expansion, out_channels, stage in BLOCKS:
             for i in range(repeats):
-                blocks.append(EfficientNetLiteBlock(channels, out_channels, kernel, stride if i == 0 else 1, expansion))
+                blocks.append(
+                    EfficientNetLiteBlock(
+                        channels, out_channels, kernel, stride if i == 0 else 1, expansion
+                    )
+                )
                 channels = out_channels
             if stage is not None:
                 self.taps[len(blocks) - 1] = stage
@@ -108,5 +133,7 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
 
 AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig, exist_ok=True)
 AutoBackbone.register(EfficientNetLiteConfig, EfficientNetLiteBackbone, exist_ok=True)
-if EfficientNetLiteConfig.model_type not in Mask2FormerConfig.backbones_supported:  # it warns of any other at every load
+if (
+    EfficientNetLiteConfig.model_type not in Mask2FormerConfig.backbones_supported
+):  # it warns of any other at every load
     Mask2FormerConfig.backbones_supported.append(EfficientNetLiteConfig.model_type)

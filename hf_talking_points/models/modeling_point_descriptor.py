@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from transformers import DynamicCache, GenerationMixin
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+)
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple
 
@@ -61,7 +65,9 @@ def gaussian_attention_mask(points, height, width, sigma, threshold):
     points = points.float()
     y = (torch.arange(height, device=points.device) + 0.5) / height
     x = (torch.arange(width, device=points.device) + 0.5) / width
-    distance = (y[:, None] - points[..., 1, None, None]) ** 2 + (x - points[..., 0, None, None]) ** 2
+    distance = (y[:, None] - points[..., 1, None, None]) ** 2 + (
+        x - points[..., 0, None, None]
+    ) ** 2
     distance = distance.flatten(2)
     blocked = torch.exp(-distance / (2 * sigma**2)) < threshold
     return blocked.scatter(2, distance.argmin(-1, keepdim=True), False)
@@ -72,12 +78,17 @@ class PointPromptEncoder(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.dim, self.box = config.vision_config.hidden_dim, config.point_box_size / config.image_size
+        self.dim, self.box = (
+            config.vision_config.hidden_dim,
+            config.point_box_size / config.image_size,
+        )
         self.prompt_embedding = nn.Embedding(1, self.dim)
         self.position_projection = nn.Linear(2 * self.dim, self.dim)
 
     def forward(self, points):
-        coordinates = torch.cat([points.flip(-1), torch.full_like(points, self.box)], -1).float() * (2 * math.pi)
+        coordinates = torch.cat(
+            [points.flip(-1), torch.full_like(points, self.box)], -1
+        ).float() * (2 * math.pi)
         half = self.dim // 2
         period = 10000 ** (2 * (torch.arange(half, device=points.device) // 2).float() / half)
         angle = coordinates[..., None] / period
@@ -136,13 +147,22 @@ class PointDescriptorModel(TalkingPointsModel):
         for i, level in enumerate(decoded.multi_scale_features[: transformer.num_feature_levels]):
             sizes.append(level.shape[-2:])
             keys.append(
-                (transformer.input_projections[i](level).flatten(2) + transformer.level_embed.weight[i][None, :, None]).permute(2, 0, 1)
+                (
+                    transformer.input_projections[i](level).flatten(2)
+                    + transformer.level_embed.weight[i][None, :, None]
+                ).permute(2, 0, 1)
             )
-            positions.append(transformer.position_embedder(level.shape, level.device, level.dtype, None).flatten(2).permute(2, 0, 1))
+            positions.append(
+                transformer.position_embedder(level.shape, level.device, level.dtype, None)
+                .flatten(2)
+                .permute(2, 0, 1)
+            )
         fixed = None
         if config.point_mask == "gaussian":
             fixed = [
-                gaussian_attention_mask(points, *size, config.mask_sigma, config.mask_threshold).repeat_interleave(heads, 0)
+                gaussian_attention_mask(
+                    points, *size, config.mask_sigma, config.mask_threshold
+                ).repeat_interleave(heads, 0)
                 for size in sizes
             ]
 
@@ -153,16 +173,33 @@ class PointDescriptorModel(TalkingPointsModel):
             level = i % transformer.num_feature_levels
             blocked = fixed and fixed[level]
             if config.point_mask == "predicted":
-                logits, blocked = decoder.mask_predictor(decoder.layernorm(x), decoded.mask_features, sizes[level])
-                blocked = blocked & ~blocked.all(-1, keepdim=True)  # nothing predicted: look everywhere
+                logits, blocked = decoder.mask_predictor(
+                    decoder.layernorm(x), decoded.mask_features, sizes[level]
+                )
+                blocked = blocked & ~blocked.all(
+                    -1, keepdim=True
+                )  # nothing predicted: look everywhere
                 mask_logits.append(logits)
-            attended = layer.cross_attn(x + pos, keys[level] + positions[level], keys[level], attn_mask=blocked, need_weights=False)[0]
+            attended = layer.cross_attn(
+                x + pos,
+                keys[level] + positions[level],
+                keys[level],
+                attn_mask=blocked,
+                need_weights=False,
+            )[0]
             x = layer.cross_attn_layer_norm(x + attended)
-            alone = x.reshape(1, count * batch, dim)  # one query per entry: self-attention sees one point
-            x = layer.self_attn_layer_norm(x + layer.self_attn(alone, position_embeddings=flat_pos)[0].reshape(count, batch, dim))
+            alone = x.reshape(
+                1, count * batch, dim
+            )  # one query per entry: self-attention sees one point
+            x = layer.self_attn_layer_norm(
+                x
+                + layer.self_attn(alone, position_embeddings=flat_pos)[0].reshape(count, batch, dim)
+            )
             x = layer.final_layer_norm(x + layer.fc2(layer.activation_fn(layer.fc1(x))))
         if config.point_mask == "predicted":
-            mask_logits.append(decoder.mask_predictor(decoder.layernorm(x), decoded.mask_features, sizes[0])[0])
+            mask_logits.append(
+                decoder.mask_predictor(decoder.layernorm(x), decoded.mask_features, sizes[0])[0]
+            )
             real = ~input_points.isnan().any(-1)
             mask_logits = [logits[real] for logits in mask_logits]
         return torch.cat([x, pos], -1).transpose(0, 1), mask_logits or None
@@ -171,8 +208,14 @@ class PointDescriptorModel(TalkingPointsModel):
         """The image tokens, one entry per image if every image has as many rows of text, else one per row."""
         tokens, counts = list(image.pooler_output), image.point_counts
         regions = (input_ids == self.config.region_token_id).sum(1)
-        if counts and len(counts) == len(tokens) < len(regions) and sum(counts) == int(regions.sum()):
-            owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))[regions.cpu().cumsum(0) - 1]
+        if (
+            counts
+            and len(counts) == len(tokens) < len(regions)
+            and sum(counts) == int(regions.sum())
+        ):
+            owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))[
+                regions.cpu().cumsum(0) - 1
+            ]
             if owners.bincount(minlength=len(counts)).unique().numel() > 1:
                 return [tokens[owner] for owner in owners]
         return tokens
@@ -202,7 +245,12 @@ class PointDescriptorModel(TalkingPointsModel):
             tokens = self.tokens_of_images(image, input_ids)
             group = len(input_ids) // len(tokens)
             tokens = self.rows_of_images(torch.stack(tokens), len(input_ids))
-            inputs_embeds = self.scatter(inputs_embeds, input_ids == self.config.image_token_id, tokens.flatten(0, 1), "image")
+            inputs_embeds = self.scatter(
+                inputs_embeds,
+                input_ids == self.config.image_token_id,
+                tokens.flatten(0, 1),
+                "image",
+            )
             regions = input_ids == self.config.region_token_id
             if image.point_embeds is not None:
                 inputs_embeds = self.scatter(inputs_embeds, regions, image.point_embeds, "region")
@@ -211,7 +259,9 @@ class PointDescriptorModel(TalkingPointsModel):
                     if bool((points == points[:, :1]).all()):
                         stop_token_id = None  # rows of one point share what follows it too
             elif bool(regions.any()):
-                raise ValueError("the text has region placeholders but no points were given: pass input_points")
+                raise ValueError(
+                    "the text has region placeholders but no points were given: pass input_points"
+                )
         out = self.run_language_model(
             input_ids,
             inputs_embeds,
@@ -244,7 +294,9 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
     def __init__(self, config):
         super().__init__(config)
         self.model = PointDescriptorModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(
+            config.text_config.hidden_size, config.text_config.vocab_size, bias=False
+        )
         self.post_init()
         self.freeze_unreached()
 
@@ -266,15 +318,23 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
             )
         return super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
 
-    def _expand_multimodal_outputs(self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None):
+    def _expand_multimodal_outputs(
+        self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None
+    ):
         image = mm_encoder_output.get("image")
-        if image is not None:  # a copy: the inherited method writes into what the caller may use again
+        if (
+            image is not None
+        ):  # a copy: the inherited method writes into what the caller may use again
             image = replace(image, pooler_output=self.model.tokens_of_images(image, input_ids))
             mm_encoder_output = {**mm_encoder_output, "image": image}
-        out = super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)
+        out = super()._expand_multimodal_outputs(
+            input_ids, mm_encoder_output, expand_size, inputs_embeds
+        )
         if image is not None and image.point_embeds is not None:
             counts = (input_ids == self.config.region_token_id).sum(1).tolist()
-            image.point_embeds = torch.cat([rows.repeat(expand_size, 1) for rows in image.point_embeds.split(counts)])
+            image.point_embeds = torch.cat(
+                [rows.repeat(expand_size, 1) for rows in image.point_embeds.split(counts)]
+            )
             image.point_counts = None
         return out
 
@@ -285,24 +345,47 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         for values in (input_ids, attention_mask, image.point_embeds):
             if values is not None:
                 alike &= (values[1:] == values[:-1]).all(1)
-        alike = [same and one is other for same, one, other in zip(alike.tolist(), tokens[1:], tokens)]
+        alike = [
+            same and one is other for same, one, other in zip(alike.tolist(), tokens[1:], tokens)
+        ]
         starts = [0, *(i for i, same in enumerate(alike, 1) if not same), rows]
         return math.gcd(*(stop - start for start, stop in zip(starts, starts[1:])))
 
     def _prefill(self, input_ids, generation_config, model_kwargs, is_first_iteration=True):
         rows, group = len(input_ids), 1
-        image, cache = (model_kwargs.get("mm_encoder_outputs") or {}).get("image"), model_kwargs.get("past_key_values")
+        image, cache = (
+            (model_kwargs.get("mm_encoder_outputs") or {}).get("image"),
+            model_kwargs.get("past_key_values"),
+        )
         states = generation_config.output_attentions or generation_config.output_hidden_states
-        plain = type(cache) is DynamicCache and not cache.get_seq_length() and generation_config.prefill_chunk_size is None and not states
-        if plain and image is not None and image.point_embeds is not None and len(image.point_embeds) == rows:
+        plain = (
+            type(cache) is DynamicCache
+            and not cache.get_seq_length()
+            and generation_config.prefill_chunk_size is None
+            and not states
+        )
+        if (
+            plain
+            and image is not None
+            and image.point_embeds is not None
+            and len(image.point_embeds) == rows
+        ):
             tokens = self.model.tokens_of_images(image, input_ids)
             tokens = [own for own in tokens for _ in range(rows // len(tokens))]
             group = self._rows_alike(input_ids, image, tokens, model_kwargs.get("attention_mask"))
         if group == 1:
             return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
         # rows alike, such as the samples of a policy, are prefilled once
-        first = {k: v[::group] if torch.is_tensor(v) and v.ndim > 1 and len(v) == rows else v for k, v in model_kwargs.items()}
-        image = replace(image, pooler_output=tokens[::group], point_embeds=image.point_embeds[::group], point_counts=None)
+        first = {
+            k: v[::group] if torch.is_tensor(v) and v.ndim > 1 and len(v) == rows else v
+            for k, v in model_kwargs.items()
+        }
+        image = replace(
+            image,
+            pooler_output=tokens[::group],
+            point_embeds=image.point_embeds[::group],
+            point_counts=None,
+        )
         first["mm_encoder_outputs"] = {"image": image}
         outputs = super()._prefill(input_ids[::group], generation_config, first, is_first_iteration)
         outputs.past_key_values.batch_repeat_interleave(group)
@@ -350,8 +433,15 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         logits = self.lm_head(out.last_hidden_state)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
-        return PointDescriptorCausalLMOutputWithPast(loss=loss, logits=logits, **{k: v for k, v in out.items() if k != "last_hidden_state"})
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels,
+                vocab_size=self.config.text_config.vocab_size,
+                **kwargs,
+            )
+        return PointDescriptorCausalLMOutputWithPast(
+            loss=loss, logits=logits, **{k: v for k, v in out.items() if k != "last_hidden_state"}
+        )
 
 
 __all__ = ["PointDescriptorForConditionalGeneration", "PointDescriptorModel"]

@@ -10,7 +10,11 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_talking_points import PointLocalizerConfig
-from .modeling_talking_points import TalkingPointsModel, TalkingPointsPreTrainedModel, backbone_channels
+from .modeling_talking_points import (
+    TalkingPointsModel,
+    TalkingPointsPreTrainedModel,
+    backbone_channels,
+)
 
 
 @dataclass
@@ -37,7 +41,10 @@ class PointLocalizerImageOutput(ModelOutput):
         for i, run in groupby(index):
             stop = start + len(list(run))
             keys = None if self.keys is None else self.keys[i : i + 1]
-            yield slice(start, stop), PointLocalizerImageOutput(pooler_output=self.pooler_output[i : i + 1], keys=keys)
+            yield (
+                slice(start, stop),
+                PointLocalizerImageOutput(pooler_output=self.pooler_output[i : i + 1], keys=keys),
+            )
             start = stop
 
 
@@ -72,8 +79,15 @@ class MapKeys(nn.Module):
     def __init__(self, config):
         super().__init__()
         vision, dim = config.vision_config, config.head_dim
-        self.projections = nn.ModuleList([nn.Sequential(nn.Conv2d(c, dim, 1), nn.GroupNorm(8, dim)) for c in backbone_channels(vision)])
-        self.mix = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, groups=8), nn.GELU(), nn.Conv2d(dim, dim, 1))
+        self.projections = nn.ModuleList(
+            [
+                nn.Sequential(nn.Conv2d(c, dim, 1), nn.GroupNorm(8, dim))
+                for c in backbone_channels(vision)
+            ]
+        )
+        self.mix = nn.Sequential(
+            nn.Conv2d(dim, dim, 3, padding=1, groups=8), nn.GELU(), nn.Conv2d(dim, dim, 1)
+        )
         self.side = config.image_size // vision.feature_strides[-len(self.projections)]
         self.position_embedding = nn.Embedding(self.side**2, dim)
         self.norm = nn.LayerNorm(dim)
@@ -100,8 +114,12 @@ class HeatmapHead(nn.Module):
         """vector (`(rows, dim)`), regressed (`(rows, 2)`), keys (`(images, cells, dim)`) -> logits, `(rows, side, side)`."""
         side = math.isqrt(keys.shape[1])
         query = self.query_projection(vector).view(len(keys), -1, vector.shape[-1])
-        scores = (query @ keys.transpose(1, 2)).float().flatten(0, 1).view(-1, side, side) / keys.shape[-1] ** 0.5
-        return scores - squared_distances(regressed, side, side) / (2 * torch.exp(2 * self.log_prior_width.float()))
+        scores = (query @ keys.transpose(1, 2)).float().flatten(0, 1).view(
+            -1, side, side
+        ) / keys.shape[-1] ** 0.5
+        return scores - squared_distances(regressed, side, side) / (
+            2 * torch.exp(2 * self.log_prior_width.float())
+        )
 
 
 class PointLocalizerModel(TalkingPointsModel):
@@ -122,7 +140,11 @@ class PointLocalizerModel(TalkingPointsModel):
     def reached_strides(self):
         if self.config.head == "heatmap":
             return set(self.config.vision_config.feature_strides)
-        return super().reached_strides() if self.config.use_perception_prior else set(self.config.token_strides)
+        return (
+            super().reached_strides()
+            if self.config.use_perception_prior
+            else set(self.config.token_strides)
+        )
 
     def get_image_features(self, pixel_values=None, feature_maps=None, **kwargs):
         """Encodes images once, however many texts are located in them. Arguments as in [`PointDescriptorModel`]."""
@@ -136,9 +158,13 @@ class PointLocalizerModel(TalkingPointsModel):
         group = len(input_ids) // len(tokens)
         inputs_embeds = self.get_input_embeddings()(input_ids)
         tokens = self.rows_of_images(tokens, len(input_ids)).flatten(0, 1)
-        inputs_embeds = self.scatter(inputs_embeds, input_ids == self.config.image_token_id, tokens, "image")
+        inputs_embeds = self.scatter(
+            inputs_embeds, input_ids == self.config.image_token_id, tokens, "image"
+        )
         kwargs["use_cache"] = False
-        return self.run_language_model(input_ids, inputs_embeds, attention_mask, group, **kwargs).last_hidden_state
+        return self.run_language_model(
+            input_ids, inputs_embeds, attention_mask, group, **kwargs
+        ).last_hidden_state
 
 
 class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
@@ -155,8 +181,12 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         dim = config.head_dim
         if config.standardize_states:
             self.state_norm = nn.BatchNorm1d(config.text_config.hidden_size, affine=False)
-        self.text_to_vision = nn.Sequential(nn.Linear(config.text_config.hidden_size, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.point_head = nn.Sequential(nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 2))
+        self.text_to_vision = nn.Sequential(
+            nn.Linear(config.text_config.hidden_size, dim), nn.GELU(), nn.Linear(dim, dim)
+        )
+        self.point_head = nn.Sequential(
+            nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 2)
+        )
         if config.head == "heatmap":
             self.heatmap_head = HeatmapHead(dim)
         self.post_init()
@@ -191,14 +221,21 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
             image = self.get_image_features(pixel_values, feature_maps)
         segment = input_ids == self.config.seg_token_id
         if not bool((segment.sum(1) == 1).all()):
-            raise ValueError(f"every row needs exactly one <SEG> token (id {self.config.seg_token_id}), got {segment.sum(1).tolist()}")
+            raise ValueError(
+                f"every row needs exactly one <SEG> token (id {self.config.seg_token_id}), got {segment.sum(1).tolist()}"
+            )
         keys = image.keys
         if image_index is None:
             states = self.model(input_ids, image, attention_mask, **kwargs)[segment]
         else:
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             runs = list(image.runs(image_index))
-            states = torch.cat([self.model(input_ids[rows], part, mask[rows], **kwargs)[segment[rows]] for rows, part in runs])
+            states = torch.cat(
+                [
+                    self.model(input_ids[rows], part, mask[rows], **kwargs)[segment[rows]]
+                    for rows, part in runs
+                ]
+            )
             if len(runs) > 1 and keys is not None:
                 keys = keys[image_index]
         if self.config.standardize_states:
@@ -209,13 +246,20 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         if self.config.head == "heatmap":
             logits = self.heatmap_head(vector, regressed, keys)
             output.heatmaps = logits.flatten(1).softmax(-1).view_as(logits)
-            output.points, output.confidence = local_soft_argmax(output.heatmaps, self.config.heatmap_window)
+            output.points, output.confidence = local_soft_argmax(
+                output.heatmaps, self.config.heatmap_window
+            )
         if target_points is not None:
             target_points = target_points.float()
             output.loss = (regressed - target_points).pow(2).mean()
             if self.config.head == "heatmap":
-                target = torch.exp(-squared_distances(target_points, *logits.shape[1:]) / (2 * self.config.heatmap_sigma**2)).flatten(1)
-                cross_entropy = nn.functional.cross_entropy(logits.flatten(1), target / target.sum(1, keepdim=True))
+                target = torch.exp(
+                    -squared_distances(target_points, *logits.shape[1:])
+                    / (2 * self.config.heatmap_sigma**2)
+                ).flatten(1)
+                cross_entropy = nn.functional.cross_entropy(
+                    logits.flatten(1), target / target.sum(1, keepdim=True)
+                )
                 output.loss = cross_entropy + self.config.point_loss_weight * output.loss
         return output
 
@@ -233,11 +277,16 @@ def local_soft_argmax(heatmaps, window):
     best = heatmaps.flatten(1).argmax(1)
     y = torch.arange(height, device=heatmaps.device)
     x = torch.arange(width, device=heatmaps.device)
-    distance = (y[:, None] - (best // width)[:, None, None]) ** 2 + (x - (best % width)[:, None, None]) ** 2
+    distance = (y[:, None] - (best // width)[:, None, None]) ** 2 + (
+        x - (best % width)[:, None, None]
+    ) ** 2
     weights = heatmaps * torch.exp(-distance / (2 * window**2))
     confidence = weights.sum((1, 2))
     weights = weights / confidence[:, None, None]
-    points = torch.stack([(weights.sum(1) * (x + 0.5)).sum(1) / width, (weights.sum(2) * (y + 0.5)).sum(1) / height], 1)
+    points = torch.stack(
+        [(weights.sum(1) * (x + 0.5)).sum(1) / width, (weights.sum(2) * (y + 0.5)).sum(1) / height],
+        1,
+    )
     return points, confidence
 
 

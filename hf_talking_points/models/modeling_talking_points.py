@@ -44,13 +44,24 @@ def run_with_shared_prefix(language_model, inputs_embeds, attention_mask, group,
     valid = pack(attention_mask).bool()
     position_ids = pack((attention_mask.long().cumsum(1) - 1).clamp(min=0))
     device = inputs_embeds.device
-    block = torch.cat([torch.zeros(prefix, device=device), torch.arange(1, group + 1, device=device).repeat_interleave(suffix)])
+    block = torch.cat(
+        [
+            torch.zeros(prefix, device=device),
+            torch.arange(1, group + 1, device=device).repeat_interleave(suffix),
+        ]
+    )
     index = torch.arange(len(block), device=device)
     seen = (index[None] <= index[:, None]) & ((block[None] == 0) | (block[None] == block[:, None]))
     allowed = seen[None] & valid[:, None]
     mask = torch.zeros(allowed.shape, dtype=packed.dtype, device=device)
     mask = mask.masked_fill(~allowed, torch.finfo(packed.dtype).min)[:, None]
-    out = language_model(inputs_embeds=packed, attention_mask=mask, position_ids=position_ids, use_cache=False, **kwargs)
+    out = language_model(
+        inputs_embeds=packed,
+        attention_mask=mask,
+        position_ids=position_ids,
+        use_cache=False,
+        **kwargs,
+    )
     states = out.last_hidden_state
     head = states[:, None, :prefix].expand(-1, group, -1, -1)
     tail = states[:, prefix:].view(batch, group, suffix, hidden)
@@ -63,14 +74,24 @@ class ImageProjector(nn.Module):
     def __init__(self, config):
         super().__init__()
         vision, hidden = config.vision_config, config.text_config.hidden_size
-        self.ratio, self.levels = config.pixel_shuffle_ratio, [vision.feature_strides.index(s) for s in config.token_strides]
+        self.ratio, self.levels = (
+            config.pixel_shuffle_ratio,
+            [vision.feature_strides.index(s) for s in config.token_strides],
+        )
         channels = backbone_channels(vision)
         width = channels[self.levels[-1]]
         self.fuse = nn.ModuleList()
         if len(self.levels) > 1:
             width = vision.hidden_dim
-            self.fuse = nn.ModuleList([nn.Sequential(nn.Conv2d(channels[i], width, 1), nn.GroupNorm(8, width)) for i in self.levels])
-            self.mix = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 1))
+            self.fuse = nn.ModuleList(
+                [
+                    nn.Sequential(nn.Conv2d(channels[i], width, 1), nn.GroupNorm(8, width))
+                    for i in self.levels
+                ]
+            )
+            self.mix = nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 1)
+            )
         prior = 2 * vision.hidden_dim if config.use_perception_prior else 0
         self.fc1 = nn.Linear(width * self.ratio**2 + prior, hidden)
         self.act = ACT2FN[config.projector_hidden_act]
@@ -82,7 +103,10 @@ class ImageProjector(nn.Module):
         maps = [feature_maps[i] for i in self.levels]
         if self.fuse:
             size = maps[0].shape[-2:]
-            maps = [nn.functional.interpolate(f(m), size=size, mode="bilinear", align_corners=False) for f, m in zip(self.fuse, maps)]
+            maps = [
+                nn.functional.interpolate(f(m), size=size, mode="bilinear", align_corners=False)
+                for f, m in zip(self.fuse, maps)
+            ]
             x = sum(maps)
             x = x + self.mix(x)
         else:
@@ -142,8 +166,14 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
             processor: made by `from_tokenizer` of this model's processor class; the embeddings grow by its special tokens.
             config_fields: further fields of this class's config, such as `head` or `point_mask`.
         """
-        vision = AutoModel.from_pretrained(vision) if isinstance(vision, (str, os.PathLike)) else vision
-        text = AutoModelForCausalLM.from_pretrained(text) if isinstance(text, (str, os.PathLike)) else text
+        vision = (
+            AutoModel.from_pretrained(vision) if isinstance(vision, (str, os.PathLike)) else vision
+        )
+        text = (
+            AutoModelForCausalLM.from_pretrained(text)
+            if isinstance(text, (str, os.PathLike))
+            else text
+        )
         if len(processor.tokenizer) > text.get_input_embeddings().num_embeddings:
             text.resize_token_embeddings(len(processor.tokenizer))
         names = ("image_token_id", "region_token_id", "seg_token_id")
@@ -157,7 +187,9 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
             **config_fields,
         )
         if config.image_seq_length != processor.image_seq_length:
-            raise ValueError(f"the processor makes {processor.image_seq_length} image tokens but the config {config.image_seq_length}")
+            raise ValueError(
+                f"the processor makes {processor.image_seq_length} image tokens but the config {config.image_seq_length}"
+            )
         model = cls(config)
         core = model.base_model
         core.vision_tower.load_state_dict(vision.state_dict())
@@ -186,7 +218,9 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
 
     def enable_input_require_grads(self):
         # the inherited one also hooks Swin's patch embedding, which returns a tuple
-        hook = self.get_input_embeddings().register_forward_hook(lambda module, args, out: out.requires_grad_(True))
+        hook = self.get_input_embeddings().register_forward_hook(
+            lambda module, args, out: out.requires_grad_(True)
+        )
         self._require_grads_hooks = [hook]
 
     def get_input_embeddings(self):
@@ -205,7 +239,9 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.image_projector = ImageProjector(config)
         if config.use_perception_prior:
-            self.class_predictor = nn.Linear(config.vision_config.hidden_dim, config.vision_config.num_labels + 1)
+            self.class_predictor = nn.Linear(
+                config.vision_config.hidden_dim, config.vision_config.num_labels + 1
+            )
         self.language_model = AutoModel.from_config(config.text_config)
 
     @property
@@ -226,16 +262,30 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         unreached = []
         if not self.config.use_perception_prior:
             unreached += [transformer.queries_embedder, transformer.queries_features]
-        if not self.config.use_perception_prior and getattr(self.config, "point_mask", None) != "predicted":
+        if (
+            not self.config.use_perception_prior
+            and getattr(self.config, "point_mask", None) != "predicted"
+        ):
             decoder = self.pixel_decoder
-            unreached += [transformer.decoder.layernorm, transformer.decoder.mask_predictor, decoder.mask_projection]
+            unreached += [
+                transformer.decoder.layernorm,
+                transformer.decoder.mask_predictor,
+                decoder.mask_projection,
+            ]
             unreached += [*decoder.lateral_convolutions, *decoder.output_convolutions]
         return unreached
 
     def reached_strides(self):
         """Strides of the backbone maps that reach a loss."""
-        strides, masks = self.config.vision_config.feature_strides, getattr(self.config, "point_mask", None) == "predicted"
-        return set(strides if masks or self.config.use_perception_prior else [*strides[-3:], *self.config.token_strides])
+        strides, masks = (
+            self.config.vision_config.feature_strides,
+            getattr(self.config, "point_mask", None) == "predicted",
+        )
+        return set(
+            strides
+            if masks or self.config.use_perception_prior
+            else [*strides[-3:], *self.config.token_strides]
+        )
 
     def unreached_parameters(self):
         """Parameters that no loss reaches; which these are follows from the config."""
@@ -250,8 +300,13 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         if not self.config.vision_config.encoder_layers:
             yield self.pixel_decoder.level_embed
         if not self.config.use_perception_prior:
-            for layer in self.vision_tower.transformer_module.decoder.layers:  # a softmax over a single point has no gradient
-                yield from (*layer.self_attn.q_proj.parameters(), *layer.self_attn.k_proj.parameters())
+            for layer in (
+                self.vision_tower.transformer_module.decoder.layers
+            ):  # a softmax over a single point has no gradient
+                yield from (
+                    *layer.self_attn.q_proj.parameters(),
+                    *layer.self_attn.k_proj.parameters(),
+                )
 
     def encode_image(self, pixel_values=None, feature_maps=None):
         """-> (backbone feature maps, pixel decoder output, image tokens of shape `(images, image_seq_length, hidden)`)."""
@@ -262,7 +317,11 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         feature_maps = [m.to(self.dtype) for m in feature_maps]
         decoded = self.pixel_decoder(feature_maps)
         cells = self.image_projector.cells(feature_maps)
-        prior = self.perception_prior(decoded, cells.shape[-2:]) if self.config.use_perception_prior else None
+        prior = (
+            self.perception_prior(decoded, cells.shape[-2:])
+            if self.config.use_perception_prior
+            else None
+        )
         return feature_maps, decoded, self.image_projector(cells, prior)
 
     def perception_prior(self, decoded, size):
@@ -271,15 +330,25 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         out = transformer(decoded.multi_scale_features, decoded.mask_features)
         query = out.last_hidden_state
         query_pos = transformer.queries_embedder.weight.expand(query.shape[0], -1, -1)
-        score = self.class_predictor(out.intermediate_hidden_states[-1].transpose(0, 1)).softmax(-1)[..., :-1].amax(-1)
+        score = (
+            self.class_predictor(out.intermediate_hidden_states[-1].transpose(0, 1))
+            .softmax(-1)[..., :-1]
+            .amax(-1)
+        )
         weight = (0.5 + 0.5 * score)[..., None, None] * out.masks_queries_logits[-1].sigmoid()
-        weight = nn.functional.interpolate(weight.float(), size=size, mode="bilinear", align_corners=False)
-        return weight.softmax(1).flatten(2).transpose(1, 2).to(query.dtype) @ torch.cat([query, query_pos], -1)
+        weight = nn.functional.interpolate(
+            weight.float(), size=size, mode="bilinear", align_corners=False
+        )
+        return weight.softmax(1).flatten(2).transpose(1, 2).to(query.dtype) @ torch.cat(
+            [query, query_pos], -1
+        )
 
     def scatter(self, inputs_embeds, where, values, name):
         """Puts `values` (n, hidden) at the n placeholders marked in `where` (rows, length)."""
         if int(where.sum()) != len(values):
-            raise ValueError(f"the text has {int(where.sum())} {name} placeholders but there are {len(values)} {name} features")
+            raise ValueError(
+                f"the text has {int(where.sum())} {name} placeholders but there are {len(values)} {name} features"
+            )
         return inputs_embeds.masked_scatter(where[..., None], values.to(inputs_embeds))
 
     def rows_of_images(self, tokens, rows):
@@ -288,15 +357,32 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             raise ValueError(f"{rows} text rows cannot be shared evenly by {len(tokens)} images")
         return tokens.repeat_interleave(rows // len(tokens), 0)
 
-    def run_language_model(self, input_ids, inputs_embeds, attention_mask, group=1, stop_token_id=None, **kwargs):
+    def run_language_model(
+        self, input_ids, inputs_embeds, attention_mask, group=1, stop_token_id=None, **kwargs
+    ):
         """Runs the language model; without a cache, rows that belong to one image (`group` of them) share their prefix."""
         implementation = self.language_model.config._attn_implementation
         prefix = 0
-        if group > 1 and not kwargs.get("use_cache") and kwargs.get("past_key_values") is None and implementation in ("eager", "sdpa"):
+        if (
+            group > 1
+            and not kwargs.get("use_cache")
+            and kwargs.get("past_key_values") is None
+            and implementation in ("eager", "sdpa")
+        ):
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            prefix = shared_prefix_length(input_ids.masked_fill(mask == 0, -1), group, stop_token_id)
+            prefix = shared_prefix_length(
+                input_ids.masked_fill(mask == 0, -1), group, stop_token_id
+            )
         if prefix:
-            kwargs = {k: v for k, v in kwargs.items() if k not in ("use_cache", "past_key_values", "position_ids")}
-            states = run_with_shared_prefix(self.language_model, inputs_embeds, mask, group, prefix, **kwargs)
+            kwargs = {
+                k: v
+                for k, v in kwargs.items()
+                if k not in ("use_cache", "past_key_values", "position_ids")
+            }
+            states = run_with_shared_prefix(
+                self.language_model, inputs_embeds, mask, group, prefix, **kwargs
+            )
             return BaseModelOutputWithPast(last_hidden_state=states)
-        return self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
+        return self.language_model(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs
+        )

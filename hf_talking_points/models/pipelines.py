@@ -28,10 +28,18 @@ AUTO_MAPS = {
 }
 CUSTOM_PIPELINES = {
     "point_descriptor": {
-        "point-description": {"impl": "pipelines.PointDescriptionPipeline", "pt": ["AutoModelForImageTextToText"], "type": "multimodal"}
+        "point-description": {
+            "impl": "pipelines.PointDescriptionPipeline",
+            "pt": ["AutoModelForImageTextToText"],
+            "type": "multimodal",
+        }
     },
     "point_localizer": {
-        "point-localization": {"impl": "pipelines.PointLocalizationPipeline", "pt": ["AutoModelForKeypointDetection"], "type": "multimodal"}
+        "point-localization": {
+            "impl": "pipelines.PointLocalizationPipeline",
+            "pt": ["AutoModelForKeypointDetection"],
+            "type": "multimodal",
+        }
     },
 }
 
@@ -73,7 +81,9 @@ tags:
 Points are pixels of the image as displayed, (0, 0) is its top-left corner. Code and training: the package hf_talking_points, after *Talking
 Points: Describing and Localizing Pixels* ([arXiv 2510.14583](https://arxiv.org/abs/2510.14583)).
 """
-PLACEHOLDER = "[More Information Needed]"  # in the card that transformers pushes where a repo has none
+PLACEHOLDER = (
+    "[More Information Needed]"  # in the card that transformers pushes where a repo has none
+)
 
 
 def short_card(repo_id, model_type):
@@ -90,8 +100,13 @@ def saved_model_type(folder):
     config = Path(folder) / "config.json"
     if config.is_file():
         return json.loads(config.read_text(encoding="utf-8"))["model_type"]
-    processor_class = json.loads((Path(folder) / "processor_config.json").read_text(encoding="utf-8"))["processor_class"]
-    return {classes["AutoProcessor"].split(".")[1]: model_type for model_type, classes in AUTO_MAPS.items()}[processor_class]
+    processor_class = json.loads(
+        (Path(folder) / "processor_config.json").read_text(encoding="utf-8")
+    )["processor_class"]
+    return {
+        classes["AutoProcessor"].split(".")[1]: model_type
+        for model_type, classes in AUTO_MAPS.items()
+    }[processor_class]
 
 
 def copy_code(folder):
@@ -107,13 +122,20 @@ def write_remote_code(folder):
     folder, model_type = Path(folder), saved_model_type(folder)
     copy_code(folder)
     edits = {
-        "config.json": {"auto_map": AUTO_MAPS[model_type], "custom_pipelines": CUSTOM_PIPELINES[model_type]},
-        "processor_config.json": {"auto_map": {"AutoProcessor": AUTO_MAPS[model_type]["AutoProcessor"]}},
+        "config.json": {
+            "auto_map": AUTO_MAPS[model_type],
+            "custom_pipelines": CUSTOM_PIPELINES[model_type],
+        },
+        "processor_config.json": {
+            "auto_map": {"AutoProcessor": AUTO_MAPS[model_type]["AutoProcessor"]}
+        },
     }
     for name, entries in edits.items():
         if (folder / name).is_file():
             content = json.loads((folder / name).read_text(encoding="utf-8"))
-            (folder / name).write_text(json.dumps({**content, **entries}, indent=2) + "\n", encoding="utf-8")
+            (folder / name).write_text(
+                json.dumps({**content, **entries}, indent=2) + "\n", encoding="utf-8"
+            )
 
 
 def complete_repo(folder, repo_id):
@@ -134,7 +156,9 @@ class _TalkingPointsPipeline(CompleteRepoMixin, Pipeline):
         super().__init__(*args, **kwargs)
         expected, given = self.model_class.config_class.model_type, self.model.config.model_type
         if given != expected:
-            raise ValueError(f"{type(self).__name__} needs a {expected} checkpoint, but got a {given} one")
+            raise ValueError(
+                f"{type(self).__name__} needs a {expected} checkpoint, but got a {given} one"
+            )
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves a complete repo: weights, configs, processor, and the code for use without this package."""
@@ -159,7 +183,11 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
     _default_generation_config = GenerationConfig(max_new_tokens=128, do_sample=False)
 
     def _sanitize_parameters(self, points=None, normalized=None, generate_kwargs=None, **kwargs):
-        preprocess = {name: value for name, value in (("points", points), ("normalized", normalized)) if value is not None}
+        preprocess = {
+            name: value
+            for name, value in (("points", points), ("normalized", normalized))
+            if value is not None
+        }
         return preprocess, {**kwargs, **(generate_kwargs or {})}, {}
 
     def preprocess(self, inputs, points=None, normalized=False):
@@ -179,23 +207,42 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
 
     def _forward(self, model_inputs, **generate_kwargs):
         canvas_points, points = model_inputs["input_points"], model_inputs["points"]
-        batched = isinstance(points, list)  # the pipeline's collate makes lists of what is not a tensor
+        batched = isinstance(
+            points, list
+        )  # the pipeline's collate makes lists of what is not a tensor
         canvas_points = canvas_points if batched else [canvas_points]
         input_points = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(row) for row in canvas_points], batch_first=True, padding_value=float("nan")
+            [torch.tensor(row) for row in canvas_points],
+            batch_first=True,
+            padding_value=float("nan"),
         )
-        image = self.model.get_image_features(model_inputs["pixel_values"], input_points.to(self.device))
+        image = self.model.get_image_features(
+            model_inputs["pixel_values"], input_points.to(self.device)
+        )
         counts = [len(row) for row in canvas_points]
-        image.pooler_output = [tokens for tokens, count in zip(image.pooler_output, counts) for _ in range(count)]
-        prompt = self.processor.tokenize([self.processor.render()] * sum(counts), padding_side="left").to(self.device)
-        generated = self.model.generate(**prompt, mm_encoder_outputs={"image": image}, **self._prepare_generate_kwargs(generate_kwargs))
-        generated = generated.view(sum(counts), -1, generated.shape[-1])[:, 0, prompt["input_ids"].shape[1] :]
+        image.pooler_output = [
+            tokens for tokens, count in zip(image.pooler_output, counts) for _ in range(count)
+        ]
+        prompt = self.processor.tokenize(
+            [self.processor.render()] * sum(counts), padding_side="left"
+        ).to(self.device)
+        generated = self.model.generate(
+            **prompt,
+            mm_encoder_outputs={"image": image},
+            **self._prepare_generate_kwargs(generate_kwargs),
+        )
+        generated = generated.view(sum(counts), -1, generated.shape[-1])[
+            :, 0, prompt["input_ids"].shape[1] :
+        ]
         rows = [row.tolist() for row in generated.split(counts)]
         return {"ids": rows, "points": points} if batched else {"ids": rows[0], "points": points}
 
     def postprocess(self, outputs):
         texts = self.processor.batch_decode(outputs["ids"], skip_special_tokens=True)
-        return [{"point": point, "description": text.strip()} for point, text in zip(outputs["points"], texts)]
+        return [
+            {"point": point, "description": text.strip()}
+            for point, text in zip(outputs["points"], texts)
+        ]
 
 
 class PointLocalizationPipeline(_TalkingPointsPipeline):
@@ -214,14 +261,20 @@ class PointLocalizationPipeline(_TalkingPointsPipeline):
 
     def _sanitize_parameters(self, text=None, return_heatmaps=None):
         preprocess = {} if text is None else {"text": text}
-        return preprocess, {}, {} if return_heatmaps is None else {"return_heatmaps": return_heatmaps}
+        return (
+            preprocess,
+            {},
+            {} if return_heatmaps is None else {"return_heatmaps": return_heatmaps},
+        )
 
     def preprocess(self, inputs, text=None):
         if isinstance(inputs, dict):
             inputs, text = inputs["image"], inputs.get("text", text)
         descriptions = [text] if isinstance(text, str) else list(text or [])
         self.processor.check_descriptions(descriptions)
-        self.processor.encode_descriptions(descriptions)  # too long a text is an error here, beside its own image
+        self.processor.encode_descriptions(
+            descriptions
+        )  # too long a text is an error here, beside its own image
         image = to_rgb(inputs)
         return {
             "pixel_values": self.processor.pixel_values([image]).to(self.dtype),
@@ -237,9 +290,15 @@ class PointLocalizationPipeline(_TalkingPointsPipeline):
         counts = [len(row) for row in descriptions]
         texts = [text for row in descriptions for text in row]
         encoded = self.processor.encode_descriptions(texts).to(self.device)
-        image_index = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
-        outputs = self.model(**encoded, mm_encoder_outputs={"image": image}, image_index=image_index)
-        found = self.processor.post_process_keypoint_detection(outputs, [size for size, n in zip(sizes, counts) for _ in range(n)])
+        image_index = (
+            torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
+        )
+        outputs = self.model(
+            **encoded, mm_encoder_outputs={"image": image}, image_index=image_index
+        )
+        found = self.processor.post_process_keypoint_detection(
+            outputs, [size for size, n in zip(sizes, counts) for _ in range(n)]
+        )
         for result, text in zip(found, texts):
             result["description"] = text
         if outputs.heatmaps is not None:

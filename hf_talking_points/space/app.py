@@ -20,7 +20,10 @@ from hf_talking_points.models.coordinates import check_points
 from hf_talking_points.models.processing_talking_points import to_rgb
 from hf_talking_points.visualization import COLOURS, draw_cross, draw_pair, overlay_heatmap
 
-PHOTOS = [Path(__file__).parent / "photos" / f"{name}.jpg" for name in ("chelsea", "astronaut", "rocket", "coffee")]
+PHOTOS = [
+    Path(__file__).parent / "photos" / f"{name}.jpg"
+    for name in ("chelsea", "astronaut", "rocket", "coffee")
+]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_FILE_SIZE = "10mb"
 MAX_PIXELS = 32_000_000
@@ -69,7 +72,11 @@ class Visit:
         """Takes another photo, about which nothing was asked yet."""
         scale = VIEW_SIDE / max(image.size)
         self.image = image
-        self.view = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS, reducing_gap=3.0)
+        self.view = image.resize(
+            [max(1, round(side * scale)) for side in image.size],
+            Image.Resampling.LANCZOS,
+            reducing_gap=3.0,
+        )
         self.scale = [shown / side for shown, side in zip(self.view.size, image.size)]
         self.entries = []
         self.current = 0
@@ -77,7 +84,9 @@ class Visit:
     def add(self, entry):
         """Makes `entry` the current one."""
         if len(self.entries) == len(COLOURS):
-            raise gr.Error(f"At most {len(COLOURS)} points at once: clear them first.", print_exception=False)
+            raise gr.Error(
+                f"At most {len(COLOURS)} points at once: clear them first.", print_exception=False
+            )
         self.entries.append(entry)
         self.current = len(self.entries) - 1
 
@@ -89,15 +98,20 @@ def read_photo(path):
         if image.width * image.height <= MAX_PIXELS:
             return to_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise gr.Error(f"This file cannot be read as a photo ({', '.join(FORMATS)}).", print_exception=False) from None
+        raise gr.Error(
+            f"This file cannot be read as a photo ({', '.join(FORMATS)}).", print_exception=False
+        ) from None
     raise gr.Error(
-        f"The photo has {image.width} x {image.height} pixels; at most {MAX_PIXELS // 10**6} million are taken.", print_exception=False
+        f"The photo has {image.width} x {image.height} pixels; at most {MAX_PIXELS // 10**6} million are taken.",
+        print_exception=False,
     )
 
 
 def stream_description(descriptor, image, point):
     """Yields the description of `point` as it grows, at last the whole."""
-    streamer = TextIteratorStreamer(descriptor.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer = TextIteratorStreamer(
+        descriptor.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
+    )
 
     def describe():
         try:
@@ -129,7 +143,10 @@ def locate(localizer, image, text):
 def draw_answers(visit, panel):
     """The photo with a cross where was clicked and a star where the localizer finds the text, and the current point's heat map."""
     picture = visit.view.copy()
-    if visit.entries and (heatmap := visit.entries[visit.current].answers[panel].heatmap) is not None:
+    if (
+        visit.entries
+        and (heatmap := visit.entries[visit.current].answers[panel].heatmap) is not None
+    ):
         picture = overlay_heatmap(picture, heatmap)
     draw = ImageDraw.Draw(picture)
     for entry, colour in zip(visit.entries, COLOURS):
@@ -159,7 +176,9 @@ def list_answers(visit, panel):
         if answer.confidence is not None:
             facts.append(f"confidence {answer.confidence:.2f}")
         text = "" if index == visit.current else f"<br>{html.escape(answer.text)}"
-        items.append(f'<li><span class="star" style="color: {colour}">★</span> {index + 1}: {", ".join(facts)}{text}</li>')
+        items.append(
+            f'<li><span class="star" style="color: {colour}">★</span> {index + 1}: {", ".join(facts)}{text}</li>'
+        )
     return f"<ol>{''.join(items)}</ol>"
 
 
@@ -169,7 +188,9 @@ def load_pipelines(task, checkpoints):
     for checkpoint in checkpoints:
         name = Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint
         if name in loaded:
-            raise ValueError(f"two checkpoints for {task} are called {name!r}: rename one of the folders")
+            raise ValueError(
+                f"two checkpoints for {task} are called {name!r}: rename one of the folders"
+            )
         loaded[name] = pipeline(task, model=checkpoint)
     return loaded
 
@@ -179,12 +200,22 @@ def build_panel(number, first, descriptors, localizers):
     with gr.Row(visible=number == 0) as row:
         with gr.Column(scale=3, min_width=300):
             picture = gr.Image(
-                first.view, interactive=False, show_label=False, buttons=[], elem_id=f"picture-{number}", elem_classes="picture"
+                first.view,
+                interactive=False,
+                show_label=False,
+                buttons=[],
+                elem_id=f"picture-{number}",
+                elem_classes="picture",
             )
         with gr.Column(scale=2, min_width=300):
             with gr.Row(visible=len(descriptors) + len(localizers) > 2):
                 descriptor, localizer = (
-                    gr.Dropdown(list(names), value=list(names)[min(number, len(names) - 1)], label=label, elem_id=f"{label}-{number}")
+                    gr.Dropdown(
+                        list(names),
+                        value=list(names)[min(number, len(names) - 1)],
+                        label=label,
+                        elem_id=f"{label}-{number}",
+                    )
                     for label, names in (("Descriptor", descriptors), ("Localizer", localizers))
                 )
             text = gr.Textbox(
@@ -196,7 +227,14 @@ def build_panel(number, first, descriptors, localizers):
                 elem_id=f"text-{number}",
             )
             answers = gr.HTML(elem_id=f"answers-{number}", elem_classes="answers")
-    return {"row": row, "picture": picture, "descriptor": descriptor, "localizer": localizer, "text": text, "answers": answers}
+    return {
+        "row": row,
+        "picture": picture,
+        "descriptor": descriptor,
+        "localizer": localizer,
+        "text": text,
+        "answers": answers,
+    }
 
 
 def build_app(descriptors, localizers):
@@ -210,21 +248,31 @@ def build_app(descriptors, localizers):
     """
     first = Visit(read_photo(PHOTOS[0]))
     # photos of visitors are deleted within two hours
-    with gr.Blocks(title="Talking Points", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+    with gr.Blocks(
+        title="Talking Points", analytics_enabled=False, delete_cache=(3600, 3600)
+    ) as app:
         visit = gr.State(first)
         gr.Markdown(
             "# Talking Points\nA ✕ is where you clicked, the ★ of its colour is where the localizer finds the description, from the words "
             "alone, and the glow is its heat map."
         )
         with gr.Row():
-            direction = gr.Radio([PIXEL, WORDS], value=PIXEL, label="Direction", elem_id="direction")
-            compare = gr.Checkbox(label="Compare two checkpoints", visible=len(descriptors) + len(localizers) > 2, elem_id="compare")
+            direction = gr.Radio(
+                [PIXEL, WORDS], value=PIXEL, label="Direction", elem_id="direction"
+            )
+            compare = gr.Checkbox(
+                label="Compare two checkpoints",
+                visible=len(descriptors) + len(localizers) > 2,
+                elem_id="compare",
+            )
         panels = [build_panel(number, first, descriptors, localizers) for number in (0, 1)]
         with gr.Row():
             chosen = gr.Radio([], label="Point", visible=False, elem_id="chosen")
             another = gr.Button("Another text", visible=False, size="md", elem_id="another")
             clear = gr.Button("Clear points", size="md", elem_id="clear")
-            upload = gr.UploadButton("Upload a photo", file_types=["image"], size="md", elem_id="upload")
+            upload = gr.UploadButton(
+                "Upload a photo", file_types=["image"], size="md", elem_id="upload"
+            )
         gallery = gr.Gallery(
             [str(photo) for photo in PHOTOS],
             show_label=False,
@@ -239,17 +287,28 @@ def build_app(descriptors, localizers):
         def show(now, typed_in=None):
             """Updates of everything that depends on the visit; the text box that is being typed into is left alone."""
             points = [(str(index + 1), index) for index in range(len(now.entries))]
-            updates = {visit: now, chosen: gr.Radio(points, value=now.current if points else None, visible=len(points) > 1)}
+            updates = {
+                visit: now,
+                chosen: gr.Radio(
+                    points, value=now.current if points else None, visible=len(points) > 1
+                ),
+            }
             for number, panel in enumerate(panels[: now.pairs]):
                 updates[panel["picture"]] = draw_answers(now, number)
                 updates[panel["answers"]] = list_answers(now, number)
                 if number != typed_in:
-                    updates[panel["text"]] = now.entries[now.current].answers[number].text if now.entries else ""
+                    updates[panel["text"]] = (
+                        now.entries[now.current].answers[number].text if now.entries else ""
+                    )
             return updates
 
         def ask(now, index, number, names, text=None):
             """Has an entry answered by one pair: its click described first, unless there is a `text`."""
-            entry, descriptor, localizer = now.entries[index], descriptors[names[2 * number]], localizers[names[2 * number + 1]]
+            entry, descriptor, localizer = (
+                now.entries[index],
+                descriptors[names[2 * number]],
+                localizers[names[2 * number + 1]],
+            )
             if text is None:
                 for text in stream_description(descriptor, now.image, entry.clicked):
                     entry.answers[number] = Answer(text)
@@ -280,7 +339,11 @@ def build_app(descriptors, localizers):
 
         def ask_again(number, now, towards, *names):
             for index, entry in enumerate(now.entries):
-                text = None if towards == PIXEL and entry.clicked else entry.answers[number].text or entry.answers[0].text
+                text = (
+                    None
+                    if towards == PIXEL and entry.clicked
+                    else entry.answers[number].text or entry.answers[0].text
+                )
                 yield from ask(now, index, number, names, text)
             yield show(now)
 
@@ -292,7 +355,10 @@ def build_app(descriptors, localizers):
 
         def switch(towards):
             placeholder = gr.Textbox(placeholder=PLACEHOLDERS[towards])
-            return {another: gr.Button(visible=towards == WORDS), **{panel["text"]: placeholder for panel in panels}}
+            return {
+                another: gr.Button(visible=towards == WORDS),
+                **{panel["text"]: placeholder for panel in panels},
+            }
 
         def choose(now, index):
             now.current = index
@@ -328,7 +394,9 @@ def build_app(descriptors, localizers):
             "api_visibility": "private",
         }
         for number, panel in enumerate(panels):
-            panel["picture"].select(click, [visit, direction, *names], trigger_mode="multiple", **changing)
+            panel["picture"].select(
+                click, [visit, direction, *names], trigger_mode="multiple", **changing
+            )
             gr.on(
                 # Gradio's input event is that of a key typed: what is pasted, deleted or typed on a phone waits for the button
                 [panel["text"].input, panel["text"].submit],
@@ -338,7 +406,9 @@ def build_app(descriptors, localizers):
                 **changing,
             )
             for kind in ("descriptor", "localizer"):
-                panel[kind].input(partial(ask_again, number), [visit, direction, *names], **changing)
+                panel[kind].input(
+                    partial(ask_again, number), [visit, direction, *names], **changing
+                )
         compare.input(compare_or_not, [visit, compare, direction, *names], **changing)
         direction.input(switch, direction, **changing)
         chosen.input(choose, [visit, chosen], **changing)
@@ -351,15 +421,29 @@ def build_app(descriptors, localizers):
 
 def launch(app, **kwargs):
     """Starts the page; `kwargs` are those of `gr.Blocks.launch`."""
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # nothing to download
+    theme = gr.themes.Default(
+        font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    )  # nothing to download
     # without show_error a visitor reads the messages written for visitors and nothing of other errors
-    options = {"theme": theme, "css": CSS, "footer_links": ["gradio"], "max_file_size": MAX_FILE_SIZE, "show_error": False, **kwargs}
+    options = {
+        "theme": theme,
+        "css": CSS,
+        "footer_links": ["gradio"],
+        "max_file_size": MAX_FILE_SIZE,
+        "show_error": False,
+        **kwargs,
+    }
     return app.queue(max_size=200).launch(**options)
 
 
 def run(descriptors, localizers):
     """Loads checkpoints (folders or Hub ids) and starts the page with them."""
-    launch(build_app(load_pipelines("point-description", descriptors), load_pipelines("point-localization", localizers)))
+    launch(
+        build_app(
+            load_pipelines("point-description", descriptors),
+            load_pipelines("point-localization", localizers),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -12,11 +12,19 @@ from tqdm import tqdm
 
 def backbone_fingerprint(backbone):
     """SHA-1 of a backbone's weights and config, but for what a config says of how and from where the model was loaded."""
-    config = {name: value for name, value in backbone.config.to_dict().items() if name not in ("dtype", "_name_or_path")}
+    config = {
+        name: value
+        for name, value in backbone.config.to_dict().items()
+        if name not in ("dtype", "_name_or_path")
+    }
     digest = hashlib.sha1(json.dumps(config, sort_keys=True).encode())
     for name, value in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else value.numpy().tobytes())
+        digest.update(
+            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if value.ndim
+            else value.numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -35,16 +43,24 @@ class FeatureCache:
     """
 
     def __init__(self, folder, backbone, keys, count, canvas, normalize, batch_size=32):
-        digest = hashlib.sha1((backbone_fingerprint(backbone) + json.dumps(keys)).encode()).hexdigest()[:16]
+        digest = hashlib.sha1(
+            (backbone_fingerprint(backbone) + json.dumps(keys)).encode()
+        ).hexdigest()[:16]
         self.folder = Path(folder) / digest
         self.folder.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(self.folder / "lock"):  # the ranks of one run, or several runs, may want the same maps
+        with WeakFileLock(
+            self.folder / "lock"
+        ):  # the ranks of one run, or several runs, may want the same maps
             self.compute(backbone, count, canvas, normalize, batch_size)
 
     def compute(self, backbone, count, canvas, normalize, batch_size):
         progress = self.folder / "done.json"
         done = json.loads(progress.read_text()) if progress.is_file() else 0
-        self.levels = [np.load(f, mmap_mode="r+") for f in sorted(self.folder.glob("level*.npy"))] if done else None
+        self.levels = (
+            [np.load(f, mmap_mode="r+") for f in sorted(self.folder.glob("level*.npy"))]
+            if done
+            else None
+        )
         backbone.eval()
         bar = tqdm(total=count, initial=done, desc="Computing feature maps", disable=done == count)
         for start in range(done, count, batch_size):
@@ -54,7 +70,9 @@ class FeatureCache:
                 maps = backbone(pixel_values).feature_maps
             if self.levels is None:
                 self.levels = [
-                    np.lib.format.open_memmap(self.folder / f"level{i}.npy", "w+", np.float16, (count, *m.shape[1:]))
+                    np.lib.format.open_memmap(
+                        self.folder / f"level{i}.npy", "w+", np.float16, (count, *m.shape[1:])
+                    )
                     for i, m in enumerate(maps)
                 ]
             for level, m in zip(self.levels, maps):

@@ -2,7 +2,13 @@
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, Mask2FormerConfig, Mask2FormerModel, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Mask2FormerConfig,
+    Mask2FormerModel,
+    PreTrainedTokenizerFast,
+)
 
 from ..models.modeling_efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteConfig
 from ..offline import efficientnet_lite0_state_dict
@@ -15,7 +21,12 @@ def train_tokenizer(texts, vocab_size=1024, model_max_length=512):
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<pad>", "<bos>", "<eos>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet
+        ),
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -34,7 +45,9 @@ def small_vision_tower(backbone=None, hidden_dim=192, decoder_layers=6):
         decoder_layers (`int`): masked decoder layers (transformers builds one fewer than its config says).
     """
     if backbone is None:
-        encoder = EfficientNetLiteBackbone(EfficientNetLiteConfig(out_features=["stage2", "stage3", "stage4"]))
+        encoder = EfficientNetLiteBackbone(
+            EfficientNetLiteConfig(out_features=["stage2", "stage3", "stage4"])
+        )
         encoder.load_state_dict(efficientnet_lite0_state_dict())
     else:
         encoder = EfficientNetLiteBackbone.from_pretrained(backbone)

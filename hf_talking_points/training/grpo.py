@@ -13,7 +13,12 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
-from transformers.integrations import TensorBoardCallback, TrackioCallback, is_deepspeed_zero3_enabled, is_trackio_available
+from transformers.integrations import (
+    TensorBoardCallback,
+    TrackioCallback,
+    is_deepspeed_zero3_enabled,
+    is_trackio_available,
+)
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.extras.profiling import profiling_context
@@ -38,25 +43,48 @@ ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 def paper_lora_config(r=64, lora_alpha=128, **kwargs):
     """LoRA on the attention projections of the language model alone, for `peft_config`. Without dropout: it would make the log-probs of a
     completion differ from those it was sampled with."""
-    return LoraConfig(**{"r": r, "lora_alpha": lora_alpha, "lora_dropout": 0.0, "target_modules": LANGUAGE_MODEL_PROJECTIONS, **kwargs})
+    return LoraConfig(
+        **{
+            "r": r,
+            "lora_alpha": lora_alpha,
+            "lora_dropout": 0.0,
+            "target_modules": LANGUAGE_MODEL_PROJECTIONS,
+            **kwargs,
+        }
+    )
 
 
 @dataclass
 class _PointConfig:
     num_generations: int = field(default=3, metadata={"help": "completions for each point"})
-    beta: float = field(default=0.1, metadata={"help": "weight of the KL divergence from the reference model"})
+    beta: float = field(
+        default=0.1, metadata={"help": "weight of the KL divergence from the reference model"}
+    )
     learning_rate: float = field(default=5e-6, metadata={"help": "initial learning rate"})
     num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the dataset"})
     max_completion_length: int = field(default=128, metadata={"help": "tokens of a description"})
-    per_device_train_batch_size: int = field(default=24, metadata={"help": "completions of one forward and backward pass"})
-    per_device_eval_batch_size: int = field(default=24, metadata={"help": "completions of one evaluation batch"})
-    train_vision: bool = field(default=False, metadata={"help": "also train what precedes the language model"})
-    share_encodings: bool = field(default=True, metadata={"help": "completions of one point share its encoding and prompt"})
-    picture_steps: int = field(default=0, metadata={"help": "draw the completions of one point every so many steps; 0: never"})
+    per_device_train_batch_size: int = field(
+        default=24, metadata={"help": "completions of one forward and backward pass"}
+    )
+    per_device_eval_batch_size: int = field(
+        default=24, metadata={"help": "completions of one evaluation batch"}
+    )
+    train_vision: bool = field(
+        default=False, metadata={"help": "also train what precedes the language model"}
+    )
+    share_encodings: bool = field(
+        default=True, metadata={"help": "completions of one point share its encoding and prompt"}
+    )
+    picture_steps: int = field(
+        default=0,
+        metadata={"help": "draw the completions of one point every so many steps; 0: never"},
+    )
 
     def __post_init__(self):
         if self.use_vllm:
-            raise ValueError("use_vllm=True cannot work: vLLM takes token ids and images only, so the point would not reach the policy")
+            raise ValueError(
+                "use_vllm=True cannot work: vLLM takes token ids and images only, so the point would not reach the policy"
+            )
         if self.bf16 is None and not torch.accelerator.is_available():
             self.bf16 = False  # most CPUs are several times slower with it
         super().__post_init__()
@@ -77,7 +105,9 @@ class PointGRPOConfig(_PointConfig, GRPOConfig):
     """
 
     loss_type: str = field(default="grpo", metadata={"help": "TRL's loss_type"})
-    use_bias_correction_kl: bool = field(default=False, metadata={"help": "importance weights on the KL divergence"})
+    use_bias_correction_kl: bool = field(
+        default=False, metadata={"help": "importance weights on the KL divergence"}
+    )
 
 
 @dataclass
@@ -109,15 +139,25 @@ def check_rows(dataset, name):
     used."""
     missing = [column for column in COLUMNS if column not in (dataset.column_names or COLUMNS)]
     if missing:
-        raise ValueError(f"{name} has the columns {dataset.column_names} but needs {list(COLUMNS)}: {missing[0]!r} is missing")
-    if not isinstance(dataset, Dataset) or not isinstance(dataset.features["image"], datasets.Image) or dataset.format["type"] == "custom":
+        raise ValueError(
+            f"{name} has the columns {dataset.column_names} but needs {list(COLUMNS)}: {missing[0]!r} is missing"
+        )
+    if (
+        not isinstance(dataset, Dataset)
+        or not isinstance(dataset.features["image"], datasets.Image)
+        or dataset.format["type"] == "custom"
+    ):
         return
-    for row, record in enumerate(dataset.select_columns(list(COLUMNS)).cast_column("image", datasets.Image(decode=False))):
+    for row, record in enumerate(
+        dataset.select_columns(list(COLUMNS)).cast_column("image", datasets.Image(decode=False))
+    ):
         try:
             stored = record["image"]
             if stored is None:
                 raise ValueError("has no image")
-            with Image.open(stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])) as image:
+            with Image.open(
+                stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])
+            ) as image:
                 rotated = image.getexif().get(0x0112) in ROTATED
                 check_points([record["point"]], *(image.size[::-1] if rotated else image.size))
         except (OSError, ValueError) as error:
@@ -146,7 +186,9 @@ def keep_groups_together(batches):
             return [rows[i] for i in order]
         return values[0] if values[0] is None or values[0].ndim == 0 else torch.cat(values)[order]
 
-    return split_tensor_dict({name: reorder([batch[name] for batch in batches]) for name in batches[0]}, len(batches))
+    return split_tensor_dict(
+        {name: reorder([batch[name] for batch in batches]) for name in batches[0]}, len(batches)
+    )
 
 
 class _PointRolloutMixin(HubTrainerMixin):
@@ -168,14 +210,26 @@ class _PointRolloutMixin(HubTrainerMixin):
     ):
         args = self.config_class() if args is None else args
         if not isinstance(args, self.config_class):
-            raise TypeError(f"args must be a {self.config_class.__name__}, got {type(args).__name__}")
-        for name, dataset in [("train_dataset", train_dataset), *_named_eval_datasets(eval_dataset)]:
+            raise TypeError(
+                f"args must be a {self.config_class.__name__}, got {type(args).__name__}"
+            )
+        for name, dataset in [
+            ("train_dataset", train_dataset),
+            *_named_eval_datasets(eval_dataset),
+        ]:
             if dataset is not None:
                 check_rows(dataset, name)
         if not isinstance(model, str):
             if model.config.model_type != "point_descriptor":
-                raise ValueError(f"model must be a Point Descriptor, got a {model.config.model_type}")
-            if args.beta and peft_config is None and not is_peft_model(model) and not model.config._name_or_path:
+                raise ValueError(
+                    f"model must be a Point Descriptor, got a {model.config.model_type}"
+                )
+            if (
+                args.beta
+                and peft_config is None
+                and not is_peft_model(model)
+                and not model.config._name_or_path
+            ):
                 raise ValueError(
                     "beta > 0 loads the reference model from where the model came from: save the model, and load or pass its path"
                 )
@@ -206,7 +260,10 @@ class _PointRolloutMixin(HubTrainerMixin):
                         "paper_lora_config() does, or set train_vision=True"
                     )
         descriptor.freeze_unreached()
-        self.generation_config.suppress_tokens = [descriptor.config.image_token_id, descriptor.config.region_token_id]
+        self.generation_config.suppress_tokens = [
+            descriptor.config.image_token_id,
+            descriptor.config.region_token_id,
+        ]
         self.generation_kwargs["suppress_tokens"] = self.generation_config.suppress_tokens
         for reward in self.reward_funcs:
             if isinstance(reward, LocalizerReward):
@@ -223,7 +280,10 @@ class _PointRolloutMixin(HubTrainerMixin):
         processor, share = self.processing_class, self.args.share_encodings
         images, index = distinct_images(row["image"] for row in rows) if share else ([], [])
         if not share:
-            images, index = [distinct_images([row["image"]])[0][0] for row in rows], range(len(rows))
+            images, index = (
+                [distinct_images([row["image"]])[0][0] for row in rows],
+                range(len(rows)),
+            )
         pixel_values = processor.pixel_values(images).to(self.accelerator.device)
         made, samples = {}, []
         for row, image in zip(rows, index):
@@ -251,38 +311,72 @@ class _PointRolloutMixin(HubTrainerMixin):
     @torch.no_grad()
     def _encode(self, samples):
         """Encodes samples, given with the number of their image, each image once."""
-        by_image = [[sample for _, sample in group] for _, group in groupby(sorted(samples, key=lambda s: s[0]), key=lambda s: s[0])]
+        by_image = [
+            [sample for _, sample in group]
+            for _, group in groupby(sorted(samples, key=lambda s: s[0]), key=lambda s: s[0])
+        ]
         for start in range(0, len(by_image), self.args.per_device_train_batch_size):
             chunk = by_image[start : start + self.args.per_device_train_batch_size]
             points = [torch.cat([sample.input_points for sample in own]) for own in chunk]
-            points = torch.nn.utils.rnn.pad_sequence(points, batch_first=True, padding_value=float("nan"))
+            points = torch.nn.utils.rnn.pad_sequence(
+                points, batch_first=True, padding_value=float("nan")
+            )
             with self.accelerator.autocast():
-                image = self._descriptor.get_image_features(torch.stack([own[0].pixel_values for own in chunk]), points)
-            for own, tokens, embeds in zip(chunk, image.pooler_output, image.point_embeds.split(image.point_counts)):
+                image = self._descriptor.get_image_features(
+                    torch.stack([own[0].pixel_values for own in chunk]), points
+                )
+            for own, tokens, embeds in zip(
+                chunk, image.pooler_output, image.point_embeds.split(image.point_counts)
+            ):
                 for sample, embed in zip(own, embeds):
-                    sample.image_tokens, sample.point_embeds, sample.pixel_values = tokens, embed[None], None
+                    sample.image_tokens, sample.point_embeds, sample.pixel_values = (
+                        tokens,
+                        embed[None],
+                        None,
+                    )
 
     def _image_inputs(self, samples):
         """What the model takes beside the text of rows with these samples: consecutive rows of one sample share its encoding."""
-        group = math.gcd(*(len(list(run)) for _, run in groupby(samples, key=id))) if self.args.share_encodings else 1
+        group = (
+            math.gcd(*(len(list(run)) for _, run in groupby(samples, key=id)))
+            if self.args.share_encodings
+            else 1
+        )
         first = samples[::group]
         if first[0].image_tokens is not None:
-            tokens, embeds = [s.image_tokens for s in first], torch.cat([s.point_embeds for s in samples])
-            return {"mm_encoder_outputs": {"image": PointDescriptorImageOutput(pooler_output=tokens, point_embeds=embeds)}}
+            tokens, embeds = (
+                [s.image_tokens for s in first],
+                torch.cat([s.point_embeds for s in samples]),
+            )
+            return {
+                "mm_encoder_outputs": {
+                    "image": PointDescriptorImageOutput(pooler_output=tokens, point_embeds=embeds)
+                }
+            }
         points = torch.stack([sample.input_points.expand(group, 2) for sample in first])
-        return {"pixel_values": torch.stack([sample.pixel_values for sample in first]), "input_points": points}
+        return {
+            "pixel_values": torch.stack([sample.pixel_values for sample in first]),
+            "input_points": points,
+        }
 
     def _generate_and_score_completions(self, inputs):
         self._rows, self._samples = inputs, self._make_samples(inputs)
         prompt = [{"role": "user", "content": self.processing_class.prompt}]
         output = super()._generate_and_score_completions([{"prompt": prompt} for _ in inputs])
         steps = self.args.picture_steps
-        if steps and self.model.training and self.state.global_step % steps == 0 and self.accelerator.is_main_process:
+        if (
+            steps
+            and self.model.training
+            and self.state.global_step % steps == 0
+            and self.accelerator.is_main_process
+        ):
             self._draw(output)
         return {**output, "samples": self._samples}
 
     def _tokenize_prompts(self, prompts):
-        ids = self.processing_class.tokenize([self.processing_class.render()])["input_ids"][0].tolist()
+        ids = self.processing_class.tokenize([self.processing_class.render()])["input_ids"][
+            0
+        ].tolist()
         return [ids] * len(prompts), None, {}
 
     def _generate_ids(self, prompt_ids):
@@ -318,24 +412,37 @@ class _PointRolloutMixin(HubTrainerMixin):
         """Draws the completions of the batch's first point."""
         rewards = [reward for reward in self.reward_funcs if isinstance(reward, LocalizerReward)]
         own = [row for row, sample in enumerate(self._samples) if sample is self._samples[0]]
-        texts = self.processing_class.batch_decode(output["completion_ids"][own], skip_special_tokens=True)
+        texts = self.processing_class.batch_decode(
+            output["completion_ids"][own], skip_special_tokens=True
+        )
         image, point = distinct_images([self._rows[0]["image"]])[0][0], self._rows[0]["point"]
-        found = rewards[0].locate([image] * len(texts), texts)[0][0] if rewards else [None] * len(texts)
-        rows = [{"point": point, "description": text, "found": place} for text, place in zip(texts, found)]
-        folder = Path(self.args.output_dir) / "_pictures"  # what begins with _ is not pushed: the photos may not be ours to publish
+        found = (
+            rewards[0].locate([image] * len(texts), texts)[0][0] if rewards else [None] * len(texts)
+        )
+        rows = [
+            {"point": point, "description": text, "found": place}
+            for text, place in zip(texts, found)
+        ]
+        folder = (
+            Path(self.args.output_dir) / "_pictures"
+        )  # what begins with _ is not pushed: the photos may not be ours to publish
         folder.mkdir(parents=True, exist_ok=True)
         picture = draw_round_trip(image, rows)
         picture.save(folder / f"round_trip_{self.state.global_step:05d}.png")
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback):
-                callback.tb_writer.add_image("round_trip", np.asarray(picture), self.state.global_step, dataformats="HWC")
+                callback.tb_writer.add_image(
+                    "round_trip", np.asarray(picture), self.state.global_step, dataformats="HWC"
+                )
             elif isinstance(callback, TrackioCallback):
                 trackio.log({"round_trip": trackio.Image(picture)})
 
     def _prepare_inputs(self, generation_batch):
         before = self._buffered_inputs
         if before is None and self.model.training:
-            self._step = self.state.global_step * self.args.gradient_accumulation_steps  # not 0 after resuming
+            self._step = (
+                self.state.global_step * self.args.gradient_accumulation_steps
+            )  # not 0 after resuming
         inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is before or not self.args.share_encodings:
             return inputs
@@ -360,22 +467,35 @@ class _PointRolloutMixin(HubTrainerMixin):
 
     def _get_train_sampler(self, dataset=None):
         s = super()._get_train_sampler(dataset)
-        return EpochSampler(s.data_source, s.mini_repeat_count, s.batch_size, s.repeat_count, s.shuffle, s.seed)
+        return EpochSampler(
+            s.data_source, s.mini_repeat_count, s.batch_size, s.repeat_count, s.shuffle, s.seed
+        )
 
     def _rollout_file(self, folder):
         return Path(folder) / f"rollouts_{self.accelerator.process_index}.pt"
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
-        if self._step % (self.args.steps_per_generation * self.num_iterations):  # completions that are still to be used
-            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            torch.save({"step": self._step, "batches": self._buffered_inputs}, self._rollout_file(folder))
+        if self._step % (
+            self.args.steps_per_generation * self.num_iterations
+        ):  # completions that are still to be used
+            folder = (
+                Path(self._get_output_dir(trial=trial))
+                / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            )
+            torch.save(
+                {"step": self._step, "batches": self._buffered_inputs}, self._rollout_file(folder)
+            )
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self._rollout_file(checkpoint).exists():
             with torch.serialization.safe_globals([Sample]):
-                saved = torch.load(self._rollout_file(checkpoint), map_location=self.accelerator.device, weights_only=True)
+                saved = torch.load(
+                    self._rollout_file(checkpoint),
+                    map_location=self.accelerator.device,
+                    weights_only=True,
+                )
             self._step, self._buffered_inputs = saved["step"], saved["batches"]
 
 

@@ -6,7 +6,10 @@ from datasets import Dataset
 from torch import nn
 from torch.nn import functional as F
 from transformers import Trainer, pipeline
-from transformers.models.mask2former.modeling_mask2former import dice_loss, sigmoid_cross_entropy_loss
+from transformers.models.mask2former.modeling_mask2former import (
+    dice_loss,
+    sigmoid_cross_entropy_loss,
+)
 from trl import SFTTrainer
 
 from ..data.triplets import sample_triplets
@@ -28,10 +31,26 @@ def cache_views(folder, backbone, processor, views):
     def canvas(index):
         return np.asarray(processor.canvas(views[index].image()))
 
-    return FeatureCache(folder, backbone, [view.key for view in views] + [str(processor.image_size)], len(views), canvas, normalize)
+    return FeatureCache(
+        folder,
+        backbone,
+        [view.key for view in views] + [str(processor.image_size)],
+        len(views),
+        canvas,
+        normalize,
+    )
 
 
-def triplet_dataset(views, processor, cache=None, points_per_image=8, style_weights=None, surroundings=0.0, draws=1, seed=0):
+def triplet_dataset(
+    views,
+    processor,
+    cache=None,
+    points_per_image=8,
+    style_weights=None,
+    surroundings=0.0,
+    draws=1,
+    seed=0,
+):
     """A `datasets.Dataset` with `draws` rows a view, each with points and descriptions of its own.
 
     What a row holds follows from `seed` and its index, so that a resumed run goes on with the same data. Columns: `feature_maps` (with
@@ -40,11 +59,24 @@ def triplet_dataset(views, processor, cache=None, points_per_image=8, style_weig
     """
 
     def transform(batch):
-        rows = {"feature_maps" if cache else "pixel_values": [], "points": [], "scale": [], "size": [], "descriptions": [], "sources": []}
+        rows = {
+            "feature_maps" if cache else "pixel_values": [],
+            "points": [],
+            "scale": [],
+            "size": [],
+            "descriptions": [],
+            "sources": [],
+        }
         for row in batch["row"]:
             index = row % len(views)
-            view, size, rng = views[index], views[index].photo.size, np.random.default_rng([seed, row])
-            points, descriptions, sources = sample_triplets(view, points_per_image, rng, style_weights, surroundings)
+            view, size, rng = (
+                views[index],
+                views[index].photo.size,
+                np.random.default_rng([seed, row]),
+            )
+            points, descriptions, sources = sample_triplets(
+                view, points_per_image, rng, style_weights, surroundings
+            )
             if cache:
                 rows["feature_maps"].append(cache[index])
             else:
@@ -52,7 +84,9 @@ def triplet_dataset(views, processor, cache=None, points_per_image=8, style_weig
             points = torch.tensor(points, dtype=torch.float64)
             rows["points"].append(pixels_to_canvas(points, *size, processor.image_size).float())
             _, _, width, height = canvas_box(*size, processor.image_size)
-            rows["scale"].append(torch.tensor([processor.image_size / width, processor.image_size / height]))
+            rows["scale"].append(
+                torch.tensor([processor.image_size / width, processor.image_size / height])
+            )
             rows["size"].append(size)
             rows["descriptions"].append(descriptions)
             rows["sources"].append(sources)
@@ -64,7 +98,11 @@ def triplet_dataset(views, processor, cache=None, points_per_image=8, style_weig
 def collate_images(rows):
     if "pixel_values" in rows[0]:
         return {"pixel_values": torch.stack([row["pixel_values"] for row in rows])}
-    return {"feature_maps": [torch.stack(level) for level in zip(*(row["feature_maps"] for row in rows))]}
+    return {
+        "feature_maps": [
+            torch.stack(level) for level in zip(*(row["feature_maps"] for row in rows))
+        ]
+    }
 
 
 class LocalizerCollator:
@@ -98,9 +136,15 @@ class PointLocalizerTrainer(HubTrainerMixin, Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         target = inputs["target_points"]
-        inputs = {name: value for name, value in inputs.items() if name not in ("target_points", "scale")}
+        inputs = {
+            name: value for name, value in inputs.items() if name not in ("target_points", "scale")
+        }
         outputs = model(**inputs, target_points=target.flatten(0, 1))
-        return (outputs.loss, {"loss": outputs.loss, "points": outputs.points.view_as(target)}) if return_outputs else outputs.loss
+        return (
+            (outputs.loss, {"loss": outputs.loss, "points": outputs.points.view_as(target)})
+            if return_outputs
+            else outputs.loss
+        )
 
     @staticmethod
     def localization_metrics(prediction):
@@ -128,7 +172,14 @@ class PointHeads(nn.Module):
         annotated, part = source
         x1, y1, x2, y2 = annotated.box
         u, v = (part.x - x1) / max(x2 - x1, 1), (part.y - y1) / max(y2 - y1, 1)
-        extent = [u, v, (x1 + x2) / 2 / size[0], (y1 + y2) / 2 / size[1], (x2 - x1) / size[0], (y2 - y1) / size[1]]
+        extent = [
+            u,
+            v,
+            (x1 + x2) / 2 / size[0],
+            (y1 + y2) / 2 / size[1],
+            (x2 - x1) / size[0],
+            (y2 - y1) / size[1],
+        ]
         return [self.parts[part.part], self.categories[annotated.category], *extent]
 
     def forward(self, point_features, targets):
@@ -138,7 +189,9 @@ class PointHeads(nn.Module):
         loss = F.cross_entropy(self.category(features).float(), category)
         if known.any():
             loss = loss + F.cross_entropy(self.part(features).float(), part)
-            loss = loss + 10 * F.smooth_l1_loss(self.extent(features).float()[known], extent[known], beta=0.1)
+            loss = loss + 10 * F.smooth_l1_loss(
+                self.extent(features).float()[known], extent[known], beta=0.1
+            )
         return loss
 
 
@@ -158,7 +211,8 @@ def box_mask_loss(mask_logits, boxes):
     target = (rows[:, :, None] & columns[:, None]).flatten(1).float()
     count = max(len(target), 1)
     losses = [
-        0.4 * sigmoid_cross_entropy_loss(logits, target, count) + 0.1 * dice_loss(logits, target, count)
+        0.4 * sigmoid_cross_entropy_loss(logits, target, count)
+        + 0.1 * dice_loss(logits, target, count)
         for logits in (layer[known].flatten(1).float() for layer in mask_logits)
     ]
     return torch.stack(losses).mean()
@@ -173,19 +227,33 @@ class DescriptorCollator:
         self.processor, self.heads, self.boxes = processor, heads, boxes
 
     def canvas_boxes(self, row):
-        corners = [[source[0].box[:2], source[0].box[2:]] if source else [[float("nan")] * 2] * 2 for source in row["sources"]]
-        return pixels_to_canvas(torch.tensor(corners), *row["size"], self.processor.image_size).flatten(1)
+        corners = [
+            [source[0].box[:2], source[0].box[2:]] if source else [[float("nan")] * 2] * 2
+            for source in row["sources"]
+        ]
+        return pixels_to_canvas(
+            torch.tensor(corners), *row["size"], self.processor.image_size
+        ).flatten(1)
 
     def __call__(self, rows):
         prompt, answered = self.processor.render(), self.processor.render("{description}")
-        texts = [answered.replace("{description}", text) for row in rows for text in row["descriptions"]]
+        texts = [
+            answered.replace("{description}", text) for row in rows for text in row["descriptions"]
+        ]
         encoded = self.processor.tokenize(texts, padding_side="right")
         prompt_length = self.processor.tokenize([prompt])["input_ids"].shape[1]
         labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, -100)
         labels[:, :prompt_length] = -100
-        batch = {**encoded, **collate_images(rows), "labels": labels, "input_points": torch.stack([row["points"] for row in rows])}
+        batch = {
+            **encoded,
+            **collate_images(rows),
+            "labels": labels,
+            "input_points": torch.stack([row["points"] for row in rows]),
+        }
         if self.heads is not None:
-            targets = [self.heads.targets(source, row["size"]) for row in rows for source in row["sources"]]
+            targets = [
+                self.heads.targets(source, row["size"]) for row in rows for source in row["sources"]
+            ]
             batch["point_targets"] = torch.tensor(targets)
         if self.boxes:
             batch["object_boxes"] = torch.cat([self.canvas_boxes(row) for row in rows])
@@ -205,29 +273,55 @@ class PointDescriptorTrainer(HubTrainerMixin, SFTTrainer):
         judged_views (list of [`View`])
     """
 
-    def __init__(self, model, args, processing_class, heads=None, heads_weight=1.0, localizer=None, judged_views=(), **kwargs):
+    def __init__(
+        self,
+        model,
+        args,
+        processing_class,
+        heads=None,
+        heads_weight=1.0,
+        localizer=None,
+        judged_views=(),
+        **kwargs,
+    ):
         args.remove_unused_columns = False
         args.dataset_kwargs = {"skip_prepare_dataset": True}
         self.heads_weight, self.judged_views = heads_weight, judged_views
         self.locate = pipeline("point-localization", model=localizer) if localizer else None
         if heads is not None and kwargs.get("peft_config") is not None:
-            raise ValueError("heads train the vision side, which peft_config freezes: leave one of the two out")
+            raise ValueError(
+                "heads train the vision side, which peft_config freezes: leave one of the two out"
+            )
         if heads is not None:
             model.point_heads = heads
         # the fused head of trl hands out no outputs of the model
-        model.base_model.register_forward_hook(lambda module, args, out: setattr(self, "_core_outputs", out))
-        collator = DescriptorCollator(processing_class, heads, boxes=model.config.point_mask == "predicted")
-        super().__init__(model=model, args=args, processing_class=processing_class, data_collator=collator, **kwargs)
+        model.base_model.register_forward_hook(
+            lambda module, args, out: setattr(self, "_core_outputs", out)
+        )
+        collator = DescriptorCollator(
+            processing_class, heads, boxes=model.config.point_mask == "predicted"
+        )
+        super().__init__(
+            model=model,
+            args=args,
+            processing_class=processing_class,
+            data_collator=collator,
+            **kwargs,
+        )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         targets, boxes = inputs.pop("point_targets", None), inputs.pop("object_boxes", None)
-        if not (return_outputs or self.label_smoother or self.compute_loss_func):  # all of which need the logits
+        if not (
+            return_outputs or self.label_smoother or self.compute_loss_func
+        ):  # all of which need the logits
             inputs |= completions_only(inputs.pop("labels"))
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, outputs = result if return_outputs else (result, None)
         core, logged = self._core_outputs, self._metrics["train" if model.training else "eval"]
         if targets is not None:
-            heads_loss = self.accelerator.unwrap_model(model).point_heads(core.point_features, targets)
+            heads_loss = self.accelerator.unwrap_model(model).point_heads(
+                core.point_features, targets
+            )
             logged["heads_loss"].append(heads_loss.item())
             loss = loss + self.heads_weight * heads_loss
         if boxes is not None:
@@ -245,7 +339,9 @@ class PointDescriptorTrainer(HubTrainerMixin, SFTTrainer):
             found = localize_views(self.locate, self.judged_views, descriptions)
             judged = {
                 **summary(view_distances(self.judged_views, found)),
-                **naming_accuracy(self.judged_views, [text for row in descriptions for text in row]),
+                **naming_accuracy(
+                    self.judged_views, [text for row in descriptions for text in row]
+                ),
             }
             judged = {f"{metric_key_prefix}_{name}": value for name, value in judged.items()}
             self.log(judged)

@@ -27,7 +27,14 @@ from hf_talking_points.data.builder import (
     perceptual_hash,
     plan_units,
 )
-from hf_talking_points.data.sources import AnnotatedObject, Part, Photo, read_objects, read_photos, split_of
+from hf_talking_points.data.sources import (
+    AnnotatedObject,
+    Part,
+    Photo,
+    read_objects,
+    read_photos,
+    split_of,
+)
 from hf_talking_points.data.teachers import RuleTeacher
 from hf_talking_points.data.triplets import make_views, sample_triplets
 from hf_talking_points.evaluation.metrics import distinct_n
@@ -47,8 +54,18 @@ def write_folder(folder, count=24):
     for i in range(count):
         photo(i).save(folder / f"{i}.png")
         for category, x in (("dog", 2), ("cat", 30)):
-            points = [["nose", x + 5, 8], ["left_eye", x + 9, 5 + i % 7], ["tailbase", x + 20, 30, [x + 15, 25, x + 25, 40]]]
-            row = {"image": f"{i}.png", "size": [64, 48], "category": category, "object_box": [x, 2, x + 30, 45], "points": points}
+            points = [
+                ["nose", x + 5, 8],
+                ["left_eye", x + 9, 5 + i % 7],
+                ["tailbase", x + 20, 30, [x + 15, 25, x + 25, 40]],
+            ]
+            row = {
+                "image": f"{i}.png",
+                "size": [64, 48],
+                "category": category,
+                "object_box": [x, 2, x + 30, 45],
+                "points": points,
+            }
             lines.append(json.dumps(row))
     (folder / "objects.jsonl").write_text("\n".join(lines) + "\n")
     return folder
@@ -66,7 +83,9 @@ def built(folder, tmp_path_factory):
 
 
 def files(folder):
-    return {f.name: f.read_bytes() for f in sorted((folder / "data").iterdir())} | {"card": (folder / "README.md").read_bytes()}
+    return {f.name: f.read_bytes() for f in sorted((folder / "data").iterdir())} | {
+        "card": (folder / "README.md").read_bytes()
+    }
 
 
 def test_rows_say_what_the_annotation_says(built, folder):
@@ -75,9 +94,14 @@ def test_rows_say_what_the_annotation_says(built, folder):
         split: 12 * sum(split_of(f"{i}.png") == split for i in range(24)) for split in dataset
     }
     for row in dataset["train"]:
-        assert row["image"].size == (64, 48) and row["image"] == Image.open(folder / row["image_id"])
+        assert row["image"].size == (64, 48) and row["image"] == Image.open(
+            folder / row["image_id"]
+        )
         assert row["object"] in row["description"].lower() and row["stratum"] == "given"
-        assert row["part"].replace("_", " ").replace("tailbase", "tail base") in row["description"].lower()
+        assert (
+            row["part"].replace("_", " ").replace("tailbase", "tail base")
+            in row["description"].lower()
+        )
         assert ("of the image" in row["description"]) == (row["style"] == "full")
         assert (row["part_box"] is not None) == (row["part"] == "tailbase")
 
@@ -111,7 +135,11 @@ def test_going_on_with_other_options_teacher_or_sources_is_an_error(built, folde
 
 @pytest.mark.parametrize(
     "options, message",
-    [({"styles": ("rhymed",)}, r"\['rhymed'\]"), ({"per_part": {"corner": 1}}, "corner"), ({"most_distance": 0.1}, "needs a localizer")],
+    [
+        ({"styles": ("rhymed",)}, r"\['rhymed'\]"),
+        ({"per_part": {"corner": 1}}, "corner"),
+        ({"most_distance": 0.1}, "needs a localizer"),
+    ],
 )
 def test_unknown_options_are_errors(folder, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
@@ -143,9 +171,15 @@ builder.build_dataset([partial(read_objects, Path(sys.argv[1]))], sys.argv[2], o
 
 @pytest.mark.parametrize("moment", ["plan.json", "unit-00002.json", "unit-00006.json"])
 def test_a_killed_build_ends_like_an_undisturbed_one(built, folder, tmp_path, moment):
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(tmp_path)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(folder), str(tmp_path)], stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
-    while not (tmp_path / "work" / moment).is_file() and time.monotonic() < deadline and process.poll() is None:
+    while (
+        not (tmp_path / "work" / moment).is_file()
+        and time.monotonic() < deadline
+        and process.poll() is None
+    ):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -156,19 +190,32 @@ def test_a_killed_build_ends_like_an_undisturbed_one(built, folder, tmp_path, mo
 
 def test_near_duplicates_of_held_out_photos_leave_train(folder, tmp_path):
     photos = write_folder(tmp_path / "photos")
-    names = {split: [f"{i}.png" for i in range(24) if split_of(f"{i}.png") == split] for split in ("train", "test")}
+    names = {
+        split: [f"{i}.png" for i in range(24) if split_of(f"{i}.png") == split]
+        for split in ("train", "test")
+    }
     twin = Image.open(photos / names["test"][0]).resize((32, 24)).resize((64, 48))
     twin.save(photos / names["train"][0])
     dataset = build_dataset([partial(read_objects, photos)], tmp_path / "built", OPTIONS)
-    assert names["train"][0] not in dataset["train"]["image_id"] and names["test"][0] in dataset["test"]["image_id"]
+    assert (
+        names["train"][0] not in dataset["train"]["image_id"]
+        and names["test"][0] in dataset["test"]["image_id"]
+    )
     [reject] = map(json.loads, (tmp_path / "built" / "rejects.jsonl").read_text().splitlines())
-    assert reject == {"image": names["train"][0], "reason": "nearly equals a test or validation photo"}
+    assert reject == {
+        "image": names["train"][0],
+        "reason": "nearly equals a test or validation photo",
+    }
 
 
 def test_perceptual_hash_survives_scaling_and_compression(tmp_path):
     original = photo(1, (256, 192))
     original.save(tmp_path / "small.jpg", quality=60)
-    assert near_duplicates([perceptual_hash(Image.open(tmp_path / "small.jpg").resize((100, 75)))], [perceptual_hash(original)], 3).all()
+    assert near_duplicates(
+        [perceptual_hash(Image.open(tmp_path / "small.jpg").resize((100, 75)))],
+        [perceptual_hash(original)],
+        3,
+    ).all()
     others = [perceptual_hash(photo(seed)) for seed in range(2, 60)]
     assert not near_duplicates(others, [perceptual_hash(original)], 3).any()
     assert not near_duplicates(others, [], 3).any()
@@ -181,8 +228,14 @@ def test_broken_photos_are_rejected_and_the_rest_is_built(tmp_path):
     photo(2, (50, 50)).save(photos / "2.png")
     dataset = build_dataset([partial(read_objects, photos)], tmp_path / "built", OPTIONS)
     assert sum(len(set(rows["image_id"])) for rows in dataset.values()) == 21
-    rejects = {r["image"]: r["reason"] for r in map(json.loads, (tmp_path / "built" / "rejects.jsonl").read_text().splitlines())}
-    assert set(rejects) == {"0.png", "1.png", "2.png"} and "expected (64, 48) as annotated, found (50, 50)" in rejects["2.png"]
+    rejects = {
+        r["image"]: r["reason"]
+        for r in map(json.loads, (tmp_path / "built" / "rejects.jsonl").read_text().splitlines())
+    }
+    assert (
+        set(rejects) == {"0.png", "1.png", "2.png"}
+        and "expected (64, 48) as annotated, found (50, 50)" in rejects["2.png"]
+    )
     assert "- 1: size" in (tmp_path / "built" / "README.md").read_text()
     with pytest.raises(ValueError, match="0.png"):
         build_dataset([partial(read_objects, photos)], tmp_path / "strict", OPTIONS, strict=True)
@@ -199,9 +252,16 @@ def test_balance_caps_frequent_parts(folder, tmp_path):
 def test_the_folder_loads_as_a_hub_dataset_would(built):
     dataset, out = built
     loaded = datasets.load_dataset(str(out))
-    assert {s: rows["description"] for s, rows in loaded.items()} == {s: rows["description"] for s, rows in dataset.items()}
+    assert {s: rows["description"] for s, rows in loaded.items()} == {
+        s: rows["description"] for s, rows in dataset.items()
+    }
     card = (out / "README.md").read_text()
-    assert "license: cc0-1.0" in card and "| dog |" in card and "distinct-2" in card and "entropy" in card
+    assert (
+        "license: cc0-1.0" in card
+        and "| dog |" in card
+        and "distinct-2" in card
+        and "entropy" in card
+    )
 
 
 def test_training_reads_the_built_dataset_with_its_texts(built):
@@ -211,7 +271,9 @@ def test_training_reads_the_built_dataset_with_its_texts(built):
     written = {text for rows in dataset.values() for text in rows["description"]}
     for view in views:
         assert all({style for style, _ in p.texts} == {"full", "terse"} for _, p in view.points())
-        _, texts, _ = sample_triplets(view, 6, np.random.default_rng(0), {"full": 0.5, "terse": 0.5})
+        _, texts, _ = sample_triplets(
+            view, 6, np.random.default_rng(0), {"full": 0.5, "terse": 0.5}
+        )
         assert set(texts) <= written
         _, texts, _ = sample_triplets(view, 6, np.random.default_rng(0), {"unseen": 1.0})
         assert not set(texts) & written
@@ -222,14 +284,29 @@ def test_training_reads_the_built_dataset_with_its_texts(built):
 def test_parts_of_masks_and_boxes_get_points_of_every_stratum(tmp_path):
     image = tmp_path / "a.png"
     photo(3, (96, 64)).save(image)
-    parts = (Part("head", (10, 10, 50, 50)), Part("tail", (60.0, 20.0, 90.0, 40.0), np.ones((20, 30), bool)))
-    source = Photo("a.png", str(image), (96, 64), (AnnotatedObject("dog", (5, 5, 92, 60), (), parts),), "train")
-    options = BuildOptions("cc0-1.0", per_part={"sift": 2, "uniform": 2, "low_gradient": 1, "boundary": 2}, min_distance=0.02)
+    parts = (
+        Part("head", (10, 10, 50, 50)),
+        Part("tail", (60.0, 20.0, 90.0, 40.0), np.ones((20, 30), bool)),
+    )
+    source = Photo(
+        "a.png", str(image), (96, 64), (AnnotatedObject("dog", (5, 5, 92, 60), (), parts),), "train"
+    )
+    options = BuildOptions(
+        "cc0-1.0",
+        per_part={"sift": 2, "uniform": 2, "low_gradient": 1, "boundary": 2},
+        min_distance=0.02,
+    )
     rows = build_dataset([lambda on_reject: [source]], tmp_path / "built", options)["train"]
-    assert set(rows["stratum"]) == {"sift", "uniform", "low_gradient", "boundary"} and set(rows["part"]) == {"head", "tail"}
+    assert set(rows["stratum"]) == {"sift", "uniform", "low_gradient", "boundary"} and set(
+        rows["part"]
+    ) == {"head", "tail"}
     for row in rows:
         x1, y1, x2, y2 = row["part_box"]
-        assert x1 <= row["point"][0] <= x2 and y1 <= row["point"][1] <= y2 and f"within the {row['part']}" in row["description"]
+        assert (
+            x1 <= row["point"][0] <= x2
+            and y1 <= row["point"][1] <= y2
+            and f"within the {row['part']}" in row["description"]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -247,11 +324,17 @@ def test_localizability_is_measured_and_filtered(folder, localizer, tmp_path):
     locate = pipeline("point-localization", model=localizer)
     for row in rows.select(range(5)):
         [found] = locate(row["image"], text=row["description"])
-        distance = np.hypot((found["point"][0] - row["point"][0]) / 64, (found["point"][1] - row["point"][1]) / 48)
+        distance = np.hypot(
+            (found["point"][0] - row["point"][0]) / 64, (found["point"][1] - row["point"][1]) / 48
+        )
         assert row["localization_distance"] == pytest.approx(distance, abs=1e-4)
     limit = float(np.median(rows["localization_distance"]))
-    kept = build_dataset([partial(read_objects, folder)], tmp_path / "some", replace(few, most_distance=limit))["train"]
-    assert kept["description"] == [t for t, d in zip(rows["description"], rows["localization_distance"]) if d <= limit]
+    kept = build_dataset(
+        [partial(read_objects, folder)], tmp_path / "some", replace(few, most_distance=limit)
+    )["train"]
+    assert kept["description"] == [
+        t for t, d in zip(rows["description"], rows["localization_distance"]) if d <= limit
+    ]
 
 
 @pytest.mark.parametrize("tasks", [1, 2])
@@ -276,19 +359,39 @@ def test_pushed_datasets_hold_the_photos_only_where_their_licence_allows(folder,
     dataset = build_dataset([partial(read_objects, folder)], tmp_path, options)
     program = f"from hf_talking_points.data.builder import push_built; push_built({str(tmp_path)!r}, 'someone/points')"
     with HubServer() as hub:
-        env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_x", "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
-        ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+        env = {
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": "hf_x",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
+        ran = subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True
+        )
         assert ran.returncode == 0, ran.stderr[-2000:]
         pushed = hub.repos["datasets/someone/points"]
-    assert set(pushed) == {f"data/{f.name}" for f in (tmp_path / "data").iterdir()} | {"README.md"} | ({"samples.jpg"} if shared else set())
+    assert set(pushed) == {f"data/{f.name}" for f in (tmp_path / "data").iterdir()} | {
+        "README.md"
+    } | ({"samples.jpg"} if shared else set())
     (tmp_path / "pulled" / "data").mkdir(parents=True)
     for name, content in pushed.items():
         (tmp_path / "pulled" / name).write_bytes(content)
     pulled = datasets.load_dataset(str(tmp_path / "pulled"), cache_dir=str(tmp_path / "cache"))
-    assert {s: rows["description"] for s, rows in pulled.items()} == {s: rows["description"] for s, rows in dataset.items()}
-    assert ("image" in pulled["train"].column_names) == shared == ("samples.jpg" in (tmp_path / "README.md").read_text())
+    assert {s: rows["description"] for s, rows in pulled.items()} == {
+        s: rows["description"] for s, rows in dataset.items()
+    }
+    assert (
+        ("image" in pulled["train"].column_names)
+        == shared
+        == ("samples.jpg" in (tmp_path / "README.md").read_text())
+    )
 
 
 def test_diversity():
-    assert distinct_n(["a b c", "A b d"]) == 3 / 4 and distinct_n(["word"]) == 0 and distinct_n(["a b", "b a"], 1) == 1 / 2
+    assert (
+        distinct_n(["a b c", "A b d"]) == 3 / 4
+        and distinct_n(["word"]) == 0
+        and distinct_n(["a b", "b a"], 1) == 1 / 2
+    )
     assert entropy({"a": 5, "b": 5}) == 1 and entropy({"a": 3}) == 0

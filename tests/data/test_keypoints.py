@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_talking_points.data.keypoints import STRATA, Candidates, balanced_thresholds, choose_points, draw_number, part_mask
+from hf_talking_points.data.keypoints import (
+    STRATA,
+    Candidates,
+    balanced_thresholds,
+    choose_points,
+    draw_number,
+    part_mask,
+)
 from hf_talking_points.data.sources import AnnotatedObject, Part, PartPoint, Photo
 
 WIDTH, HEIGHT = 120, 80
@@ -22,7 +29,12 @@ def gray():
 
 
 def photo_with(*parts, points=()):
-    return Photo("a", "a", (WIDTH, HEIGHT), (AnnotatedObject("dog", (0, 0, WIDTH, HEIGHT), tuple(points), tuple(parts)),))
+    return Photo(
+        "a",
+        "a",
+        (WIDTH, HEIGHT),
+        (AnnotatedObject("dog", (0, 0, WIDTH, HEIGHT), tuple(points), tuple(parts)),),
+    )
 
 
 @pytest.mark.parametrize("stratum", STRATA[1:])
@@ -35,7 +47,9 @@ def test_candidates_lie_in_the_mask(gray, stratum):
 
 
 def test_sift_finds_the_disc_first_and_in_our_coordinates(gray):
-    [point] = Candidates(gray).inside(np.ones((HEIGHT, WIDTH), bool), "sift", np.random.default_rng(0), 1)
+    [point] = Candidates(gray).inside(
+        np.ones((HEIGHT, WIDTH), bool), "sift", np.random.default_rng(0), 1
+    )
     assert np.hypot(point[0] - 90.5, point[1] - 40.5) < 2  # the disc's centre pixel is (90, 40)
 
 
@@ -50,7 +64,9 @@ def test_low_gradient_is_flat_and_boundary_is_the_rim(gray):
 
 
 def test_uniform_covers_the_part_evenly(gray):
-    points = Candidates(gray).inside(np.ones((HEIGHT, WIDTH), bool), "uniform", np.random.default_rng(0), 2000)
+    points = Candidates(gray).inside(
+        np.ones((HEIGHT, WIDTH), bool), "uniform", np.random.default_rng(0), 2000
+    )
     np.testing.assert_allclose(points.mean(0), (WIDTH / 2, HEIGHT / 2), atol=2)
 
 
@@ -67,16 +83,22 @@ def test_points_keep_their_distance(seed, min_distance):
     places = np.array([(p.x, p.y) for _, p, _ in chosen])
     distances = np.linalg.norm(places[:, None] - places[None], axis=-1) + 1e9 * np.eye(len(places))
     assert distances.min() >= min_distance * WIDTH
-    assert chosen[0][1].part == "nose" and "chin" not in [p.part for _, p, _ in chosen]  # the first of two too near is kept
+    assert chosen[0][1].part == "nose" and "chin" not in [
+        p.part for _, p, _ in chosen
+    ]  # the first of two too near is kept
     again = choose_points(photo, gray, wanted, min_distance, np.random.default_rng(seed))
     assert [(p, s) for _, p, s in chosen] == [(p, s) for _, p, s in again]
 
 
 def test_every_point_has_its_stratum_and_the_box_of_its_part(gray):
     photo = photo_with(Part("head", (10, 10, 110, 70)), points=[PartPoint("nose", 30, 30)])
-    chosen = choose_points(photo, gray, {"given": 1, "uniform": 3, "boundary": 2}, 0.01, np.random.default_rng(0))
+    chosen = choose_points(
+        photo, gray, {"given": 1, "uniform": 3, "boundary": 2}, 0.01, np.random.default_rng(0)
+    )
     assert [s for _, _, s in chosen] == ["given"] + ["uniform"] * 3 + ["boundary"] * 2
-    assert all(p.part == "head" and p.box == (10, 10, 110, 70) for _, p, s in chosen if s != "given")
+    assert all(
+        p.part == "head" and p.box == (10, 10, 110, 70) for _, p, s in chosen if s != "given"
+    )
 
 
 def test_a_mask_is_preferred_to_its_box(gray):
@@ -90,12 +112,20 @@ def test_a_mask_is_preferred_to_its_box(gray):
 
 def test_unknown_stratum_is_an_error(gray):
     with pytest.raises(ValueError, match="corner"):
-        Candidates(gray).inside(np.ones((HEIGHT, WIDTH), bool), "corner", np.random.default_rng(0), 1)
+        Candidates(gray).inside(
+            np.ones((HEIGHT, WIDTH), bool), "corner", np.random.default_rng(0), 1
+        )
 
 
 def test_balance_keeps_a_random_share_of_frequent_classes():
-    numbers = {"nose": [draw_number(0, "nose", i) for i in range(1000)], "tail": [draw_number(0, "tail", i) for i in range(3)]}
+    numbers = {
+        "nose": [draw_number(0, "nose", i) for i in range(1000)],
+        "tail": [draw_number(0, "tail", i) for i in range(3)],
+    }
     thresholds = balanced_thresholds(numbers, 50)
-    kept = {name: [i for i, v in enumerate(values) if v <= thresholds[name]] for name, values in numbers.items()}
+    kept = {
+        name: [i for i, v in enumerate(values) if v <= thresholds[name]]
+        for name, values in numbers.items()
+    }
     assert len(kept["nose"]) == 50 and len(kept["tail"]) == 3
     assert 300 < np.mean(kept["nose"]) < 700 and draw_number(0, "a") != draw_number(1, "a")

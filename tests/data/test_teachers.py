@@ -37,11 +37,24 @@ from hf_talking_points.data.teachers import (
     read_prompt,
     ring_point,
 )
-from hf_talking_points.data.wording import HORIZONTAL, PLANS, STYLES, SURROUNDINGS_PLANS, VERTICAL, PointFacts, write
+from hf_talking_points.data.wording import (
+    HORIZONTAL,
+    PLANS,
+    STYLES,
+    SURROUNDINGS_PLANS,
+    VERTICAL,
+    PointFacts,
+    write,
+)
 from hf_talking_points.offline import smollm2_checkpoint
 
 EYE = PointFacts(
-    object="dog", size="small", part="left eye", in_image="bottom and far left", on_object="very top and right", spot="a black, smooth spot"
+    object="dog",
+    size="small",
+    part="left eye",
+    in_image="bottom and far left",
+    on_object="very top and right",
+    spot="a black, smooth spot",
 )
 LIGHT = replace(EYE, object="car", part="front left light", in_part="middle and center")
 BESIDE = PointFacts(in_image="top and center", spot="a green, lightly textured spot")
@@ -54,7 +67,14 @@ GOOD = (
 def queries(style, count=3):
     facts = (EYE, BESIDE, LIGHT)
     return [
-        PointQuery(Image.new("RGB", (60 + 9 * i, 40), (80 * i, 90, 20)), (7, 30), facts[i % 3], style, seed=(5, i)) for i in range(count)
+        PointQuery(
+            Image.new("RGB", (60 + 9 * i, 40), (80 * i, 90, 20)),
+            (7, 30),
+            facts[i % 3],
+            style,
+            seed=(5, i),
+        )
+        for i in range(count)
     ]
 
 
@@ -70,9 +90,14 @@ def every_text(facts, style):
 def test_no_style_carries_coordinates_or_loses_the_names(style):
     for facts in (EYE, LIGHT, BESIDE):
         for text in every_text(facts, style):
-            assert not re.search(r"\d|[{}]|\b(quarter|third|half|percent|pixels?|grid|rows?|columns?|coordinates?)\b", text)
+            assert not re.search(
+                r"\d|[{}]|\b(quarter|third|half|percent|pixels?|grid|rows?|columns?|coordinates?)\b",
+                text,
+            )
             assert facts.object is None or facts.object in text.lower()
-            assert facts.object is None or (facts.part in text.lower()) == (style not in ("no_part", "caption"))
+            assert facts.object is None or (facts.part in text.lower()) == (
+                style not in ("no_part", "caption")
+            )
 
 
 def test_no_position_says_everything_but_positions():
@@ -81,7 +106,9 @@ def test_no_position_says_everything_but_positions():
         texts = every_text(facts, "no_position")
         assert len(texts) >= 4
         for text in texts:
-            own = text.lower().replace(facts.part or "-", "")  # left and right in a part's name are the object's own
+            own = text.lower().replace(
+                facts.part or "-", ""
+            )  # left and right in a part's name are the object's own
             assert not set(re.findall(r"\w+", own)) & words, text
             assert facts.spot in text.lower() and (facts.size or "") in text.lower()
 
@@ -91,7 +118,9 @@ def test_colloquial_names_every_position_with_its_frame():
         texts = every_text(facts, "colloquial")
         assert len(texts) >= 4
         for text in texts:
-            assert re.search(f"{facts.in_image} of the (photo|picture)", text) and facts.spot in text
+            assert (
+                re.search(f"{facts.in_image} of the (photo|picture)", text) and facts.spot in text
+            )
             if facts.object:
                 assert f"{facts.on_object} of the {facts.object}" in text and facts.size in text
             assert not facts.in_part or f"{facts.in_part} within the {facts.part}" in text
@@ -121,7 +150,15 @@ def test_a_style_that_a_teacher_does_not_write_is_an_error():
 def test_rule_based_texts_pass_the_check():
     for facts in (EYE, LIGHT, BESIDE):
         for text in every_text(facts, "full"):
-            assert check(text, facts, {"dog", "car", "left_eye", "right_eye", "front_left_light", "wheel"} - {facts.object}) is None, text
+            assert (
+                check(
+                    text,
+                    facts,
+                    {"dog", "car", "left_eye", "right_eye", "front_left_light", "wheel"}
+                    - {facts.object},
+                )
+                is None
+            ), text
 
 
 @pytest.mark.parametrize(
@@ -138,9 +175,15 @@ def test_rule_based_texts_pass_the_check():
         (GOOD.replace("dog", "cat"), "object dropped: 'dog'"),
         (GOOD.replace("left eye", "right eye"), "part dropped: 'left eye'"),
         (GOOD + " The right eye is meant.", "invented: 'right'"),
-        (GOOD.replace("bottom and far left", "bottom and left"), "position dropped: 'bottom and far left of the image'"),
+        (
+            GOOD.replace("bottom and far left", "bottom and left"),
+            "position dropped: 'bottom and far left of the image'",
+        ),
         (GOOD.replace("far left of the image", "far left"), "position dropped"),
-        (GOOD.replace("very top and right of the dog", "very top and right of the image"), "position dropped"),
+        (
+            GOOD.replace("very top and right of the dog", "very top and right of the image"),
+            "position dropped",
+        ),
         (GOOD.replace("bottom and", "very bottom and"), "invented: 'very'"),
         (GOOD + " It is in the very top and right of the dog.", "position repeated"),
         (GOOD + " It is near the corner.", "invented: 'corner'"),
@@ -151,7 +194,10 @@ def test_rule_based_texts_pass_the_check():
         (GOOD + " Two cats watch.", "invented: 'cats'"),
         (GOOD.replace("Look for", "The point is"), "mistaken"),
         (GOOD.replace("A black, smooth spot", "The dog"), "mistaken: 'dog is on its'"),
-        (GOOD.replace("A black, smooth spot is", "It is black, smooth spot"), "mistaken: 'is black, smooth spot'"),
+        (
+            GOOD.replace("A black, smooth spot is", "It is black, smooth spot"),
+            "mistaken: 'is black, smooth spot'",
+        ),
         (
             "The left eye of it is in the bottom and far left of the image: a black, smooth spot at the very top and right of the dog.",
             "left eye",
@@ -163,10 +209,20 @@ def test_check_gives_the_reason(text, reason):
 
 
 def test_check_of_a_point_beside_all_objects():
-    assert check("What we see in the top and center of the image is a green, lightly textured spot.", BESIDE) is None
-    assert "mistaken" in check("The top and center of the image is a green, lightly textured spot.", BESIDE)
+    assert (
+        check(
+            "What we see in the top and center of the image is a green, lightly textured spot.",
+            BESIDE,
+        )
+        is None
+    )
+    assert "mistaken" in check(
+        "The top and center of the image is a green, lightly textured spot.", BESIDE
+    )
     assert "invented: 'dog'" in check(
-        "Look for a green, lightly textured spot in the top and center of the image, on a dog.", BESIDE, {"dog"}
+        "Look for a green, lightly textured spot in the top and center of the image, on a dog.",
+        BESIDE,
+        {"dog"},
     )
 
 
@@ -197,16 +253,23 @@ def test_the_ring_leaves_the_point_free():
     assert (marked[38:43, 48:53] == (0, 128, 0)).all() and np.asarray(image).max() == 128
     red = np.argwhere((marked == (255, 0, 0)).all(-1)) + 0.5
     assert len(red) > 20 and np.abs(red.mean(0) - (40, 50)).max() < 1
-    assert ring_point(Image.new("RGB", (3000, 1500)), (2999, 1)).size == (teachers.LONGEST_SIDE, teachers.LONGEST_SIDE // 2)
+    assert ring_point(Image.new("RGB", (3000, 1500)), (2999, 1)).size == (
+        teachers.LONGEST_SIDE,
+        teachers.LONGEST_SIDE // 2,
+    )
 
 
 def test_the_crop_fades_with_the_distance_and_is_grey_outside():
-    crop = np.asarray(fading_crop(Image.new("RGB", (100, 60), "white"), (2.5, 20.5), sigma=0.1)).astype(float)
+    crop = np.asarray(
+        fading_crop(Image.new("RGB", (100, 60), "white"), (2.5, 20.5), sigma=0.1)
+    ).astype(float)
     assert crop.shape == (61, 61, 3)
     middle = crop[30, :, 0]
     assert middle[30] == 255 and middle[60] < 130
     assert middle[40] == pytest.approx(127 + 128 * np.exp(-0.5), abs=1.5)  # one sigma away
-    assert (middle[:28] == 127).all() and (crop[:10] == 127).all() and crop[10:].max() == 255  # beyond the left edge, and above the top
+    assert (
+        (middle[:28] == 127).all() and (crop[:10] == 127).all() and crop[10:].max() == 255
+    )  # beyond the left edge, and above the top
 
 
 # --- models
@@ -234,15 +297,27 @@ def folders(tmp_path_factory, make_tokenizer):
         initializer_range=0.5,
         pad_token_id=tokenizer.pad_token_id,
     )
-    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8)
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    )
     LlamaForCausalLM(text).save_pretrained(folder / "text")
     tokenizer.save_pretrained(folder / "text")
     llava = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
     )
     LlavaForConditionalGeneration(llava).save_pretrained(folder / "vision")
     LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        image_processor=CLIPImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        ),
         tokenizer=tokenizer,
         patch_size=8,
         vision_feature_select_strategy="default",
@@ -261,13 +336,23 @@ def test_vision_and_text_models_run_end_to_end(folders, temperature):
     asked = queries("full")
     answers = teacher(asked)
     for query, answer in zip(asked, answers):
-        assert tuple(answer) == teacher.columns == ("description", "rule", "context", "local", "fused", "fallback")
+        assert (
+            tuple(answer)
+            == teacher.columns
+            == ("description", "rule", "context", "local", "fused", "fallback")
+        )
         assert all(isinstance(value, str) for value in answer.values())
         assert answer["rule"] == write(query.facts, "full", np.random.default_rng(query.seed))
-        assert answer["fallback"] and answer["description"] == answer["rule"]  # an untrained model writes nothing true
+        assert (
+            answer["fallback"] and answer["description"] == answer["rule"]
+        )  # an untrained model writes nothing true
     assert all(any(answer[name] for answer in answers) for name in ("context", "local", "fused"))
     assert ModelTeacher(text, vision, batch_size=1, **options)(asked[::-1]) == answers[::-1]
-    assert teacher.info["text"] == text and teacher.info["vision"] == vision and json.dumps(teacher.info)
+    assert (
+        teacher.info["text"] == text
+        and teacher.info["vision"] == vision
+        and json.dumps(teacher.info)
+    )
 
 
 def test_sampling_follows_the_seed(folders):
@@ -283,14 +368,22 @@ def test_sharing_the_examples_changes_no_answer(folders):
     asked = queries("reworded", 12)
     together = [answer["fused"] for answer in teacher(asked)]
     for query, text in zip(asked, together):
-        chat = teachers.ask(teachers.reword_prompt(query.facts), np.random.default_rng(query.seed), facts=teachers.fact_lines(query.facts))
-        [alone] = teacher.pipelines["text"]([chat], return_full_text=False, do_sample=False, max_new_tokens=12)
+        chat = teachers.ask(
+            teachers.reword_prompt(query.facts),
+            np.random.default_rng(query.seed),
+            facts=teachers.fact_lines(query.facts),
+        )
+        [alone] = teacher.pipelines["text"](
+            [chat], return_full_text=False, do_sample=False, max_new_tokens=12
+        )
         assert alone[0]["generated_text"].strip() == text
 
 
 def test_samples_have_the_models_distribution():
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
-    draws = teachers.SeededSampling(range(4000), temperature=2.0)(None, logits.expand(4000, 4)).argmax(-1)
+    draws = teachers.SeededSampling(range(4000), temperature=2.0)(
+        None, logits.expand(4000, 4)
+    ).argmax(-1)
     assert (torch.bincount(draws, minlength=4) / 4000 - (logits / 2).softmax(0)).abs().max() < 0.03
 
 
@@ -308,14 +401,20 @@ def test_the_hash_follows_the_prompts(folders, tmp_path, monkeypatch):
 def test_worked_examples_of_the_prompts_keep_to_the_rules():
     for name in ("reword", "reword_within", "reword_surroundings"):
         messages = read_prompt(name)
-        assert [m["role"] for m in messages] == ["system", *["user", "assistant"] * (len(messages) // 2 - 1), "user"]
+        assert [m["role"] for m in messages] == [
+            "system",
+            *["user", "assistant"] * (len(messages) // 2 - 1),
+            "user",
+        ]
         for question, answer in zip(messages[1:-1:2], messages[2:-1:2]):
             *named, spot = question["content"].split("\n")
             in_image = re.search("in the (.*) of the image", named[0])[1]
             facts = PointFacts(in_image=in_image, spot=spot)
             if len(named) == 2:
                 size, thing = re.match(r"a (\S+) (\S+) in the", named[0]).groups()
-                part, on_object, in_part = re.match(r"its (.*) at the (.*) of the \w+(?:, in the (.*) within the .*)?$", named[1]).groups()
+                part, on_object, in_part = re.match(
+                    r"its (.*) at the (.*) of the \w+(?:, in the (.*) within the .*)?$", named[1]
+                ).groups()
                 facts = PointFacts(in_image, spot, thing, size, part, on_object, in_part)
             assert fact_lines(facts) == question["content"]
             assert check(answer["content"], facts) is None, answer["content"]
@@ -364,7 +463,11 @@ def test_an_endpoint_rewords(server):
     teacher = EndpointTeacher(server.url, "llama", max_new_tokens=77)
     [right, wrong] = teacher([queries("reworded")[0], queries("reworded")[2]])
     assert right["description"] == right["fused"] == GOOD and right["fallback"] == ""
-    assert wrong["fused"] == GOOD and wrong["description"] == wrong["rule"] and "object dropped" in wrong["fallback"]
+    assert (
+        wrong["fused"] == GOOD
+        and wrong["description"] == wrong["rule"]
+        and "object dropped" in wrong["fallback"]
+    )
     paths, headers, bodies, _ = zip(*server.requests)
     assert set(paths) == {"/v1/chat/completions"} and "Authorization" not in headers[0]
     assert {(b["model"], b["temperature"], b["max_tokens"]) for b in bodies} == {("llama", 0.0, 77)}
@@ -376,15 +479,29 @@ def test_an_endpoint_is_shown_the_photo_as_data_url(server):
     def answer(body):
         content = body["messages"][-1]["content"]
         if isinstance(content, str):
-            assert body["model"] == "llama" and "scene: seen by llava" in content and "detail: seen by llava" in content
+            assert (
+                body["model"] == "llama"
+                and "scene: seen by llava" in content
+                and "detail: seen by llava" in content
+            )
             return says(GOOD.replace("small dog", "small dog, seen by llava,"))[1]
-        image = Image.open(io.BytesIO(base64.b64decode(content[0]["image_url"]["url"].removeprefix("data:image/png;base64,"))))
+        image = Image.open(
+            io.BytesIO(
+                base64.b64decode(
+                    content[0]["image_url"]["url"].removeprefix("data:image/png;base64,")
+                )
+            )
+        )
         sizes.append(image.size)
         return says(f"seen by {body['model']}")[1]
 
     sizes, server.answers = [], [(200, answer, {})]
     [row] = EndpointTeacher(server.url, "llama", "llava")(queries("full", 1))
-    assert row["context"] == row["local"] == "seen by llava" and not row["fallback"] and "llava" in row["description"]
+    assert (
+        row["context"] == row["local"] == "seen by llava"
+        and not row["fallback"]
+        and "llava" in row["description"]
+    )
     assert sorted(sizes) == [(29, 29), (60, 40)]  # the crop and the whole photo
 
 
@@ -404,7 +521,10 @@ def test_an_endpoint_that_is_busy_is_asked_again(server):
 
 @pytest.mark.parametrize(
     "answer, asked, said",
-    [((500, b"broken", {}), 3, "status 500: broken; given up after 3"), ((200, b"<html>", {}), 3, "no chat completion: <html>")],
+    [
+        ((500, b"broken", {}), 3, "status 500: broken; given up after 3"),
+        ((200, b"<html>", {}), 3, "no chat completion: <html>"),
+    ],
 )
 def test_an_endpoint_that_goes_on_failing_is_an_error(server, answer, asked, said):
     server.answers = [answer]
@@ -414,7 +534,12 @@ def test_an_endpoint_that_goes_on_failing_is_an_error(server, answer, asked, sai
 
 
 @pytest.mark.parametrize(
-    "answer", [(401, b"who are you", {}), (302, b"", {"Location": "http://example.org"}), (429, b"", {"Retry-After": "9000"})]
+    "answer",
+    [
+        (401, b"who are you", {}),
+        (302, b"", {"Location": "http://example.org"}),
+        (429, b"", {"Retry-After": "9000"}),
+    ],
 )
 def test_an_endpoint_that_refuses_is_not_asked_again(server, answer):
     server.answers = [answer]
@@ -438,7 +563,9 @@ def test_an_endpoint_that_has_nothing_to_say_falls_back(server):
 
 def test_the_rate_limit_holds_for_all_threads(server):
     server.answers = [says(GOOD)]
-    EndpointTeacher(server.url, "llama", requests_per_minute=600, concurrent=4)(queries("reworded", 6))
+    EndpointTeacher(server.url, "llama", requests_per_minute=600, concurrent=4)(
+        queries("reworded", 6)
+    )
     times = sorted(when for *_, when in server.requests)
     assert len(times) == 6 and times[-1] - times[0] >= 0.45
 

@@ -23,37 +23,54 @@ ONES = np.ones_like(UNIFORM)
 
 def test_an_oracle_gives_100():
     result = summary(normalized_distances(UNIFORM, UNIFORM, ONES))
-    assert result["mpck"] == result["pck@0.02"] == 100 and result["n"] == 200_000 and result["median_distance"] == 0
+    assert (
+        result["mpck"] == result["pck@0.02"] == 100
+        and result["n"] == 200_000
+        and result["median_distance"] == 0
+    )
 
 
 def test_the_centre_of_uniform_points():
-    assert summary(normalized_distances(ONES / 2, UNIFORM, ONES))["mpck"] == pytest.approx(100 * np.pi * (0.01 + 0.04) / 2, abs=0.3)
+    assert summary(normalized_distances(ONES / 2, UNIFORM, ONES))["mpck"] == pytest.approx(
+        100 * np.pi * (0.01 + 0.04) / 2, abs=0.3
+    )
 
 
 @pytest.mark.parametrize("cells, mpck", [(2, 31.4), (3, 61.7), (4, 75.1), (5, 89.3)])
 def test_oracles_that_know_the_cell_of_a_grid(cells, mpck):
     centres = (np.floor(UNIFORM * cells) + 0.5) / cells
-    assert summary(normalized_distances(centres, UNIFORM, ONES))["mpck"] == pytest.approx(mpck, abs=0.4)
+    assert summary(normalized_distances(centres, UNIFORM, ONES))["mpck"] == pytest.approx(
+        mpck, abs=0.4
+    )
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(0, 1), st.floats(0, 1))
 def test_distances_are_parts_of_the_sides(width, height, x, y):
-    [distance] = normalized_distances([(0.5 * width, 0.5 * height)], [(x * width, y * height)], [(width, height)])
+    [distance] = normalized_distances(
+        [(0.5 * width, 0.5 * height)], [(x * width, y * height)], [(width, height)]
+    )
     assert distance == pytest.approx(np.hypot(x - 0.5, y - 0.5))
 
 
 def test_mpck_is_the_mean_of_two():
     distances = np.array([0.01, 0.06, 0.15, 0.3])
     result = summary(distances)
-    assert [result[f"pck@{t}"] for t in (0.02, 0.05, 0.1, 0.2)] == [25, 25, 50, 75] and result["mpck"] == 62.5
+    assert [result[f"pck@{t}"] for t in (0.02, 0.05, 0.1, 0.2)] == [25, 25, 50, 75] and result[
+        "mpck"
+    ] == 62.5
     assert mpck_values(distances).mean() == 62.5 and pck([0.1], 0.1) == 0
 
 
 def test_curve_is_pck_at_each_threshold():
     distances = np.random.default_rng(0).uniform(size=500)
     thresholds = np.array([0.05, 0.1, distances[0], 1.0, 2.0])
-    np.testing.assert_allclose(pck_curve(distances, thresholds), [pck(distances, t) for t in thresholds])
-    assert pck_curve([0.1], 0.1) == 0 and list(summary(distances, (0.3,)))[:2] == ["pck@0.3", "mpck"]
+    np.testing.assert_allclose(
+        pck_curve(distances, thresholds), [pck(distances, t) for t in thresholds]
+    )
+    assert pck_curve([0.1], 0.1) == 0 and list(summary(distances, (0.3,)))[:2] == [
+        "pck@0.3",
+        "mpck",
+    ]
     assert summary(distances, (0.3,))["mpck"] == summary(distances)["mpck"]
 
 
@@ -67,10 +84,14 @@ def simulated(rng, images, mean_distance):
     """Distances of 1 to 20 points of each of many images, some of them harder than others; values of mPCK and image ids."""
     counts = rng.integers(1, 21, size=images)
     scale = np.repeat(mean_distance * np.exp(0.7 * rng.normal(size=images)), counts)
-    return mpck_values(scale * rng.rayleigh(size=counts.sum())), np.repeat(np.arange(images), counts)
+    return mpck_values(scale * rng.rayleigh(size=counts.sum())), np.repeat(
+        np.arange(images), counts
+    )
 
 
-@pytest.mark.parametrize("images, mean_distance", [(100, 0.12), (100, 0.04), (20, 0.12), (20, 0.04), (10, 0.12)])
+@pytest.mark.parametrize(
+    "images, mean_distance", [(100, 0.12), (100, 0.04), (20, 0.12), (20, 0.04), (10, 0.12)]
+)
 def test_interval_holds_the_truth_of_1000_simulated_data_sets(images, mean_distance):
     rng = np.random.default_rng(1)
     truth = simulated(rng, 400_000, mean_distance)[0].mean()
@@ -100,7 +121,9 @@ def test_interval_stays_in_the_range_of_the_values_and_says_where_there_is_none(
     low, high = clustered_interval([100.0, 100, 100, 100, 0], range(5))
     assert 0 <= low < 80 < high <= 100
     assert clustered_interval([100.0] * 5, range(5)) == (100, 100)
-    assert clustered_interval([200 / 3, 200 / 3, 200 / 3], [0, 0, 1]) == pytest.approx((200 / 3, 200 / 3), abs=1e-9)
+    assert clustered_interval([200 / 3, 200 / 3, 200 / 3], [0, 0, 1]) == pytest.approx(
+        (200 / 3, 200 / 3), abs=1e-9
+    )
     assert np.isnan(clustered_interval([0.0, 100], [7, 7])).all()
 
 
@@ -117,12 +140,21 @@ def test_paired_difference_sees_what_both_systems_have_in_common():
     b = hardness + 0.2 * rng.normal(size=400)
     result = paired_difference(a, b, clusters)
     low, high = result["ci95"]
-    assert result["difference"] == pytest.approx((a - b).mean()) and 0 < low < result["difference"] < high < 0.2
+    assert (
+        result["difference"] == pytest.approx((a - b).mean())
+        and 0 < low < result["difference"] < high < 0.2
+    )
     assert result["p_value"] < 0.001  # the intervals of a and b by themselves overlap by far
     assert clustered_interval(a, clusters)[0] < clustered_interval(b, clusters)[1]
     turned = paired_difference(b, a, clusters)
-    assert turned["difference"] == -result["difference"] and turned["p_value"] == pytest.approx(result["p_value"], abs=1e-3)
-    assert paired_difference(a, a, clusters) == {"difference": 0.0, "ci95": [0.0, 0.0], "p_value": 1.0}
+    assert turned["difference"] == -result["difference"] and turned["p_value"] == pytest.approx(
+        result["p_value"], abs=1e-3
+    )
+    assert paired_difference(a, a, clusters) == {
+        "difference": 0.0,
+        "ci95": [0.0, 0.0],
+        "p_value": 1.0,
+    }
     assert np.isnan(paired_difference(a, b, np.zeros(400))["p_value"])
 
 
@@ -152,20 +184,35 @@ def test_score_points_gives_all_numbers():
     result = score_points(predicted, true, sizes, image_ids, boxes, thresholds=(0.1, 0.3))
     distances = normalized_distances(predicted, true, sizes)
     assert summary(distances, (0.1, 0.3)).items() <= result.items()
-    assert result["median_pixels"] == np.median(np.linalg.norm(predicted - true, axis=1)) and result["box_n"] == 45
-    assert result["box_pck@0.1"] == pytest.approx(100 * np.mean(np.linalg.norm(predicted - true, axis=1)[15:] < 800**0.5 * 0.2))
+    assert (
+        result["median_pixels"] == np.median(np.linalg.norm(predicted - true, axis=1))
+        and result["box_n"] == 45
+    )
+    assert result["box_pck@0.1"] == pytest.approx(
+        100 * np.mean(np.linalg.norm(predicted - true, axis=1)[15:] < 800**0.5 * 0.2)
+    )
     assert set(result["ci95"]) == {"mpck", "pck@0.1", "pck@0.3", "box_pck@0.1"}
     assert result["ci95"]["mpck"] == list(clustered_interval(mpck_values(distances), image_ids))
     assert {type(v) for v in result.values()} == {float, int, dict}
     assert {type(end) for interval in result["ci95"].values() for end in interval} == {float}
     apart = score_points(predicted, true, sizes)
-    assert apart["ci95"]["pck@0.1"] == list(clustered_interval(100.0 * (distances < 0.1), np.arange(60))) and "box_n" not in apart
+    assert (
+        apart["ci95"]["pck@0.1"]
+        == list(clustered_interval(100.0 * (distances < 0.1), np.arange(60)))
+        and "box_n" not in apart
+    )
     unknown = score_points(predicted, true, sizes, boxes=np.full((60, 4), np.nan))
-    assert unknown["box_n"] == 0 and np.isnan(unknown["box_pck@0.1"]) and np.isnan(unknown["ci95"]["box_pck@0.1"]).all()
+    assert (
+        unknown["box_n"] == 0
+        and np.isnan(unknown["box_pck@0.1"])
+        and np.isnan(unknown["ci95"]["box_pck@0.1"]).all()
+    )
 
 
 def test_texts_of_other_points_are_worth_what_two_independent_points_are():
-    result = summary(normalized_distances(np.random.default_rng(1).permutation(UNIFORM), UNIFORM, ONES))
+    result = summary(
+        normalized_distances(np.random.default_rng(1).permutation(UNIFORM), UNIFORM, ONES)
+    )
     near = [np.pi * t**2 - 8 / 3 * t**3 + t**4 / 2 for t in (0.1, 0.2)]
     assert result["mpck"] == pytest.approx(100 * np.mean(near), abs=0.3)
 
@@ -177,7 +224,11 @@ def test_bad_input_is_an_error():
         normalized_distances([(1, 1)], [(1, 1)] * 2, [(2, 2)] * 2)
     with pytest.raises(ValueError, match=r"sizes\[1\] is \(0.0, 2.0\)"):
         normalized_distances([(1, 1)] * 2, [(1, 1)] * 2, [(2, 2), (0, 2)])
-    for nothing in (lambda: summary([]), lambda: pck_curve([], [0.1]), lambda: score_points([], [], [])):
+    for nothing in (
+        lambda: summary([]),
+        lambda: pck_curve([], [0.1]),
+        lambda: score_points([], [], []),
+    ):
         with pytest.raises(ValueError, match="no (distances|points)"):
             nothing()
     with pytest.raises(ValueError, match=r"boxes\[1\] is \(5.0, 5.0, 5.0, 9.0\)"):

@@ -43,14 +43,26 @@ def photos(tmp_path_factory):
     """Twelve photos in every split that is used, one or two dogs on each."""
     folder = tmp_path_factory.mktemp("photos")
     names = [f"{i}.png" for i in range(300)]
-    names = [name for split in ("test", "train") for name in [n for n in names if split_of(n) == split][:12]]
+    names = [
+        name
+        for split in ("test", "train")
+        for name in [n for n in names if split_of(n) == split][:12]
+    ]
     rows = []
     for number, name in enumerate(names):
         noise_image(number, 96, 64).save(folder / name)
         for shift in (0, 40)[: 1 + number % 2]:
             points = [[part, x + shift, y + number % 5] for part, x, y in POINTS]
             box = [10 + shift, 2, 45 + shift, 40]
-            rows.append({"image": name, "size": [96, 64], "category": "dog", "object_box": box, "points": points})
+            rows.append(
+                {
+                    "image": name,
+                    "size": [96, 64],
+                    "category": "dog",
+                    "object_box": box,
+                    "points": points,
+                }
+            )
     (folder / "objects.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
@@ -63,7 +75,10 @@ def views(photos):
 @pytest.fixture(scope="module")
 def pair(make_descriptor, make_localizer, tmp_path_factory):
     folders = []
-    for name, (model, processor) in (("tiny-descriptor", make_descriptor()), ("tiny-localizer", make_localizer(head="heatmap"))):
+    for name, (model, processor) in (
+        ("tiny-descriptor", make_descriptor()),
+        ("tiny-localizer", make_localizer(head="heatmap")),
+    ):
         folders.append(tmp_path_factory.mktemp("models") / name)
         model.save_pretrained(folders[-1])
         processor.save_pretrained(folders[-1])
@@ -76,7 +91,11 @@ class Oracle:
     name = fingerprint = "oracle"
 
     def __init__(self, views, texts):
-        self.known = {text: (p.x, p.y) for view, row in zip(views, texts) for text, (_, p) in zip(row, view.points())}
+        self.known = {
+            text: (p.x, p.y)
+            for view, row in zip(views, texts)
+            for text, (_, p) in zip(row, view.points())
+        }
         self.calls = 0
 
     def __call__(self, image, texts):
@@ -96,8 +115,13 @@ def test_an_oracle_gets_everything_right_and_is_asked_once(views, tmp_path):
         with closing(AnswerCache(tmp_path / "answers.sqlite")) as cache:
             found, seconds = locate_texts(oracle, views, texts, cache)
         numbers, distances = scores(found, points)
-        assert numbers["mpck"] == numbers["pck@0.02"] == numbers["box_pck@0.1"] == 100 and numbers["misses"] == 0
-        assert (distances == 0).all() and oracle.calls == len(points) == len(seconds) == len(distances)
+        assert (
+            numbers["mpck"] == numbers["pck@0.02"] == numbers["box_pck@0.1"] == 100
+            and numbers["misses"] == 0
+        )
+        assert (distances == 0).all() and oracle.calls == len(points) == len(seconds) == len(
+            distances
+        )
 
 
 def test_answers_belong_to_model_image_and_question(views, tmp_path):
@@ -118,7 +142,15 @@ def test_answers_belong_to_model_image_and_question(views, tmp_path):
         assert cache.answers(model("a", 3.0), dark, ["z"])[0][0][0] == 3
         short = model("c", 1.0)
         with pytest.raises(ValueError, match="c gave 1 answers to 2 questions"):
-            few = type("Few", (), {"name": "c", "fingerprint": "c", "__call__": lambda self, image, asked: short(image, asked)[:1]})()
+            few = type(
+                "Few",
+                (),
+                {
+                    "name": "c",
+                    "fingerprint": "c",
+                    "__call__": lambda self, image, asked: short(image, asked)[:1],
+                },
+            )()
             cache.answers(few, dark, ["x", "y"])
 
 
@@ -141,7 +173,9 @@ def test_what_was_not_found_counts_as_the_farthest_corner(views):
     points = points_table(views)
     found = np.full((len(points), 2), np.nan)
     numbers, distances = scores(found, points)
-    assert numbers["misses"] == len(points) and numbers["mpck"] == 0 and (distances >= 0.5**0.5).all()
+    assert (
+        numbers["misses"] == len(points) and numbers["mpck"] == 0 and (distances >= 0.5**0.5).all()
+    )
     assert 1 < distances.max() <= 2**0.5
 
 
@@ -151,14 +185,18 @@ def test_texts_that_are_empty_are_misses_and_never_asked(views, tmp_path):
     texts[0][0], texts[1] = "", [""] * len(texts[1])
     with closing(AnswerCache(tmp_path / "answers.sqlite")) as cache:
         found, _ = locate_texts(oracle, views, texts, cache)
-    assert np.isnan(found).any(1).sum() == 1 + len(texts[1]) == len(points_table(views)) - oracle.calls
+    assert (
+        np.isnan(found).any(1).sum() == 1 + len(texts[1]) == len(points_table(views)) - oracle.calls
+    )
 
 
 def test_texts_that_a_localizer_cannot_read_are_misses(pair):
     locate = load_localizer(str(pair[1]))
     found = locate(noise_image(), ["the nose", "the nose " * 400, "a <SEG> b", "the ear"])
     assert np.isnan(found).all(1).tolist() == [False, True, True, False]
-    np.testing.assert_allclose(found[[0, 3]], locate(noise_image(), ["the nose", "the ear"]), atol=1e-3)
+    np.testing.assert_allclose(
+        found[[0, 3]], locate(noise_image(), ["the nose", "the ear"]), atol=1e-3
+    )
 
 
 def test_points_that_share_object_and_part_are_ambiguous(views):
@@ -173,13 +211,19 @@ def test_another_points_text_is_a_permutation():
     texts = [["a", "b", "c"], ["d"], ["e", "f"]]
     other = other_texts(texts)
     assert [len(row) for row in other] == [3, 1, 2] and other != texts
-    assert sorted(text for row in other for text in row) == list("abcdef") and other == other_texts(texts)
+    assert sorted(text for row in other for text in row) == list("abcdef") and other == other_texts(
+        texts
+    )
 
 
 def test_agreement_of_rankings():
     def rows(a, b):
         pairs = [("one", a), ("two", b)]
-        return [{"system": str(i), "localizer": name, "mpck": v, "control": False} for name, values in pairs for i, v in enumerate(values)]
+        return [
+            {"system": str(i), "localizer": name, "mpck": v, "control": False}
+            for name, values in pairs
+            for i, v in enumerate(values)
+        ]
 
     assert agreement(rows([1, 2, 3], [10, 20, 30])) == pytest.approx(1)
     assert agreement(rows([1, 2, 3], [30, 20, 10])) == pytest.approx(-1)
@@ -192,7 +236,11 @@ def options(photos, pair, tmp_path_factory):
     descriptor, localizer = pair
     written = tmp_path_factory.mktemp("written") / "people.jsonl"
     views = make_views([photo for photo in read_objects(photos) if photo.split == "test"])
-    rows = [{"image": v.photo.id, "point": [p.x, p.y], "description": f"the {p.part}"} for v in views[1:] for _, p in v.points()]
+    rows = [
+        {"image": v.photo.id, "point": [p.x, p.y], "description": f"the {p.part}"}
+        for v in views[1:]
+        for _, p in v.points()
+    ]
     written.write_text("\n".join(map(json.dumps, rows)))
     return EvaluationOptions(
         dataset=[str(photos)],
@@ -207,8 +255,16 @@ def options(photos, pair, tmp_path_factory):
 def report(options, request):
     with pytest.MonkeyPatch.context() as patch:
         # fitting it on a dozen photos takes other settings than on thousands
-        patch.setattr(protocol.TextOnlyPredictor, "fit", lambda self, texts, points: setattr(self, "mean", points.mean(0)) or self)
-        patch.setattr(protocol.TextOnlyPredictor, "predict", lambda self, texts: np.tile(self.mean, (len(texts), 1)))
+        patch.setattr(
+            protocol.TextOnlyPredictor,
+            "fit",
+            lambda self, texts, points: setattr(self, "mean", points.mean(0)) or self,
+        )
+        patch.setattr(
+            protocol.TextOnlyPredictor,
+            "predict",
+            lambda self, texts: np.tile(self.mean, (len(texts), 1)),
+        )
         return evaluate_descriptions(options)
 
 
@@ -227,7 +283,10 @@ def test_every_source_meets_every_localizer_and_the_controls(report, options, vi
     assert {name for name, row in systems.items() if row["control"]} == controls
     assert report["points"] == len(points_table(views)) == systems["people"]["n"]
     assert systems["people"]["misses"] == len(views[0].points())
-    assert systems["ground truth, full"]["naming"] == {"category": 100, "part": 100} and systems["people"]["naming"]["category"] == 0
+    assert (
+        systems["ground truth, full"]["naming"] == {"category": 100, "part": 100}
+        and systems["people"]["naming"]["category"] == 0
+    )
     assert all("versus" in row for row in report["rows"] if row["system"] != "ground truth, full")
     low, high = systems["image centre"]["ci95"]["mpck"]
     assert low <= systems["image centre"]["mpck"] <= high
@@ -240,21 +299,44 @@ def test_the_report_is_complete_and_its_samples_give_its_numbers_again(report, o
     for picture in ("mpck.png", "pck_curves.png", "best.jpg", "worst.jpg"):
         assert (output / picture).stat().st_size > 5000 and f"({picture})" in page
     samples = pd.read_parquet(output / "samples.parquet")
-    assert set(samples.metric_version) == {METRIC_VERSION} and len(samples) == len(report["rows"]) * report["points"]
+    assert (
+        set(samples.metric_version) == {METRIC_VERSION}
+        and len(samples) == len(report["rows"]) * report["points"]
+    )
     for row in report["rows"]:
-        distances = samples[(samples.system == row["system"]) & (samples.localizer == row["localizer"])].distance
-        assert 50 * ((distances < 0.1).mean() + (distances < 0.2).mean()) == pytest.approx(row["mpck"])
+        distances = samples[
+            (samples.system == row["system"]) & (samples.localizer == row["localizer"])
+        ].distance
+        assert 50 * ((distances < 0.1).mean() + (distances < 0.2).mean()) == pytest.approx(
+            row["mpck"]
+        )
         assert row["system"] in page
     table, truth = results_table(report), report["rows"][0]
     low, high = truth["ci95"]["mpck"]
     assert f"test split (by photo): {report['photos']} photos, {report['points']} points" in table
-    assert f"| ground truth, full | {truth['mpck']:.1f} [{low:.1f}, {high:.1f}] |" in table and "texts of people name" in table
+    assert (
+        f"| ground truth, full | {truth['mpck']:.1f} [{low:.1f}, {high:.1f}] |" in table
+        and "texts of people name" in table
+    )
 
 
 def test_a_run_that_was_killed_goes_on(options, report, tmp_path):
-    arguments = ["--dataset", options.dataset[0], "--descriptions", ",".join(options.descriptions), "--styles", "full,terse"]
+    arguments = [
+        "--dataset",
+        options.dataset[0],
+        "--descriptions",
+        ",".join(options.descriptions),
+        "--styles",
+        "full,terse",
+    ]
     arguments += ["--localizers", options.localizers[0], "--no-controls", "--output", str(tmp_path)]
-    command = [sys.executable, "-c", "from hf_talking_points.cli import app; app()", "evaluate", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        "from hf_talking_points.cli import app; app()",
+        "evaluate",
+        *arguments,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while count_answers(tmp_path) < 30 and time.monotonic() < deadline and process.poll() is None:
@@ -265,7 +347,10 @@ def test_a_run_that_was_killed_goes_on(options, report, tmp_path):
     assert before >= 30 and not (tmp_path / "report.json").is_file()
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    again = {row["system"]: row["mpck"] for row in json.loads((tmp_path / "report.json").read_text())["rows"]}
+    again = {
+        row["system"]: row["mpck"]
+        for row in json.loads((tmp_path / "report.json").read_text())["rows"]
+    }
     assert again == {row["system"]: row["mpck"] for row in report["rows"] if not row["control"]}
     assert "report.md" in ran.stdout and count_answers(tmp_path) > before
 
@@ -297,9 +382,17 @@ def test_bad_options_are_errors(photos, pair, tmp_path):
     with pytest.raises(ValueError, match="split must be one of"):
         EvaluationOptions([str(photos)], str(tmp_path), split="dev")
     with pytest.raises(ValueError, match="no annotated point in the split 'validation'"):
-        evaluate_descriptions(EvaluationOptions([str(photos)], str(tmp_path), ["ground-truth"], [str(pair[1])], split="validation"))
+        evaluate_descriptions(
+            EvaluationOptions(
+                [str(photos)], str(tmp_path), ["ground-truth"], [str(pair[1])], split="validation"
+            )
+        )
     with pytest.raises(ValueError, match="several models are called 'tiny-localizer'"):
-        evaluate_descriptions(EvaluationOptions([str(photos)], str(tmp_path), ["ground-truth"], [str(pair[1])] * 2))
-    (tmp_path / "bad.jsonl").write_text('{"image": "a.png", "point": [1, 2], "description": "x"}\n{"image": "a.png"}\n')
+        evaluate_descriptions(
+            EvaluationOptions([str(photos)], str(tmp_path), ["ground-truth"], [str(pair[1])] * 2)
+        )
+    (tmp_path / "bad.jsonl").write_text(
+        '{"image": "a.png", "point": [1, 2], "description": "x"}\n{"image": "a.png"}\n'
+    )
     with pytest.raises(ValueError, match="bad.jsonl, line 2"):
         load_describer(f"jsonl:{tmp_path / 'bad.jsonl'}")

@@ -11,11 +11,23 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from hf_talking_points.evaluation import vision_language
-from hf_talking_points.evaluation.vision_language import CONVENTIONS, VisionLanguageDescriber, VisionLanguageLocalizer, parse_point
+from hf_talking_points.evaluation.vision_language import (
+    CONVENTIONS,
+    VisionLanguageDescriber,
+    VisionLanguageLocalizer,
+    parse_point,
+)
 
 SIZE = (200, 100)
 FORMS = (
@@ -43,7 +55,13 @@ FORMS = (
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
-    "convention, x, y", [("0-1", "0.43", ".71"), ("0-100", "43.0", "71"), ("0-1000", "430", "710"), ("pixels", "86", "71.0")]
+    "convention, x, y",
+    [
+        ("0-1", "0.43", ".71"),
+        ("0-100", "43.0", "71"),
+        ("0-1000", "430", "710"),
+        ("pixels", "86", "71.0"),
+    ],
 )
 def test_every_form_is_read_in_every_convention(form, convention, x, y):
     assert parse_point(form.format(x=x, y=y), convention, SIZE) == pytest.approx((86, 71))
@@ -56,14 +74,21 @@ def test_every_form_is_read_in_every_convention(form, convention, x, y):
     size=st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
 )
 def test_round_trip(form, convention, point, size):
-    x, y = (v * limit for v, limit in zip(point, size if convention == "pixels" else [CONVENTIONS[convention]] * 2))
+    x, y = (
+        v * limit
+        for v, limit in zip(
+            point, size if convention == "pixels" else [CONVENTIONS[convention]] * 2
+        )
+    )
     found = parse_point(form.format(x=repr(x), y=repr(y)), convention, size)
     assert found == pytest.approx((point[0] * size[0], point[1] * size[1]), abs=1e-6)
     assert 0 <= found[0] <= size[0] and 0 <= found[1] <= size[1]
 
 
 def test_of_a_box_the_centre_is_meant():
-    assert parse_point('[{"bbox_2d": [400, 600, 460, 820], "label": "eye"}]', "0-1000", SIZE) == pytest.approx((86, 71))
+    assert parse_point(
+        '[{"bbox_2d": [400, 600, 460, 820], "label": "eye"}]', "0-1000", SIZE
+    ) == pytest.approx((86, 71))
 
 
 @pytest.mark.parametrize(
@@ -102,14 +127,27 @@ def test_what_is_read_lies_in_the_image(answer):
 
 
 def test_units_are_read_in_their_own_convention_alone():
-    for form, own in (("({x}%, {y} %)", "0-100"), ('<point x="{x}%" y="{y}%">', "0-100"), ("[{x}px, {y} px]", "pixels")):
-        assert parse_point(form.format(x=43, y=71), own, SIZE) == pytest.approx((43, 71) if own == "pixels" else (86, 71))
-        assert all(parse_point(form.format(x=43, y=71), other, SIZE) is None for other in CONVENTIONS if other != own)
+    for form, own in (
+        ("({x}%, {y} %)", "0-100"),
+        ('<point x="{x}%" y="{y}%">', "0-100"),
+        ("[{x}px, {y} px]", "pixels"),
+    ):
+        assert parse_point(form.format(x=43, y=71), own, SIZE) == pytest.approx(
+            (43, 71) if own == "pixels" else (86, 71)
+        )
+        assert all(
+            parse_point(form.format(x=43, y=71), other, SIZE) is None
+            for other in CONVENTIONS
+            if other != own
+        )
 
 
 def test_pixels_are_those_of_the_image():
     assert parse_point("(200, 100)", "pixels", SIZE) == SIZE
-    assert parse_point("(201, 100)", "pixels", SIZE) is None and parse_point("(100, 101)", "pixels", SIZE) is None
+    assert (
+        parse_point("(201, 100)", "pixels", SIZE) is None
+        and parse_point("(100, 101)", "pixels", SIZE) is None
+    )
 
 
 def test_an_unknown_convention_is_an_error(folder):
@@ -139,14 +177,26 @@ def folder(tmp_path_factory, make_tokenizer):
         initializer_range=0.5,
         pad_token_id=tokenizer.pad_token_id,
     )
-    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8)
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    )
     LlavaForConditionalGeneration(
         LlavaConfig(
-            vision_config=vision, text_config=text, image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1
+            vision_config=vision,
+            text_config=text,
+            image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+            vision_feature_layer=-1,
         )
     ).save_pretrained(folder)
     LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        image_processor=CLIPImageProcessor(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        ),
         tokenizer=tokenizer,
         patch_size=8,
         vision_feature_select_strategy="default",
@@ -168,9 +218,14 @@ def replies(monkeypatch, *answers):
         tokenizer = type("Tokenizer", (), {"pad_token": None, "eos_token": "</s>"})()
 
         def __call__(self, chats, **options):
-            assert options["return_full_text"] is False and options["generate_kwargs"]["do_sample"] is False
+            assert (
+                options["return_full_text"] is False
+                and options["generate_kwargs"]["do_sample"] is False
+            )
             for [message] in chats:
-                assert message["role"] == "user" and [part["type"] for part in message["content"]] == ["image", "text"]
+                assert message["role"] == "user" and [
+                    part["type"] for part in message["content"]
+                ] == ["image", "text"]
                 asked.append((message["content"][0]["image"], message["content"][1]["text"]))
             return [[{"generated_text": left.pop(0)}] for _ in chats]
 
@@ -183,11 +238,17 @@ def test_an_untrained_model_describes_and_points_nowhere(folder, random_image):
     options = dict(dtype="float32", max_new_tokens=8)
     texts = VisionLanguageDescriber(folder, batch_size=2, **options)(image, points)
     assert len(texts) == 3 and any(texts) and all(text == " ".join(text.split()) for text in texts)
-    assert VisionLanguageDescriber(folder, batch_size=1, **options)(image, points[::-1]) == texts[::-1]
+    assert (
+        VisionLanguageDescriber(folder, batch_size=1, **options)(image, points[::-1]) == texts[::-1]
+    )
     locate = VisionLanguageLocalizer(folder, "0-1000", batch_size=2, **options)
     found = locate(image, ["the left eye", "a wheel of the red car", "the tail"])
     assert found.shape == (3, 2) and np.isnan(found).all()
-    assert [text for text, _ in locate.malformed] == ["the left eye", "a wheel of the red car", "the tail"]
+    assert [text for text, _ in locate.malformed] == [
+        "the left eye",
+        "a wheel of the red car",
+        "the tail",
+    ]
     one = VisionLanguageLocalizer(folder, "0-1000", batch_size=1, **options)
     one(image, ["a wheel of the red car"])
     assert one.malformed == locate.malformed[1:2]
@@ -200,10 +261,15 @@ def test_answers_come_back_in_pixels_of_the_image(folder, monkeypatch, conventio
     locate = VisionLanguageLocalizer(folder, convention)
     shown = locate.shown(Image.new("RGB", size))
     x, y = shown.size if convention == "pixels" else [CONVENTIONS[convention]] * 2
-    asked = replies(monkeypatch, f"({x / 4}, {y / 2})", "nowhere", f"[{x}, {y}]", f"({x}, {y * 1.1})")
+    asked = replies(
+        monkeypatch, f"({x / 4}, {y / 2})", "nowhere", f"[{x}, {y}]", f"({x}, {y * 1.1})"
+    )
     found = locate(Image.new("RGB", size), ["the {left} eye", "no eye", "the corner", "beyond"])
     assert found[[0, 2]] == pytest.approx(np.array([(size[0] / 4, size[1] / 2), size]))
-    assert np.isnan(found[[1, 3]]).all() and locate.malformed == [("no eye", "nowhere"), ("beyond", f"({x}, {y * 1.1})")]
+    assert np.isnan(found[[1, 3]]).all() and locate.malformed == [
+        ("no eye", "nowhere"),
+        ("beyond", f"({x}, {y * 1.1})"),
+    ]
     assert "the {left} eye" in asked[0][1] and f" {x} " in asked[0][1] and f" {y} " in asked[0][1]
     assert {image.size for image, _ in asked} == {shown.size}
 
@@ -213,13 +279,18 @@ def test_pixels_are_those_that_qwen_answers_in(width, height):
     locate = VisionLanguageLocalizer.__new__(VisionLanguageLocalizer)
     locate.convention = "pixels"
     shown = locate.shown(Image.new("L", (width, height)))
-    assert smart_resize(shown.height, shown.width, min_pixels=28 * 28, max_pixels=1280 * 28 * 28 * 2) == shown.size[::-1]
+    assert (
+        smart_resize(shown.height, shown.width, min_pixels=28 * 28, max_pixels=1280 * 28 * 28 * 2)
+        == shown.size[::-1]
+    )
     assert max(shown.size) <= vision_language.LONGEST_SIDE + vision_language.PATCH // 2
 
 
 def test_the_describer_shows_the_ring_and_cleans_the_text(folder, monkeypatch):
     asked = replies(monkeypatch, "<think>(3, 4)?</think>\n A dark\n spot. ", "", "<think>")
-    assert VisionLanguageDescriber(folder, batch_size=2)(Image.new("RGB", (100, 80)), [(20, 30), (70, 40), (0, 0)]) == [
+    assert VisionLanguageDescriber(folder, batch_size=2)(
+        Image.new("RGB", (100, 80)), [(20, 30), (70, 40), (0, 0)]
+    ) == [
         "A dark spot.",
         "",
         "",
@@ -232,14 +303,22 @@ def test_the_describer_shows_the_ring_and_cleans_the_text(folder, monkeypatch):
         VisionLanguageDescriber(folder)(Image.new("RGB", (100, 80)), [(20, 30), (101, 40)])
 
 
-def test_the_fingerprint_follows_weights_prompt_convention_and_precision(folder, tmp_path, monkeypatch):
+def test_the_fingerprint_follows_weights_prompt_convention_and_precision(
+    folder, tmp_path, monkeypatch
+):
     def fingerprints(model, **options):
-        return VisionLanguageLocalizer(model, "0-1", **options).fingerprint, VisionLanguageDescriber(model, **options).fingerprint
+        return VisionLanguageLocalizer(
+            model, "0-1", **options
+        ).fingerprint, VisionLanguageDescriber(model, **options).fingerprint
 
     before = fingerprints(folder)
     copy = shutil.copytree(folder, tmp_path / "copy")
     assert fingerprints(folder) == before == fingerprints(str(copy), batch_size=1)
-    seen = {*before, *fingerprints(folder, dtype="float32"), *fingerprints(folder, max_new_tokens=9)}
+    seen = {
+        *before,
+        *fingerprints(folder, dtype="float32"),
+        *fingerprints(folder, max_new_tokens=9),
+    }
     seen.add(VisionLanguageLocalizer(folder, "0-100").fingerprint)
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -269,4 +348,9 @@ def test_the_adapter_of_the_docstring_runs(monkeypatch):
     exec(textwrap.dedent(code), names)
     locate = names["MoondreamLocalizer"]()
     found = locate(Image.new("RGB", (100, 80)), ["the eye", "nothing"])
-    assert found[0].tolist() == [25, 40] and np.isnan(found[1]).all() and locate.name and locate.fingerprint
+    assert (
+        found[0].tolist() == [25, 40]
+        and np.isnan(found[1]).all()
+        and locate.name
+        and locate.fingerprint
+    )

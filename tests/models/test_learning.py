@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0), "white": (1, 1, 1), "black": (0, 0, 0)}
+COLOURS = {
+    "red": (1, 0, 0),
+    "green": (0, 1, 0),
+    "blue": (0, 0, 1),
+    "yellow": (1, 1, 0),
+    "white": (1, 1, 1),
+    "black": (0, 0, 0),
+}
 STEPS = 120
 
 
@@ -29,7 +36,9 @@ def train(model, processor, generator):
         pixel_values, input_points, under = coloured_squares(8, 8, generator)
         text = {name: value[under] for name, value in texts.items()}
         optimizer.zero_grad()
-        model(**text, pixel_values=pixel_values, input_points=input_points, labels=labels[under]).loss.backward()
+        model(
+            **text, pixel_values=pixel_values, input_points=input_points, labels=labels[under]
+        ).loss.backward()
         optimizer.step()
         schedule.step()
     model.eval()
@@ -39,8 +48,16 @@ def accuracy(model, processor, generator):
     """Share of the right answers for 200 points of fresh images."""
     pixel_values, input_points, under = coloured_squares(25, 8, generator)
     prompt = processor.tokenize([processor.render()] * len(under))
-    answers = model.generate(**prompt, pixel_values=pixel_values, input_points=input_points, max_new_tokens=6, do_sample=False)
-    answers = processor.batch_decode(answers[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+    answers = model.generate(
+        **prompt,
+        pixel_values=pixel_values,
+        input_points=input_points,
+        max_new_tokens=6,
+        do_sample=False,
+    )
+    answers = processor.batch_decode(
+        answers[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True
+    )
     words = list(COLOURS)
     return sum(answer.strip() == words[index] for answer, index in zip(answers, under)) / len(under)
 
@@ -57,6 +74,8 @@ def test_gaussian_mask_learns_the_colour_under_the_point(make_descriptor, seed):
             vision_kwargs={"encoder_layers": 0, "decoder_layers": 4},
         )
         train(model, processor, torch.Generator().manual_seed(seed))
-        accuracies[point_mask] = accuracy(model, processor, torch.Generator().manual_seed(1000 + seed))
+        accuracies[point_mask] = accuracy(
+            model, processor, torch.Generator().manual_seed(1000 + seed)
+        )
     assert accuracies["gaussian"] >= 0.9, accuracies
     assert accuracies["none"] <= 0.5, accuracies

@@ -8,7 +8,13 @@ from hf_talking_points import EfficientNetLiteBackbone, EfficientNetLiteConfig
 from hf_talking_points.offline import efficientnet_lite0_state_dict
 
 MEANS = [6.683, 5.316, 2.0196]
-STAGES = {"stem": (2, 32), "stage1": (4, 24), "stage2": (8, 40), "stage3": (16, 112), "stage4": (32, 320)}
+STAGES = {
+    "stem": (2, 32),
+    "stage1": (4, 24),
+    "stage2": (8, 40),
+    "stage3": (16, 112),
+    "stage4": (32, 320),
+}
 
 
 def backbone(**kwargs):
@@ -16,12 +22,22 @@ def backbone(**kwargs):
     return EfficientNetLiteBackbone(EfficientNetLiteConfig(**kwargs)).eval()
 
 
-@pytest.mark.parametrize("stages", [["stage4"], ["stage2", "stage3", "stage4"], ["stage1", "stage2", "stage3", "stage4"], list(STAGES)])
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ["stage4"],
+        ["stage2", "stage3", "stage4"],
+        ["stage1", "stage2", "stage3", "stage4"],
+        list(STAGES),
+    ],
+)
 def test_channels_and_strides(stages):
     model = backbone(out_features=stages)
     with torch.no_grad():
         maps = model(torch.randn(2, 3, 64, 96)).feature_maps
-    expected = [(2, channels, 64 // stride, 96 // stride) for stride, channels in map(STAGES.get, stages)]
+    expected = [
+        (2, channels, 64 // stride, 96 // stride) for stride, channels in map(STAGES.get, stages)
+    ]
     assert [tuple(m.shape) for m in maps] == expected
     assert model.channels == [STAGES[stage][1] for stage in stages]
 
@@ -35,7 +51,10 @@ def test_odd_sizes_are_rounded_up():
 def test_auto_classes_know_it():
     config = AutoConfig.for_model("efficientnet_lite", out_features=["stage3", "stage4"])
     model = AutoBackbone.from_config(config)
-    assert isinstance(model, EfficientNetLiteBackbone) and model.out_features == ["stage3", "stage4"]
+    assert isinstance(model, EfficientNetLiteBackbone) and model.out_features == [
+        "stage3",
+        "stage4",
+    ]
 
 
 def test_saving_and_loading_is_exact(tmp_path):
@@ -62,7 +81,9 @@ def pretrained():
 def test_published_weights_give_standing_features(pretrained):
     """Mean magnitudes of the maps of a fixed ramp, as first computed with these weights."""
     ramp = torch.linspace(-1, 1, 64)
-    pixels = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), -ramp.expand(64, 64)])[None]
+    pixels = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), -ramp.expand(64, 64)])[
+        None
+    ]
     with torch.no_grad():
         maps = pretrained(pixels).feature_maps
     assert [tuple(m.shape[1:]) for m in maps] == [(40, 8, 8), (112, 4, 4), (320, 2, 2)]

@@ -4,7 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_talking_points import PointDescriptorConfig, PointDescriptorProcessor, PointLocalizerConfig
-from hf_talking_points.models.modeling_talking_points import backbone_channels, run_with_shared_prefix, shared_prefix_length
+from hf_talking_points.models.modeling_talking_points import (
+    backbone_channels,
+    run_with_shared_prefix,
+    shared_prefix_length,
+)
 
 BACKBONES = ["swin", "convnext", "efficientnet_lite"]
 LANGUAGE_MODELS = ["llama", "qwen"]
@@ -14,7 +18,11 @@ LANGUAGE_MODELS = ["llama", "qwen"]
 @given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 8))
 def test_shared_prefix_length(data, images, group, length):
     rows = data.draw(
-        st.lists(st.lists(st.integers(0, 1), min_size=length, max_size=length), min_size=images * group, max_size=images * group)
+        st.lists(
+            st.lists(st.integers(0, 1), min_size=length, max_size=length),
+            min_size=images * group,
+            max_size=images * group,
+        )
     )
     stop = data.draw(st.sampled_from([None, 1]))
     prefix = 0
@@ -51,17 +59,27 @@ def test_packed_rows_equal_separate_rows(make_language_model, text, padding_side
     embeds = model.get_input_embeddings()(ids)
     with torch.no_grad():
         packed = run_with_shared_prefix(model, embeds, mask, group, prefix)
-        separate = model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).last_hidden_state
+        separate = model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions
+        ).last_hidden_state
     torch.testing.assert_close(packed[mask.bool()], separate[mask.bool()], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     "config_class, fields, message",
     [
-        (PointDescriptorConfig, {"point_mask": "round"}, r"point_mask must be one of .*, got 'round'"),
+        (
+            PointDescriptorConfig,
+            {"point_mask": "round"},
+            r"point_mask must be one of .*, got 'round'",
+        ),
         (PointLocalizerConfig, {"head": "linear"}, r"head must be one of .*, got 'linear'"),
         (PointDescriptorConfig, {"token_strides": [16, 64]}, r"token_strides \[64\] are not among"),
-        (PointLocalizerConfig, {"token_strides": [16], "image_size": 80}, r"image_size 80 must be a multiple of 32"),
+        (
+            PointLocalizerConfig,
+            {"token_strides": [16], "image_size": 80},
+            r"image_size 80 must be a multiple of 32",
+        ),
     ],
 )
 def test_config_rejects(make_vision_tower, config_class, fields, message):
@@ -75,11 +93,15 @@ def test_paper_setting_has_256_image_tokens():
 
 @pytest.mark.parametrize("kind", ["descriptor", "localizer"])
 def test_config_survives_saving(request, tmp_path, kind):
-    model, _ = request.getfixturevalue(f"make_{kind}")("efficientnet_lite", "qwen", token_strides=(16, 32))
+    model, _ = request.getfixturevalue(f"make_{kind}")(
+        "efficientnet_lite", "qwen", token_strides=(16, 32)
+    )
     model.config.save_pretrained(tmp_path)
     loaded = type(model.config).from_pretrained(tmp_path)
     ignored = {"transformers_version", "architectures", "dtype", "_name_or_path"}
-    one, other = ({k: v for k, v in c.to_dict().items() if k not in ignored} for c in (model.config, loaded))
+    one, other = (
+        {k: v for k, v in c.to_dict().items() if k not in ignored} for c in (model.config, loaded)
+    )
     assert one == other and loaded.image_seq_length == 4
 
 
@@ -92,14 +114,21 @@ def test_backbone_channels(make_vision_tower, backbone):
 
 @pytest.mark.parametrize("kind", ["descriptor", "localizer"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_composing_keeps_the_weights(request, make_tokenizer, make_vision_tower, make_language_model, tmp_path, kind, tied):
+def test_composing_keeps_the_weights(
+    request, make_tokenizer, make_vision_tower, make_language_model, tmp_path, kind, tied
+):
     template, _ = request.getfixturevalue(f"make_{kind}")()
     processor = request.getfixturevalue(f"make_{kind}")()[1]
     torch.manual_seed(5)
-    vision, text = make_vision_tower(), make_language_model(vocab_size=300, tie_word_embeddings=tied)
+    vision, text = (
+        make_vision_tower(),
+        make_language_model(vocab_size=300, tie_word_embeddings=tied),
+    )
     vision.save_pretrained(tmp_path / "vision")
     text.save_pretrained(tmp_path / "text")
-    model = type(template).from_vision_text_pretrained(str(tmp_path / "vision"), str(tmp_path / "text"), processor, token_strides=[8, 16])
+    model = type(template).from_vision_text_pretrained(
+        str(tmp_path / "vision"), str(tmp_path / "text"), processor, token_strides=[8, 16]
+    )
     for name, value in vision.state_dict().items():
         assert torch.equal(model.model.vision_tower.state_dict()[name], value), name
     for name, value in text.model.state_dict().items():
@@ -108,20 +137,31 @@ def test_composing_keeps_the_weights(request, make_tokenizer, make_vision_tower,
     assert model.get_input_embeddings().num_embeddings == len(processor.tokenizer)
     if kind == "descriptor":
         assert torch.equal(model.lm_head.weight[:300], text.lm_head.weight)
-        assert set(model.generation_config.suppress_tokens) == {processor.image_token_id, processor.region_token_id}
+        assert set(model.generation_config.suppress_tokens) == {
+            processor.image_token_id,
+            processor.region_token_id,
+        }
 
 
-def test_composing_checks_the_number_of_image_tokens(make_descriptor, make_tokenizer, make_vision_tower, make_language_model):
+def test_composing_checks_the_number_of_image_tokens(
+    make_descriptor, make_tokenizer, make_vision_tower, make_language_model
+):
     model, _ = make_descriptor()
-    processor = PointDescriptorProcessor.from_tokenizer(make_tokenizer(), image_size=64, image_seq_length=9)
+    processor = PointDescriptorProcessor.from_tokenizer(
+        make_tokenizer(), image_size=64, image_seq_length=9
+    )
     with pytest.raises(ValueError, match="the processor makes 9 image tokens but the config 16"):
-        type(model).from_vision_text_pretrained(make_vision_tower(), make_language_model(), processor, token_strides=[8, 16])
+        type(model).from_vision_text_pretrained(
+            make_vision_tower(), make_language_model(), processor, token_strides=[8, 16]
+        )
 
 
 @pytest.mark.parametrize("ratio", [1, 2])
 def test_image_tokens_follow_the_image_row_by_row(make_descriptor, ratio):
     model, _ = make_descriptor("efficientnet_lite", token_strides=(8,), pixel_shuffle_ratio=ratio)
-    maps = [torch.randn(1, channels, side, side) for channels, side in ((40, 8), (112, 4), (320, 2))]
+    maps = [
+        torch.randn(1, channels, side, side) for channels, side in ((40, 8), (112, 4), (320, 2))
+    ]
     side = 8 // ratio
     with torch.no_grad():
         tokens = model.get_image_features(feature_maps=maps).pooler_output[0]
@@ -129,12 +169,16 @@ def test_image_tokens_follow_the_image_row_by_row(make_descriptor, ratio):
             changed = maps[0].clone()
             changed[..., row, column] += 1
             other = model.get_image_features(feature_maps=[changed, *maps[1:]]).pooler_output[0]
-            assert (other != tokens).any(1).nonzero().flatten().tolist() == [row // ratio * side + column // ratio]
+            assert (other != tokens).any(1).nonzero().flatten().tolist() == [
+                row // ratio * side + column // ratio
+            ]
 
 
 def test_fused_image_tokens_use_every_stride(make_descriptor):
     model, _ = make_descriptor("efficientnet_lite", token_strides=(8, 32))
-    maps = [torch.randn(1, channels, side, side) for channels, side in ((40, 8), (112, 4), (320, 2))]
+    maps = [
+        torch.randn(1, channels, side, side) for channels, side in ((40, 8), (112, 4), (320, 2))
+    ]
     with torch.no_grad():
         tokens = model.get_image_features(feature_maps=maps).pooler_output[0]
         changes = []
@@ -160,4 +204,6 @@ def test_perception_prior_reaches_the_image_tokens(make_localizer):
     with torch.no_grad():
         tokens = model.get_image_features(pixels).pooler_output[0]
         model.model.vision_tower.transformer_module.queries_features.weight.add_(1)
-        assert float((model.get_image_features(pixels).pooler_output[0] - tokens).abs().max()) > 1e-4
+        assert (
+            float((model.get_image_features(pixels).pooler_output[0] - tokens).abs().max()) > 1e-4
+        )

@@ -28,17 +28,23 @@ def locate(make_localizer):
 
 def assert_same_points(found, expected):
     assert [f["description"] for f in found] == [e["description"] for e in expected]
-    np.testing.assert_allclose([f["point"] for f in found], [e["point"] for e in expected], atol=1e-3)
+    np.testing.assert_allclose(
+        [f["point"] for f in found], [e["point"] for e in expected], atol=1e-3
+    )
 
 
 def test_description_of_points(describe, random_image):
     image = random_image()
     rows = describe(image, points=POINTS)
-    assert [row["point"] for row in rows] == POINTS and all(set(row) == {"point", "description"} for row in rows)
+    assert [row["point"] for row in rows] == POINTS and all(
+        set(row) == {"point", "description"} for row in rows
+    )
     assert all(isinstance(row["description"], str) for row in rows)
     assert describe(image, points=POINTS[1]) == [rows[1]]
     normalized = [(x / image.width, y / image.height) for x, y in POINTS]
-    assert [row["description"] for row in describe(image, points=normalized, normalized=True)] == [row["description"] for row in rows]
+    assert [row["description"] for row in describe(image, points=normalized, normalized=True)] == [
+        row["description"] for row in rows
+    ]
 
 
 def test_descriptions_of_several_images(describe, random_image):
@@ -49,7 +55,9 @@ def test_descriptions_of_several_images(describe, random_image):
 
 def test_one_vision_call_for_all_points(describe, random_image):
     calls = []
-    hook = describe.model.model.backbone.register_forward_hook(lambda module, args, out: calls.append(len(args[0])))
+    hook = describe.model.model.backbone.register_forward_hook(
+        lambda module, args, out: calls.append(len(args[0]))
+    )
     describe(random_image(), points=POINTS)
     hook.remove()
     assert calls == [1]
@@ -63,7 +71,9 @@ def test_generation_options_pass_through(describe, random_image):
 def test_localization(locate, random_image):
     image = random_image()
     found = locate(image, text=TEXTS)
-    assert [f["description"] for f in found] == TEXTS and all(0 <= f["confidence"] <= 1 for f in found)
+    assert [f["description"] for f in found] == TEXTS and all(
+        0 <= f["confidence"] <= 1 for f in found
+    )
     assert_same_points(locate(image, text=TEXTS[0]), found[:1])
     assert_same_points(locate(image, text=TEXTS[::-1]), found[::-1])
     heatmaps = [f["heatmap"] for f in locate(image, text=TEXTS, return_heatmaps=True)]
@@ -71,14 +81,18 @@ def test_localization(locate, random_image):
 
 
 def test_localizations_in_several_images(locate, random_image):
-    requests = [{"image": random_image(i), "text": TEXTS[: 1 + i % 3] if i else TEXTS[0]} for i in range(5)]
+    requests = [
+        {"image": random_image(i), "text": TEXTS[: 1 + i % 3] if i else TEXTS[0]} for i in range(5)
+    ]
     for row, request in zip(locate(requests, batch_size=3), requests):
         assert_same_points(row, locate(request["image"], text=request["text"]))
 
 
 def test_mlp_head_has_no_confidence(make_localizer, random_image):
     model, processor = make_localizer(head="mlp")
-    [found] = pipeline("point-localization", model=model, processor=processor)(random_image(), text="red")
+    [found] = pipeline("point-localization", model=model, processor=processor)(
+        random_image(), text="red"
+    )
     assert found["confidence"] is None
 
 
@@ -113,9 +127,16 @@ def test_saved_repos_load_with_the_package(describe, locate, random_image, tmp_p
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "descriptor")
     for name, value in describe.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
-    again = pipeline("point-description", model=str(tmp_path / "descriptor"), trust_remote_code=True, max_new_tokens=8)
+    again = pipeline(
+        "point-description",
+        model=str(tmp_path / "descriptor"),
+        trust_remote_code=True,
+        max_new_tokens=8,
+    )
     assert again(image, points=POINTS) == describe(image, points=POINTS)
-    assert isinstance(AutoModelForKeypointDetection.from_pretrained(tmp_path / "localizer"), type(locate.model))
+    assert isinstance(
+        AutoModelForKeypointDetection.from_pretrained(tmp_path / "localizer"), type(locate.model)
+    )
 
 
 WITHOUT_PACKAGE = """
@@ -143,7 +164,9 @@ def test_saved_repos_load_without_the_package(describe, locate, random_image, tm
     describe.save_pretrained(tmp_path / "descriptor")
     locate.save_pretrained(tmp_path / "localizer")
     program = WITHOUT_PACKAGE.format(points=POINTS, texts=TEXTS)
-    ran = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     described, located = eval(ran.stdout.strip().splitlines()[-1])
     assert described == describe(image, points=POINTS) and located == locate(image, text=TEXTS)

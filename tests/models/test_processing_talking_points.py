@@ -22,7 +22,11 @@ def test_exif_orientation_is_applied(quadrants, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise for display
     quadrants.save(tmp_path / "turned.png", exif=exif)
-    for source in (tmp_path / "turned.png", str(tmp_path / "turned.png"), Image.open(tmp_path / "turned.png")):
+    for source in (
+        tmp_path / "turned.png",
+        str(tmp_path / "turned.png"),
+        Image.open(tmp_path / "turned.png"),
+    ):
         image = to_rgb(source)
         assert image.size == (20, 40)
         assert [image.getpixel(p) for p in ((2, 2), (17, 2))] == [(0, 0, 255), (255, 0, 0)]
@@ -39,7 +43,10 @@ def test_modes_become_rgb(quadrants, mode):
 
 def test_cmyk_jpeg(quadrants, tmp_path):
     quadrants.convert("CMYK").save(tmp_path / "print.jpg", quality=100)
-    assert np.abs(np.asarray(to_rgb(tmp_path / "print.jpg")).astype(int)[5, 5] - [255, 0, 0]).max() < 20
+    assert (
+        np.abs(np.asarray(to_rgb(tmp_path / "print.jpg")).astype(int)[5, 5] - [255, 0, 0]).max()
+        < 20
+    )
 
 
 def test_transparency_is_shown_on_white(quadrants, tmp_path):
@@ -54,7 +61,9 @@ def test_sixteen_bits_are_scaled(tmp_path, kind):
     deep = np.array([[0, 0x8000], [0xFFFF, 0x1234]], dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     source = {"file": tmp_path / "deep.png", "image": Image.fromarray(deep), "array": deep}[kind]
-    np.testing.assert_array_equal(np.asarray(to_rgb(source)), np.repeat((deep >> 8).astype(np.uint8)[..., None], 3, -1))
+    np.testing.assert_array_equal(
+        np.asarray(to_rgb(source)), np.repeat((deep >> 8).astype(np.uint8)[..., None], 3, -1)
+    )
 
 
 @pytest.mark.parametrize("make", [np.asarray, lambda i: torch.from_numpy(np.array(i))])
@@ -72,7 +81,9 @@ def test_extreme_sizes(make_descriptor, make_localizer, size):
     assert torch.isfinite(model(**inputs).logits).all()
     locate, processor = make_localizer()
     with torch.no_grad():
-        [found] = processor.post_process_keypoint_detection(locate(**processor(image, "red")), [size[::-1]])
+        [found] = processor.post_process_keypoint_detection(
+            locate(**processor(image, "red")), [size[::-1]]
+        )
     assert np.isfinite(found["point"]).all()
 
 
@@ -118,11 +129,19 @@ def test_placeholders_and_lists_must_match(make_descriptor, make_localizer, quad
     with pytest.raises(ValueError, match="2 images but 1"):
         processor([quadrants, quadrants], ["one"])
     with pytest.raises(ValueError, match="1 rows but 2"):
-        processor.post_process_keypoint_detection(PointLocalizerOutput(points=torch.zeros(1, 2)), [(1, 1), (2, 2)])
+        processor.post_process_keypoint_detection(
+            PointLocalizerOutput(points=torch.zeros(1, 2)), [(1, 1), (2, 2)]
+        )
 
 
 @pytest.mark.parametrize(
-    "text, message", [("", "description 0 is ''"), ("  ", "not empty"), ([], "at least one"), (["a", 3], "description 1")]
+    "text, message",
+    [
+        ("", "description 0 is ''"),
+        ("  ", "not empty"),
+        ([], "at least one"),
+        (["a", 3], "description 1"),
+    ],
 )
 def test_bad_texts(make_localizer, quadrants, text, message):
     _, processor = make_localizer()
@@ -140,15 +159,26 @@ def test_a_text_over_the_context_is_an_error_and_never_cut(make_localizer, quadr
     _, processor = make_localizer()
     with pytest.raises(ValueError, match="text 1 has .* context holds 256"):
         processor(quadrants, ["red", "red green " * 100])
-    assert [processor.accepts(text) for text in ("red", "red green " * 100, " ", "a <SEG>")] == [True, False, False, False]
+    assert [processor.accepts(text) for text in ("red", "red green " * 100, " ", "a <SEG>")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_chat_template_with_a_point(make_descriptor, quadrants):
     _, processor = make_descriptor()
-    content = [{"type": "image", "image": quadrants}, {"type": "text", "text": "What is "}, {"type": "point", "point": (30, 5)}]
+    content = [
+        {"type": "image", "image": quadrants},
+        {"type": "text", "text": "What is "},
+        {"type": "point", "point": (30, 5)},
+    ]
     conversation = [{"role": "user", "content": content}]
     assert processor.apply_chat_template(conversation).startswith("<image>What is <region>")
-    chat = processor.apply_chat_template(conversation, tokenize=True, return_dict=True, return_tensors="pt")
+    chat = processor.apply_chat_template(
+        conversation, tokenize=True, return_dict=True, return_tensors="pt"
+    )
     direct = processor(quadrants, text="<image>What is <region>\n", points=[(30, 5)])
     for name in ("input_ids", "input_points", "pixel_values"):
         torch.testing.assert_close(chat[name].view_as(direct[name]), direct[name])
@@ -160,8 +190,13 @@ def test_prompts_come_from_the_saved_processor(make_descriptor, make_localizer, 
         setattr(processor, field, getattr(processor, field) + " please")
         processor.save_pretrained(tmp_path / field)
         loaded = type(processor).from_pretrained(tmp_path / field)
-        assert loaded.render("red") == processor.render("red") and getattr(loaded, field).endswith(" please")
-        assert loaded.image_seq_length == processor.image_seq_length and loaded.image_size == processor.image_size
+        assert loaded.render("red") == processor.render("red") and getattr(loaded, field).endswith(
+            " please"
+        )
+        assert (
+            loaded.image_seq_length == processor.image_seq_length
+            and loaded.image_size == processor.image_size
+        )
 
 
 def test_feature_order_of_a_tokenizer_with_its_own_template(make_tokenizer):
@@ -173,4 +208,7 @@ def test_feature_order_of_a_tokenizer_with_its_own_template(make_tokenizer):
         "{%- if add_generation_prompt -%}{{ '[assistant]' }}{%- endif -%}"
     )
     processor = PointLocalizerProcessor.from_tokenizer(tokenizer, image_size=64, image_seq_length=4)
-    assert processor.render("the ear") == "[user]<image>Please segment region1: the ear[assistant]<p> keypoint </p> <SEG>"
+    assert (
+        processor.render("the ear")
+        == "[user]<image>Please segment region1: the ear[assistant]<p> keypoint </p> <SEG>"
+    )

@@ -51,10 +51,22 @@ def dataset(random_image):
     images = [random_image(0), random_image(1, 50, 90), random_image(2, 120, 40)]
     images = [images[0], images[0], images[1], images[2]]
     points = [[10.0, 20.0], [80.0, 50.0], [30.0, 70.0], [100.0, 5.0]]
-    return Dataset.from_dict({"image": images, "point": points, "part": ["ear", "eye", "tail", "nose"]}).cast_column("image", Image())
+    return Dataset.from_dict(
+        {"image": images, "point": points, "part": ["ear", "eye", "tail", "nose"]}
+    ).cast_column("image", Image())
 
 
-def build(checkpoint, dataset, folder, reward=None, lora=False, trainer=PointGRPOTrainer, model=None, eval_dataset=None, **kwargs):
+def build(
+    checkpoint,
+    dataset,
+    folder,
+    reward=None,
+    lora=False,
+    trainer=PointGRPOTrainer,
+    model=None,
+    eval_dataset=None,
+    **kwargs,
+):
     fields = dict(
         per_device_train_batch_size=4 * G,
         max_completion_length=6,
@@ -95,7 +107,9 @@ def log_probs(trainer, output, model=None):
     ids = torch.cat([output["prompt_ids"], output["completion_ids"]], 1)
     mask = torch.cat([output["prompt_mask"], output["completion_mask"]], 1)
     model = trainer.model if model is None else model
-    logps = trainer._get_per_token_logps_and_entropies(model, ids, mask, output["completion_ids"].shape[1], batch_size=2 * G)[0]
+    logps = trainer._get_per_token_logps_and_entropies(
+        model, ids, mask, output["completion_ids"].shape[1], batch_size=2 * G
+    )[0]
     return logps * output["completion_mask"]
 
 
@@ -107,7 +121,9 @@ def plain_log_probs(model, processor, dataset, output):
         inputs = processor(images=record["image"], points=[record["point"]])
         prompt = inputs.pop("input_ids")[0]
         inputs.pop("attention_mask")
-        logits = model(input_ids=torch.cat([prompt, ids])[None], **inputs).logits[0, len(prompt) - 1 : -1]
+        logits = model(input_ids=torch.cat([prompt, ids])[None], **inputs).logits[
+            0, len(prompt) - 1 : -1
+        ]
         result.append(logits.log_softmax(-1).gather(1, ids[:, None])[:, 0] * mask)
     return torch.stack(result)
 
@@ -116,7 +132,9 @@ def gradients(trainer, values):
     trainer.model.zero_grad()
     weights = torch.linspace(-1, 1, values.numel()).view_as(values)
     (values * weights).sum().backward()
-    return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    return {
+        name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None
+    }
 
 
 def assert_close(one, other, relative):
@@ -124,23 +142,40 @@ def assert_close(one, other, relative):
     assert one.keys() == other.keys() and one
     largest = max(value.norm() for value in other.values())
     for name in one:
-        assert (one[name] - other[name]).norm() <= relative * other[name].norm() + 1e-6 * largest, name
+        assert (one[name] - other[name]).norm() <= relative * other[name].norm() + 1e-6 * largest, (
+            name
+        )
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])
 @pytest.mark.parametrize("lora", [False, True])
-def test_the_point_reaches_old_reference_and_new_log_probs(checkpoint, dataset, tmp_path, beta, lora):
+def test_the_point_reaches_old_reference_and_new_log_probs(
+    checkpoint, dataset, tmp_path, beta, lora
+):
     # two steps on one generation batch, so that TRL computes the old log-probs
-    trainer = build(checkpoint, dataset, tmp_path, lora=lora, beta=beta, per_device_train_batch_size=2 * G, steps_per_generation=2)
+    trainer = build(
+        checkpoint,
+        dataset,
+        tmp_path,
+        lora=lora,
+        beta=beta,
+        per_device_train_batch_size=2 * G,
+        steps_per_generation=2,
+    )
     plain = AutoModelForImageTextToText.from_pretrained(checkpoint)
     output = rollouts(trainer, dataset)
     expected = plain_log_probs(plain, trainer.processing_class, dataset, output)
     passes = ["old_per_token_logps"] + ["ref_per_token_logps"] * (beta > 0)
     for name in passes:
-        torch.testing.assert_close(output[name] * output["completion_mask"], expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            output[name] * output["completion_mask"], expected, atol=1e-4, rtol=0
+        )
     torch.testing.assert_close(log_probs(trainer, output), expected, atol=1e-4, rtol=0)
 
-    flipped = [{**row, "point": [side - v for side, v in zip(row["image"].size, row["point"])]} for row in dataset]
+    flipped = [
+        {**row, "point": [side - v for side, v in zip(row["image"].size, row["point"])]}
+        for row in dataset
+    ]
     moved = {**output, "samples": trainer._make_samples([row for row in flipped for _ in range(G)])}
     models = [trainer.model, *([trainer.ref_model] if trainer.ref_model else [])]
     for model in models:
@@ -153,26 +188,48 @@ def test_the_point_reaches_old_reference_and_new_log_probs(checkpoint, dataset, 
 @pytest.mark.parametrize("share", [True, False])
 def test_the_point_reaches_generation(checkpoint, dataset, tmp_path, share, trainer_class):
     greedy = {"do_sample": False}
-    trainer = build(checkpoint, dataset, tmp_path, trainer=trainer_class, share_encodings=share, generation_kwargs=greedy)
+    trainer = build(
+        checkpoint,
+        dataset,
+        tmp_path,
+        trainer=trainer_class,
+        share_encodings=share,
+        generation_kwargs=greedy,
+    )
     output = rollouts(trainer, dataset)
-    model, processor = AutoModelForImageTextToText.from_pretrained(checkpoint), trainer.processing_class
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(checkpoint),
+        trainer.processing_class,
+    )
     describe = PointDescriptionPipeline(model=model, processor=processor)
     texts = processor.batch_decode(output["completion_ids"], skip_special_tokens=True)
     for row, text in enumerate(texts):
         record = dataset[row // G]
-        assert text.strip() == describe(record["image"], points=[record["point"]], max_new_tokens=6)[0]["description"]
+        assert (
+            text.strip()
+            == describe(record["image"], points=[record["point"]], max_new_tokens=6)[0][
+                "description"
+            ]
+        )
     assert len(set(texts)) > 2
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("train_vision", [False, True])
 @pytest.mark.parametrize("lora", [False, True])
-def test_sharing_changes_neither_log_probs_nor_gradients(checkpoint, dataset, tmp_path, checkpointing, train_vision, lora):
+def test_sharing_changes_neither_log_probs_nor_gradients(
+    checkpoint, dataset, tmp_path, checkpointing, train_vision, lora
+):
     if lora and train_vision:
         pytest.skip("an adapter freezes what precedes the language model")
     results = []
     for share in (True, False):
-        options = dict(lora=lora, train_vision=train_vision, gradient_checkpointing=checkpointing, share_encodings=share)
+        options = dict(
+            lora=lora,
+            train_vision=train_vision,
+            gradient_checkpointing=checkpointing,
+            share_encodings=share,
+        )
         trainer = build(checkpoint, dataset, tmp_path, **options)
         if lora:  # a fresh adapter has no gradient in one of its halves
             torch.manual_seed(0)
@@ -192,19 +249,29 @@ def test_sharing_changes_neither_log_probs_nor_gradients(checkpoint, dataset, tm
 
 
 def test_each_image_and_prompt_is_run_once(checkpoint, dataset, tmp_path):
-    trainer = build(checkpoint, dataset, tmp_path, per_device_train_batch_size=2 * G, gradient_accumulation_steps=2, max_steps=1)
+    trainer = build(
+        checkpoint,
+        dataset,
+        tmp_path,
+        per_device_train_batch_size=2 * G,
+        gradient_accumulation_steps=2,
+        max_steps=1,
+    )
     images, rows = [], []
     core = trainer.model.base_model
     core.backbone.register_forward_hook(lambda module, args, out: images.append(len(args[0])))
     core.language_model.register_forward_hook(
-        lambda module, args, kwargs, out: rows.append(tuple(kwargs["inputs_embeds"].shape[:2])), with_kwargs=True
+        lambda module, args, kwargs, out: rows.append(tuple(kwargs["inputs_embeds"].shape[:2])),
+        with_kwargs=True,
     )
     reference = []
     trainer.ref_model.base_model.backbone.register_forward_hook(lambda *args: reference.append(1))
     trainer.train()
     assert images == [3] and not reference
     assert rows[0][0] == 4 and rows[1] == (4 * G, 1)  # prefill, then one token at a time
-    assert all(n == 2 for n, _ in rows[-2:])  # two points in each micro-batch, each with its completions in one row
+    assert all(
+        n == 2 for n, _ in rows[-2:]
+    )  # two points in each micro-batch, each with its completions in one row
 
 
 @pytest.mark.parametrize("trainer_class", [PointGRPOTrainer, PointRLOOTrainer])
@@ -224,7 +291,9 @@ def test_each_image_and_prompt_is_run_once(checkpoint, dataset, tmp_path):
     ],
     ids=str,
 )
-def test_every_trainable_parameter_moves_and_the_localizer_stays(checkpoint, dataset, localizer, tmp_path, options, trainer_class):
+def test_every_trainable_parameter_moves_and_the_localizer_stays(
+    checkpoint, dataset, localizer, tmp_path, options, trainer_class
+):
     reward = LocalizerReward(*localizer, reward_scale=10.0)
     frozen = copy.deepcopy(localizer[0].state_dict())
     trainer = build(checkpoint, dataset, tmp_path, reward, trainer=trainer_class, **options)
@@ -232,23 +301,51 @@ def test_every_trainable_parameter_moves_and_the_localizer_stays(checkpoint, dat
     trainable = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert any("language_model" in name for name in trainable)
     trainer.train()
-    moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    moved = {
+        name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])
+    }
     assert moved == trainable
-    assert all(torch.equal(value, frozen[name]) for name, value in localizer[0].state_dict().items())
+    assert all(
+        torch.equal(value, frozen[name]) for name, value in localizer[0].state_dict().items()
+    )
     logged = trainer.state.log_history[0]
-    assert {"localizer/distance", "localizer/pck@0.1", "localizer/pck@0.05", "localizer/refused", "localizer/distinct_2"} <= logged.keys()
+    assert {
+        "localizer/distance",
+        "localizer/pck@0.1",
+        "localizer/pck@0.05",
+        "localizer/refused",
+        "localizer/distinct_2",
+    } <= logged.keys()
     assert np.isfinite(logged["loss"])
 
 
-def test_with_and_without_sharing_training_goes_the_same_way(checkpoint, dataset, localizer, tmp_path):
-    options = dict(max_steps=3, per_device_train_batch_size=4, gradient_accumulation_steps=3)  # groups cut by the micro-batches
+def test_with_and_without_sharing_training_goes_the_same_way(
+    checkpoint, dataset, localizer, tmp_path
+):
+    options = dict(
+        max_steps=3, per_device_train_batch_size=4, gradient_accumulation_steps=3
+    )  # groups cut by the micro-batches
     trainers = []
     for share in (True, False):
-        trainers.append(build(checkpoint, dataset, tmp_path, LocalizerReward(*localizer), share_encodings=share, **options))
+        trainers.append(
+            build(
+                checkpoint,
+                dataset,
+                tmp_path,
+                LocalizerReward(*localizer),
+                share_encodings=share,
+                **options,
+            )
+        )
         trainers[-1].train()
-    rewards = [[entry["reward"] for entry in trainer.state.log_history if "reward" in entry] for trainer in trainers]
+    rewards = [
+        [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+        for trainer in trainers
+    ]
     np.testing.assert_allclose(*rewards, atol=1e-5)
-    one, other = ({name: p.detach() for name, p in trainer.model.named_parameters()} for trainer in trainers)
+    one, other = (
+        {name: p.detach() for name, p in trainer.model.named_parameters()} for trainer in trainers
+    )
     assert_close(one, other, 2e-3)
 
 
@@ -256,7 +353,12 @@ def test_groups_stay_together():
     samples = [object() for _ in range(3)]
     order = [2, 0, 1, 0, 2, 1]
     batches = [
-        {"ids": torch.tensor(part), "count": torch.tensor(6), "none": None, "samples": [samples[i] for i in part]}
+        {
+            "ids": torch.tensor(part),
+            "count": torch.tensor(6),
+            "none": None,
+            "samples": [samples[i] for i in part],
+        }
         for part in (order[:3], order[3:])
     ]
     kept = keep_groups_together(batches)
@@ -271,7 +373,14 @@ def test_evaluation_between_steps_on_one_generation_batch(checkpoint, dataset, l
     for strategy in ("no", "steps"):
         options = dict(num_iterations=2, max_steps=2, eval_strategy=strategy, eval_steps=1)
         evaluation = dataset.select([2, 3])
-        trainer = build(checkpoint, dataset, tmp_path, LocalizerReward(*localizer), eval_dataset=evaluation, **options)
+        trainer = build(
+            checkpoint,
+            dataset,
+            tmp_path,
+            LocalizerReward(*localizer),
+            eval_dataset=evaluation,
+            **options,
+        )
         trainer.train()
         finals.append({name: p.detach() for name, p in trainer.model.named_parameters()})
     assert_close(*finals, 1e-6)
@@ -282,12 +391,20 @@ def test_evaluation_between_steps_on_one_generation_batch(checkpoint, dataset, l
 @pytest.mark.parametrize("step", [2, 3, 5, 6])
 def test_resuming_continues_the_same_trajectory(checkpoint, dataset, tmp_path, step):
     """At step 3 half of the updates on a generation batch are still to come; an epoch ends after step 4."""
-    options = dict(num_iterations=2, max_steps=10, save_strategy="steps", save_steps=1, per_device_train_batch_size=2 * G)
+    options = dict(
+        num_iterations=2,
+        max_steps=10,
+        save_strategy="steps",
+        save_steps=1,
+        per_device_train_batch_size=2 * G,
+    )
     whole = build(checkpoint, dataset, tmp_path, **options)
     whole.train()
     resumed = build(checkpoint, dataset, tmp_path, **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
-    one, other = ({name: p.detach() for name, p in t.model.named_parameters()} for t in (resumed, whole))
+    one, other = (
+        {name: p.detach() for name, p in t.model.named_parameters()} for t in (resumed, whole)
+    )
     assert_close(one, other, 1e-6)
 
 
@@ -299,21 +416,43 @@ def test_other_columns_reach_the_rewards(checkpoint, dataset, tmp_path):
         return [0.0] * len(completions)
 
     rollouts(build(checkpoint, dataset, tmp_path, reward), dataset)
-    assert seen == [(row["part"], tuple(row["point"]), row["image"].size) for row in dataset for _ in range(G)]
+    assert seen == [
+        (row["part"], tuple(row["point"]), row["image"].size) for row in dataset for _ in range(G)
+    ]
 
 
 def test_completions_are_logged_and_drawn(checkpoint, dataset, localizer, tmp_path):
     pandas = pytest.importorskip("pandas")
-    build(checkpoint, dataset, tmp_path, LocalizerReward(*localizer), log_completions=True, picture_steps=2, max_steps=3).train()
+    build(
+        checkpoint,
+        dataset,
+        tmp_path,
+        LocalizerReward(*localizer),
+        log_completions=True,
+        picture_steps=2,
+        max_steps=3,
+    ).train()
     table = pandas.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
-    assert {"completion", "localizer", "localizer_found", "point", "advantage"} <= set(table.columns) and len(table) == 4 * G
-    assert sorted(p.name for p in (tmp_path / "_pictures").glob("*.png")) == ["round_trip_00000.png", "round_trip_00002.png"]
+    assert {"completion", "localizer", "localizer_found", "point", "advantage"} <= set(
+        table.columns
+    ) and len(table) == 4 * G
+    assert sorted(p.name for p in (tmp_path / "_pictures").glob("*.png")) == [
+        "round_trip_00000.png",
+        "round_trip_00002.png",
+    ]
 
 
 def test_pictures_reach_tensorboard(checkpoint, dataset, localizer, tmp_path, monkeypatch):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    build(checkpoint, dataset, tmp_path, LocalizerReward(*localizer), picture_steps=1, report_to="tensorboard").train()
+    build(
+        checkpoint,
+        dataset,
+        tmp_path,
+        LocalizerReward(*localizer),
+        picture_steps=1,
+        report_to="tensorboard",
+    ).train()
     events = accumulator.EventAccumulator(str(tmp_path / "board")).Reload()
     assert [event.step for event in events.Images("round_trip")] == [0, 1]
     assert "train/localizer/distance" in events.Tags()["scalars"]
@@ -321,8 +460,17 @@ def test_pictures_reach_tensorboard(checkpoint, dataset, localizer, tmp_path, mo
 
 def test_defaults_are_the_papers():
     args = PointGRPOConfig()
-    assert (args.num_generations, args.beta, args.learning_rate, args.num_train_epochs) == (3, 0.1, 5e-6, 3)
-    assert (args.loss_type, args.scale_rewards, args.use_bias_correction_kl) == ("grpo", "group", False)
+    assert (args.num_generations, args.beta, args.learning_rate, args.num_train_epochs) == (
+        3,
+        0.1,
+        5e-6,
+        3,
+    )
+    assert (args.loss_type, args.scale_rewards, args.use_bias_correction_kl) == (
+        "grpo",
+        "group",
+        False,
+    )
     assert args.generation_batch_size == 24
     assert PointRLOOConfig().generation_batch_size == 24
 
@@ -339,7 +487,9 @@ def with_point(dataset, point):
     return dataset.remove_columns("point").add_column("point", points)
 
 
-@pytest.mark.parametrize("point", [[51.0, 10.0], [float("nan"), 3.0], [-1.0, 2.0], [1.0, 2.0, 3.0], []])
+@pytest.mark.parametrize(
+    "point", [[51.0, 10.0], [float("nan"), 3.0], [-1.0, 2.0], [1.0, 2.0, 3.0], []]
+)
 def test_points_off_the_image_are_refused_by_row(checkpoint, dataset, tmp_path, point):
     with pytest.raises(ValueError, match="row 2 of train_dataset: point"):
         build(checkpoint, with_point(dataset, point), tmp_path)
@@ -379,11 +529,23 @@ def test_a_preferred_word_is_learned(checkpoint, dataset, tmp_path):
     def reward(completions, **kwargs):
         return [float(completion[0]["content"].split() == ["red"]) for completion in completions]
 
-    model, processor = AutoModelForImageTextToText.from_pretrained(checkpoint), AutoProcessor.from_pretrained(checkpoint)
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(checkpoint),
+        AutoProcessor.from_pretrained(checkpoint),
+    )
     optimizer = torch.optim.AdamW(model.model.language_model.parameters(), lr=1e-2)
-    answers = [processor.render(colour) for colour in ("red", "green", "blue", "yellow", "white", "black") for _ in range(2)]
+    answers = [
+        processor.render(colour)
+        for colour in ("red", "green", "blue", "yellow", "white", "black")
+        for _ in range(2)
+    ]
     for _ in range(40):  # first it says one colour as well as another
-        prompt = processor(images=dataset[0]["image"], points=[dataset[0]["point"]] * len(answers), text=answers, padding_side="right")
+        prompt = processor(
+            images=dataset[0]["image"],
+            points=[dataset[0]["point"]] * len(answers),
+            text=answers,
+            padding_side="right",
+        )
         labels = prompt["input_ids"].masked_fill(prompt["attention_mask"] == 0, -100)
         labels[:, : processor.tokenize([processor.render()])["input_ids"].shape[1]] = -100
         model(**prompt, labels=labels).loss.backward()
@@ -391,7 +553,13 @@ def test_a_preferred_word_is_learned(checkpoint, dataset, tmp_path):
         optimizer.zero_grad()
     model.save_pretrained(tmp_path / "colours")
     processor.save_pretrained(tmp_path / "colours")
-    options = dict(num_generations=8, per_device_train_batch_size=32, learning_rate=3e-3, max_steps=30, beta=0.01)
+    options = dict(
+        num_generations=8,
+        per_device_train_batch_size=32,
+        learning_rate=3e-3,
+        max_steps=30,
+        beta=0.01,
+    )
     trainer = build(str(tmp_path / "colours"), dataset, tmp_path, reward, **options)
     trainer.train()
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
@@ -414,9 +582,23 @@ def dataset(folder):
 
 
 def run_script(body, *arguments, launcher=()):
-    command = [sys.executable, *launcher, "-c", SCRIPT + body] if not launcher else [sys.executable, *launcher]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run([*command, str(Path(__file__).parent), *map(str, arguments)], capture_output=True, text=True, env=environment)
+    command = (
+        [sys.executable, *launcher, "-c", SCRIPT + body]
+        if not launcher
+        else [sys.executable, *launcher]
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        ),
+    }
+    return subprocess.run(
+        [*command, str(Path(__file__).parent), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
 
 
 def test_pictures_reach_trackio(checkpoint, dataset, localizer, tmp_path, monkeypatch):
@@ -491,12 +673,19 @@ accelerator.end_training()
     torch.manual_seed(0)
     recorded = rollouts(trainer, dataset)
     recorded.pop("samples")
-    recorded["ref_per_token_logps"] = recorded["ref_per_token_logps"] + 0.3  # a KL divergence that is not 0
+    recorded["ref_per_token_logps"] = (
+        recorded["ref_per_token_logps"] + 0.3
+    )  # a KL divergence that is not 0
     torch.save(recorded, tmp_path / "recorded.pt")
     script = tmp_path / "run.py"
     script.write_text(SCRIPT + body)
-    for launcher in ([script], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]):
-        ran = run_script(body, checkpoint, tmp_path / "data", tmp_path, launcher=list(map(str, launcher)))
+    for launcher in (
+        [script],
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script],
+    ):
+        ran = run_script(
+            body, checkpoint, tmp_path / "data", tmp_path, launcher=list(map(str, launcher))
+        )
         assert ran.returncode == 0, ran.stderr[-3000:]
     assert_close(*(torch.load(tmp_path / f"{count}.pt") for count in (2, 1)), 1e-5)
 
@@ -509,41 +698,92 @@ def test_example_runs_from_a_clone(checkpoint, localizer, dataset, tmp_path):
         photo = dataset[number % 4]["image"]
         photo.save(tmp_path / f"{number}.png")
         width, height = photo.size
-        images.append({"id": number, "file_name": f"{number}.png", "width": width, "height": height})
+        images.append(
+            {"id": number, "file_name": f"{number}.png", "width": width, "height": height}
+        )
         keypoints = [10, 10, 2, 20, 30, 2]
-        annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": [0, 0, width, height], "keypoints": keypoints})
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "bbox": [0, 0, width, height],
+                "keypoints": keypoints,
+            }
+        )
         points = [["nose", 10.5, 10.5], ["tail", 20.5, 30.5]]
         box = [0, 0, width, height]
-        lines.append({"image": f"{number}.png", "size": [width, height], "category": "dog", "object_box": box, "points": points})
+        lines.append(
+            {
+                "image": f"{number}.png",
+                "size": [width, height],
+                "category": "dog",
+                "object_box": box,
+                "points": points,
+            }
+        )
     categories = [{"id": 1, "name": "dog", "keypoints": ["nose", "tail"]}]
-    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    (tmp_path / "coco.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
     (tmp_path / "objects.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for part in localizer:
         part.save_pretrained(tmp_path / "localizer")
     root = Path(__file__).parents[2]
     options = yaml.safe_load((root / "examples/run_grpo.yaml").read_text())
-    options |= {"model_name_or_path": checkpoint, "localizers": [str(tmp_path / "localizer")], "output_dir": str(tmp_path / "run")}
-    options |= {"per_device_train_batch_size": 6, "max_eval_points": 4, "per_device_eval_batch_size": 6, "save_steps": 1, "eval_steps": 1}
-    sources = ({"coco_annotations": str(tmp_path / "coco.json"), "coco_images": str(tmp_path)}, {"data_dir": [str(tmp_path)]})
+    options |= {
+        "model_name_or_path": checkpoint,
+        "localizers": [str(tmp_path / "localizer")],
+        "output_dir": str(tmp_path / "run"),
+    }
+    options |= {
+        "per_device_train_batch_size": 6,
+        "max_eval_points": 4,
+        "per_device_eval_batch_size": 6,
+        "save_steps": 1,
+        "eval_steps": 1,
+    }
+    sources = (
+        {"coco_annotations": str(tmp_path / "coco.json"), "coco_images": str(tmp_path)},
+        {"data_dir": [str(tmp_path)]},
+    )
     for steps, source in enumerate(sources, 1):
-        (tmp_path / "run.yaml").write_text(yaml.safe_dump({**options, **source, "max_steps": steps}))
+        (tmp_path / "run.yaml").write_text(
+            yaml.safe_dump({**options, **source, "max_steps": steps})
+        )
         command = [sys.executable, "examples/run_grpo.py", "--config", str(tmp_path / "run.yaml")]
         ran = subprocess.run(command, capture_output=True, text=True, cwd=root)
         assert ran.returncode == 0, ran.stderr[-3000:]
     assert (tmp_path / "run" / "checkpoint-2").is_dir()
-    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "run").config.model_type == "point_descriptor"
+    assert (
+        AutoModelForImageTextToText.from_pretrained(tmp_path / "run").config.model_type
+        == "point_descriptor"
+    )
 
 
-def test_a_pushed_adapter_records_its_base_and_loads_without_the_package(hub, stranger, checkpoint, dataset, tmp_path):
+def test_a_pushed_adapter_records_its_base_and_loads_without_the_package(
+    hub, stranger, checkpoint, dataset, tmp_path
+):
     push_checkpoint(checkpoint, "someone/base")
-    trainer = build("someone/base", dataset, tmp_path / "run", lora=True, push_to_hub=True, hub_model_id="someone/policy")
+    trainer = build(
+        "someone/base",
+        dataset,
+        tmp_path / "run",
+        lora=True,
+        push_to_hub=True,
+        hub_model_id="someone/policy",
+    )
     trainer.train()
     trainer.push_to_hub()
     files = hub.repos["models/someone/policy"]
     assert "model.safetensors" not in files
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "someone/base"
     card = ModelCard(files["README.md"].decode())
-    assert card.data.base_model == "someone/base" and card.data.library_name == "peft" and "grpo" in card.data.tags
+    assert (
+        card.data.base_model == "someone/base"
+        and card.data.library_name == "peft"
+        and "grpo" in card.data.tags
+    )
     image, point = dataset[0]["image"], dataset[0]["point"]
     image.save(tmp_path / "image.png")
     program = f"""
@@ -551,13 +791,24 @@ from transformers import pipeline
 describe = pipeline("point-description", model="someone/policy", trust_remote_code=True, max_new_tokens=6)
 print(describe("image.png", points=[{point}]))
 """
-    describe = PointDescriptionPipeline(model=trainer.model.eval().merge_and_unload(), processor=trainer.processing_class)
-    assert stranger(program).strip().splitlines()[-1] == repr(describe(image, points=[point], max_new_tokens=6))
+    describe = PointDescriptionPipeline(
+        model=trainer.model.eval().merge_and_unload(), processor=trainer.processing_class
+    )
+    assert stranger(program).strip().splitlines()[-1] == repr(
+        describe(image, points=[point], max_new_tokens=6)
+    )
 
 
 def test_an_adapter_that_nobody_could_load_is_not_pushed(hub, checkpoint, dataset, tmp_path):
     with pytest.raises(ValueError, match="push it first"):
-        build(checkpoint, dataset, tmp_path, lora=True, push_to_hub=True, hub_model_id="someone/policy")
+        build(
+            checkpoint,
+            dataset,
+            tmp_path,
+            lora=True,
+            push_to_hub=True,
+            hub_model_id="someone/policy",
+        )
     with pytest.raises(ValueError, match="push it first"):
         build(checkpoint, dataset, tmp_path, lora=True, hub_model_id="someone/policy").push_to_hub()
     assert hub.repos == {}

@@ -39,12 +39,26 @@ def folder(tmp_path_factory):
     lines = []
     for i in range(11):
         pixels = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-        x, y, w, h = (int(v) for v in (rng.integers(0, 25), rng.integers(0, 15), rng.integers(24, 36), rng.integers(20, 30)))
+        x, y, w, h = (
+            int(v)
+            for v in (
+                rng.integers(0, 25),
+                rng.integers(0, 15),
+                rng.integers(24, 36),
+                rng.integers(20, 30),
+            )
+        )
         category, colour = (("dog", (120, 80, 50)), ("sheep", (240, 240, 240)))[i % 2]
         pixels[y : y + h, x : x + w] = colour
         Image.fromarray(pixels).save(folder / f"{i}.png")
         points = [[name, x + u * w, y + v * h] for name, (u, v) in PARTS.items()]
-        line = {"image": f"{i}.png", "size": [64, 48], "category": category, "object_box": [x, y, x + w, y + h], "points": points}
+        line = {
+            "image": f"{i}.png",
+            "size": [64, 48],
+            "category": category,
+            "object_box": [x, y, x + w, y + h],
+            "points": points,
+        }
         lines.append(json.dumps(line))
     (folder / "objects.jsonl").write_text("\n".join(lines))
     return folder
@@ -56,19 +70,43 @@ def views(folder):
 
 
 def arguments(kind, folder, **kwargs):
-    fields = dict(per_device_train_batch_size=3, learning_rate=3e-3, logging_steps=1, report_to="none", use_cpu=True, seed=0, bf16=False)
-    return kind(output_dir=str(folder), **{**fields, "max_steps": 4, "save_strategy": "no", **kwargs})
+    fields = dict(
+        per_device_train_batch_size=3,
+        learning_rate=3e-3,
+        logging_steps=1,
+        report_to="none",
+        use_cpu=True,
+        seed=0,
+        bf16=False,
+    )
+    return kind(
+        output_dir=str(folder), **{**fields, "max_steps": 4, "save_strategy": "no", **kwargs}
+    )
 
 
 def localizer_trainer(make_localizer, views, folder, head="heatmap", **kwargs):
     model, processor = make_localizer(head=head)
-    data = triplet_dataset(views, processor, points_per_image=4, style_weights={"full": 0.5, "terse": 0.5}, surroundings=0.2)
+    data = triplet_dataset(
+        views,
+        processor,
+        points_per_image=4,
+        style_weights={"full": 0.5, "terse": 0.5},
+        surroundings=0.2,
+    )
     evaluation = triplet_dataset(views[:4], processor, points_per_image=4, seed=0)
     args = arguments(TrainingArguments, folder, **kwargs)
-    return PointLocalizerTrainer(model=model, args=args, processing_class=processor, train_dataset=data, eval_dataset=evaluation)
+    return PointLocalizerTrainer(
+        model=model,
+        args=args,
+        processing_class=processor,
+        train_dataset=data,
+        eval_dataset=evaluation,
+    )
 
 
-def descriptor_trainer(make_descriptor, views, folder, fields=None, heads=False, peft_config=None, **kwargs):
+def descriptor_trainer(
+    make_descriptor, views, folder, fields=None, heads=False, peft_config=None, **kwargs
+):
     model, processor = make_descriptor(**(fields or {}))
     data = triplet_dataset(views, processor, points_per_image=4, surroundings=0.2)
     args = arguments(SFTConfig, folder, **kwargs)
@@ -90,11 +128,16 @@ def losses(trainer):
 
 @pytest.mark.parametrize("head", ["mlp", "heatmap"])
 def test_localizer_learns_and_reports_mpck(make_localizer, views, tmp_path, head):
-    trainer = localizer_trainer(make_localizer, views, tmp_path, head, max_steps=30, learning_rate=5e-3)
+    trainer = localizer_trainer(
+        make_localizer, views, tmp_path, head, max_steps=30, learning_rate=5e-3
+    )
     trainer.train()
     metrics = trainer.evaluate()
     assert np.mean(losses(trainer)[-5:]) < 0.8 * np.mean(losses(trainer)[:3])
-    assert metrics["eval_n"] == 16 and metrics["eval_mpck"] == (metrics["eval_pck@0.1"] + metrics["eval_pck@0.2"]) / 2
+    assert (
+        metrics["eval_n"] == 16
+        and metrics["eval_mpck"] == (metrics["eval_pck@0.1"] + metrics["eval_pck@0.2"]) / 2
+    )
 
 
 def test_evaluation_distances_are_parts_of_the_photo(make_localizer, views, tmp_path):
@@ -104,17 +147,27 @@ def test_evaluation_distances_are_parts_of_the_photo(make_localizer, views, tmp_
     moved = row["points"] + torch.tensor([0.0, 0.1875])
     labels = row["points"][None].numpy(), row["scale"][None, None].numpy()
     prediction = EvalPrediction(predictions=moved[None].numpy(), label_ids=labels)
-    assert trainer.localization_metrics(prediction)["mean_distance"] == pytest.approx(0.25, abs=1e-4)
+    assert trainer.localization_metrics(prediction)["mean_distance"] == pytest.approx(
+        0.25, abs=1e-4
+    )
 
 
 def test_descriptor_learns_with_heads_and_saves_without_them(make_descriptor, views, tmp_path):
-    trainer = descriptor_trainer(make_descriptor, views, tmp_path, heads=True, max_steps=30, learning_rate=5e-3)
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    trainer = descriptor_trainer(
+        make_descriptor, views, tmp_path, heads=True, max_steps=30, learning_rate=5e-3
+    )
+    before = {
+        name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad
+    }
     trainer.train()
     assert np.mean(losses(trainer)[-5:]) < 0.6 * losses(trainer)[0]
     heads = [entry["heads_loss"] for entry in trainer.state.log_history if "heads_loss" in entry]
     assert heads[-1] < heads[0] and any(name.startswith("point_heads") for name in before)
-    still = {name for name, p in trainer.model.named_parameters() if name in before and torch.equal(p, before[name])}
+    still = {
+        name
+        for name, p in trainer.model.named_parameters()
+        if name in before and torch.equal(p, before[name])
+    }
     unseen = {n for n in still if n.endswith(("embed_tokens.weight", "lm_head.weight"))}
     assert still == unseen, still
     trainer.save_model()
@@ -136,7 +189,14 @@ def test_a_loss_function_of_ones_own_sees_all_logits(make_descriptor, views, tmp
 
 
 def test_predicted_masks_are_supervised_by_the_boxes(make_descriptor, views, tmp_path):
-    trainer = descriptor_trainer(make_descriptor, views, tmp_path, {"point_mask": "predicted"}, max_steps=25, learning_rate=5e-3)
+    trainer = descriptor_trainer(
+        make_descriptor,
+        views,
+        tmp_path,
+        {"point_mask": "predicted"},
+        max_steps=25,
+        learning_rate=5e-3,
+    )
     trainer.train()
     masks = [entry["mask_loss"] for entry in trainer.state.log_history if "mask_loss" in entry]
     assert np.mean(masks[-5:]) < 0.9 * masks[0]
@@ -151,7 +211,9 @@ def test_box_mask_loss_wants_the_inside_of_the_box():
 
 
 @pytest.mark.parametrize("kind", ["localizer", "descriptor"])
-def test_a_resumed_run_ends_like_an_undisturbed_one(make_localizer, make_descriptor, views, tmp_path, kind):
+def test_a_resumed_run_ends_like_an_undisturbed_one(
+    make_localizer, make_descriptor, views, tmp_path, kind
+):
     def trainer(folder, **kwargs):
         if kind == "localizer":
             return localizer_trainer(make_localizer, views, folder, **kwargs)
@@ -185,25 +247,45 @@ def test_lora_trains_adapters_alone(make_descriptor, views, tmp_path):
 
 
 def test_gradient_checkpointing_and_bfloat16_train(make_descriptor, views, tmp_path):
-    trainer = descriptor_trainer(make_descriptor, views, tmp_path, bf16=True, gradient_checkpointing=True, max_steps=25, learning_rate=5e-3)
+    trainer = descriptor_trainer(
+        make_descriptor,
+        views,
+        tmp_path,
+        bf16=True,
+        gradient_checkpointing=True,
+        max_steps=25,
+        learning_rate=5e-3,
+    )
     trainer.train()
     assert np.mean(losses(trainer)[-5:]) < 0.7 * losses(trainer)[0]
 
 
 def test_heads_and_adapters_exclude_each_other(make_descriptor, views, tmp_path):
     with pytest.raises(ValueError, match="leave one of the two out"):
-        descriptor_trainer(make_descriptor, views, tmp_path, heads=True, peft_config=ModelArguments(lora_rank=2).lora_config())
+        descriptor_trainer(
+            make_descriptor,
+            views,
+            tmp_path,
+            heads=True,
+            peft_config=ModelArguments(lora_rank=2).lora_config(),
+        )
 
 
 def test_cached_features_equal_computed_ones(make_localizer, views, tmp_path):
     model, processor = make_localizer()
     caches = [cache_views(tmp_path, model.model.backbone, processor, views) for _ in range(2)]
-    pixels, cached = (triplet_dataset(views, processor, cache, seed=0)[0] for cache in (None, caches[1]))
+    pixels, cached = (
+        triplet_dataset(views, processor, cache, seed=0)[0] for cache in (None, caches[1])
+    )
     with torch.no_grad():
         expected = model.model.backbone(pixels["pixel_values"][None]).feature_maps
     for one, other in zip(cached["feature_maps"], expected):
-        torch.testing.assert_close(one, other[0].float(), atol=0.05, rtol=0.05)  # computed under bfloat16 autocast, kept in half precision
-    assert cached["descriptions"] == pixels["descriptions"] and torch.equal(cached["points"], pixels["points"])
+        torch.testing.assert_close(
+            one, other[0].float(), atol=0.05, rtol=0.05
+        )  # computed under bfloat16 autocast, kept in half precision
+    assert cached["descriptions"] == pixels["descriptions"] and torch.equal(
+        cached["points"], pixels["points"]
+    )
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -263,9 +345,21 @@ def test_head_targets():
 def run_example(kind, folder, output, **fields):
     root = Path(__file__).parent.parent.parent
     options = yaml.safe_load((root / f"examples/train_{kind}.yaml").read_text())
-    options = {name: value for name, value in options.items() if name not in ("backbone", "localizer")}
-    options |= {"max_steps": 2, "save_steps": 1, "eval_steps": 2, "views_per_photo": 2, "data_dir": [str(folder)]}
-    options |= {"feature_cache": str(output / "cache"), "output_dir": str(output / "run"), "half_precision_dir": str(output / "half")}
+    options = {
+        name: value for name, value in options.items() if name not in ("backbone", "localizer")
+    }
+    options |= {
+        "max_steps": 2,
+        "save_steps": 1,
+        "eval_steps": 2,
+        "views_per_photo": 2,
+        "data_dir": [str(folder)],
+    }
+    options |= {
+        "feature_cache": str(output / "cache"),
+        "output_dir": str(output / "run"),
+        "half_precision_dir": str(output / "half"),
+    }
     output.mkdir(exist_ok=True)
     (output / "run.yaml").write_text(yaml.safe_dump(options | fields))
     command = [sys.executable, f"examples/train_{kind}.py", "--config", str(output / "run.yaml")]
@@ -291,36 +385,66 @@ def test_the_same_command_gives_the_same_fresh_model(folder, tmp_path, kind):
         assert torch.equal(value, models[1][name]), name
 
 
-def test_pushed_runs_load_without_the_package(hub, stranger, make_localizer, views, random_image, tmp_path):
-    pushing = dict(push_to_hub=True, hub_model_id="someone/run", save_strategy="steps", save_steps=2, hub_always_push=True)
+def test_pushed_runs_load_without_the_package(
+    hub, stranger, make_localizer, views, random_image, tmp_path
+):
+    pushing = dict(
+        push_to_hub=True,
+        hub_model_id="someone/run",
+        save_strategy="steps",
+        save_steps=2,
+        hub_always_push=True,
+    )
     trainer = localizer_trainer(make_localizer, views, tmp_path / "run", **pushing)
     trainer.train()
     score = trainer.evaluate()["eval_mpck"]
     trainer.push_to_hub()
-    for files in (files for files in hub.revisions["models/someone/run"].values() if "config.json" in files):
-        assert "auto_map" in json.loads(files["config.json"]) and "auto_map" in json.loads(files["processor_config.json"])
+    for files in (
+        files for files in hub.revisions["models/someone/run"].values() if "config.json" in files
+    ):
+        assert "auto_map" in json.loads(files["config.json"]) and "auto_map" in json.loads(
+            files["processor_config.json"]
+        )
         assert {"pipelines.py", "modeling_point_localizer.py", "model.safetensors"} <= set(files)
     card = ModelCard.load("someone/run")
     assert card.data.pipeline_tag == "keypoint-detection" and 'model="someone/run"' in card.text
-    assert f"| eval_mpck | {score:.4g} |" in card.text and "| learning_rate | 0.003 |" in card.text and "4 steps" in card.text
+    assert (
+        f"| eval_mpck | {score:.4g} |" in card.text
+        and "| learning_rate | 0.003 |" in card.text
+        and "4 steps" in card.text
+    )
     random_image().save(tmp_path / "image.png")
     program = """
 from transformers import pipeline
 print(pipeline("point-localization", model="someone/run", trust_remote_code=True)("image.png", text="the nose of the dog"))
 """
-    locate = pipeline("point-localization", model=trainer.model.eval(), processor=trainer.processing_class)
-    [found], [expected] = eval(stranger(program).strip().splitlines()[-1]), locate(random_image(), text="the nose of the dog")
-    assert found["point"] == pytest.approx(expected["point"], abs=1e-3) and found["confidence"] == pytest.approx(
-        expected["confidence"], abs=1e-4
+    locate = pipeline(
+        "point-localization", model=trainer.model.eval(), processor=trainer.processing_class
     )
+    [found], [expected] = (
+        eval(stranger(program).strip().splitlines()[-1]),
+        locate(random_image(), text="the nose of the dog"),
+    )
+    assert found["point"] == pytest.approx(expected["point"], abs=1e-3) and found[
+        "confidence"
+    ] == pytest.approx(expected["confidence"], abs=1e-4)
 
 
-def test_a_pushed_descriptor_comes_without_its_training_heads(hub, make_descriptor, views, tmp_path):
-    trainer = descriptor_trainer(make_descriptor, views, tmp_path, heads=True, hub_model_id="someone/run")
+def test_a_pushed_descriptor_comes_without_its_training_heads(
+    hub, make_descriptor, views, tmp_path
+):
+    trainer = descriptor_trainer(
+        make_descriptor, views, tmp_path, heads=True, hub_model_id="someone/run"
+    )
     trainer.train()
     trainer.save_model()
     trainer.push_to_hub()
     files = hub.repos["models/someone/run"]
-    assert not any("point_heads" in name for name in load(files["model.safetensors"])) and "processor_config.json" in files
+    assert (
+        not any("point_heads" in name for name in load(files["model.safetensors"]))
+        and "processor_config.json" in files
+    )
     card = ModelCard(files["README.md"].decode())
-    assert "trl" in card.data.tags and 'pipeline("point-description", model="someone/run"' in card.text
+    assert (
+        "trl" in card.data.tags and 'pipeline("point-description", model="someone/run"' in card.text
+    )

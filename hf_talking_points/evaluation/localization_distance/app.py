@@ -11,10 +11,15 @@ metric = evaluate.load(str(Path(__file__).with_name("localization_distance.py"))
 
 def judge(image, description, x, y):
     """-> the image with the true point as star and the found one as cross, and the distances as text."""
-    [sample] = metric.compute(predictions=[description], references=[(x, y)], images=[image])["per_sample"]
+    [sample] = metric.compute(predictions=[description], references=[(x, y)], images=[image])[
+        "per_sample"
+    ]
     row = {"description": description, "point": sample["reference"], "found": sample["point"]}
     found = "({:.1f}, {:.1f})".format(*sample["point"])
-    return draw_round_trip(image, [row]), f"{sample['distance']:.4f} of the image's sides ({sample['pixels']:.1f} pixels): found at {found}"
+    return (
+        draw_round_trip(image, [row]),
+        f"{sample['distance']:.4f} of the image's sides ({sample['pixels']:.1f} pixels): found at {found}",
+    )
 
 
 def build():

@@ -69,7 +69,9 @@ def stored_image(index, image, known):
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
         if not os.path.isfile(path) and not path.startswith(("http://", "https://")):
-            raise FileNotFoundError(f"images[{index}] is {path!r}, which is neither a file nor a URL")
+            raise FileNotFoundError(
+                f"images[{index}] is {path!r}, which is neither a file nor a URL"
+            )
         return {"path": os.path.abspath(path) if os.path.isfile(path) else path, "bytes": None}
     # not left to datasets.Image: it would store a picture that was opened, then resized in place, as the path of its file
     image = to_rgb(image)
@@ -86,9 +88,13 @@ def load_localizer(localizer):
         try:
             return pipeline("point-localization", model=os.fspath(localizer))
         except OSError as error:
-            raise OSError(f"localizer {os.fspath(localizer)!r} is neither a checkpoint folder nor a model that the Hub gives") from error
+            raise OSError(
+                f"localizer {os.fspath(localizer)!r} is neither a checkpoint folder nor a model that the Hub gives"
+            ) from error
     if not callable(localizer):
-        raise TypeError(f"localizer must be a path, a Hub id or a loaded point-localization pipeline, got {type(localizer).__name__}")
+        raise TypeError(
+            f"localizer must be a path, a Hub id or a loaded point-localization pipeline, got {type(localizer).__name__}"
+        )
     return localizer
 
 
@@ -132,21 +138,45 @@ class LocalizationDistance(evaluate.Metric):
         columns = {"predictions": predictions, "references": references, **kwargs}
         missing = [name for name in self._feature_names() if columns.get(name) is None]
         if missing:
-            raise ValueError(f"{' and '.join(missing)} missing: each description needs {', '.join(self._feature_names())}")
+            raise ValueError(
+                f"{' and '.join(missing)} missing: each description needs {', '.join(self._feature_names())}"
+            )
         known = {}
-        columns["images"] = [stored_image(index, image, known) for index, image in enumerate(columns["images"])]
+        columns["images"] = [
+            stored_image(index, image, known) for index, image in enumerate(columns["images"])
+        ]
         columns = {name: list(column) for name, column in columns.items()}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"columns must have one length, got {', '.join(f'{n} {name}' for name, n in lengths.items())}")
-        for index, (prediction, reference) in enumerate(zip(columns["predictions"], columns["references"])):
+            raise ValueError(
+                f"columns must have one length, got {', '.join(f'{n} {name}' for name, n in lengths.items())}"
+            )
+        for index, (prediction, reference) in enumerate(
+            zip(columns["predictions"], columns["references"])
+        ):
             if not isinstance(prediction, str) or not prediction.strip():
-                raise ValueError(f"predictions[{index}] is {prediction!r} but must be a text that is not empty")
-            if np.shape(reference) != (2,) or not np.isfinite(np.asarray(reference, dtype=np.float64)).all():
-                raise ValueError(f"references[{index}] is {reference!r} but must be a finite (x, y)")
+                raise ValueError(
+                    f"predictions[{index}] is {prediction!r} but must be a text that is not empty"
+                )
+            if (
+                np.shape(reference) != (2,)
+                or not np.isfinite(np.asarray(reference, dtype=np.float64)).all()
+            ):
+                raise ValueError(
+                    f"references[{index}] is {reference!r} but must be a finite (x, y)"
+                )
         super().add_batch(**columns)
 
-    def _compute(self, predictions, references, images, boxes=None, localizer=MINI_LOCALIZER, batch_size=8, thresholds=THRESHOLDS):
+    def _compute(
+        self,
+        predictions,
+        references,
+        images,
+        boxes=None,
+        localizer=MINI_LOCALIZER,
+        batch_size=8,
+        thresholds=THRESHOLDS,
+    ):
         if not predictions:
             raise ValueError("no descriptions: add some before compute")
         check_thresholds(thresholds)
@@ -155,7 +185,11 @@ class LocalizationDistance(evaluate.Metric):
         rows = {}
         for row, image in enumerate(images):
             rows.setdefault((image["path"], image["bytes"]), []).append(row)
-        sizes, image_ids, found = np.zeros((len(images), 2), dtype=int), np.zeros(len(images), dtype=int), {}
+        sizes, image_ids, found = (
+            np.zeros((len(images), 2), dtype=int),
+            np.zeros(len(images), dtype=int),
+            {},
+        )
 
         def requests():
             for image_id, ((path, png), members) in enumerate(rows.items()):
@@ -164,10 +198,14 @@ class LocalizationDistance(evaluate.Metric):
                 for row in members:
                     x, y = references[row]
                     if not (0 <= x <= image.width and 0 <= y <= image.height):
-                        raise ValueError(f"references[{row}] is ({x:g}, {y:g}), outside its image of {image.width} x {image.height} pixels")
+                        raise ValueError(
+                            f"references[{row}] is ({x:g}, {y:g}), outside its image of {image.width} x {image.height} pixels"
+                        )
                 yield {"image": image, "text": [predictions[row] for row in members]}
 
-        answers = tqdm(locate(requests(), batch_size=batch_size), total=len(rows), desc="Localizing")
+        answers = tqdm(
+            locate(requests(), batch_size=batch_size), total=len(rows), desc="Localizing"
+        )
         for members, answer in zip(rows.values(), answers, strict=True):
             found.update(zip(members, answer, strict=True))
         points = np.array([found[row]["point"] for row in range(len(images))], dtype=np.float64)
