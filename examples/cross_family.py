@@ -28,7 +28,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_talking_points import MINI_LOCALIZER
 from hf_talking_points.data.wording import HORIZONTAL, VERTICAL, names_it, readable
-from hf_talking_points.evaluation.metrics import (
+from hf_talking_points.metrics import (
     clustered_interval,
     distinct_n,
     mpck_values,

@@ -22,7 +22,7 @@ import yaml
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, HfArgumentParser
 
 from hf_talking_points import MINI_LOCALIZER
-from hf_talking_points.evaluation.metrics import clustered_interval, mpck_values, paired_difference
+from hf_talking_points.metrics import clustered_interval, mpck_values, paired_difference
 from hf_talking_points.evaluation.protocol import EvaluationOptions, evaluate_descriptions
 from hf_talking_points.evaluation.report import p_value
 from hf_talking_points.offline import smollm2_checkpoint

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForKeypointDetection, AutoProcessor
 
-from .evaluation.metrics import distinct_n, normalized_distances, pck
+from .metrics import distinct_n, normalized_distances, pck
 from .models.processing_talking_points import to_rgb
 
 REFUSED_DISTANCE = math.sqrt(2)  # from one corner of an image to the opposite one

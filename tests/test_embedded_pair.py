@@ -22,7 +22,7 @@ from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
 from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
 from hf_talking_points.data.wording import describe_point
-from hf_talking_points.evaluation.metrics import summary
+from hf_talking_points.metrics import summary
 from hf_talking_points.evaluation.protocol import (
     describe_views,
     localize_views,

@@ -30,7 +30,7 @@ from PIL import ImageOps
 from tqdm import tqdm
 from transformers import pipeline
 
-from ..evaluation.metrics import distinct_n, normalized_distances, pck
+from ..metrics import distinct_n, normalized_distances, pck
 from ..visualization import draw_round_trip, stack
 from .keypoints import STRATA, balanced_thresholds, choose_points, draw_number
 from .sources import SPLITS

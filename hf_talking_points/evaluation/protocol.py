@@ -28,7 +28,7 @@ from ..data.sources import SPLITS, read_photos
 from ..data.triplets import View, make_views
 from ..data.wording import describe_point, names_it, position, spot
 from ..offline import package_folder
-from .metrics import (
+from ..metrics import (
     METRIC_VERSION,
     mpck_values,
     normalized_distances,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from ..visualization import draw_extremes, plot_intervals, plot_pck_curves
-from .metrics import clustered_interval, pck_curve
+from ..metrics import clustered_interval, pck_curve
 
 CURVE = np.linspace(0.005, 0.25, 50)
 

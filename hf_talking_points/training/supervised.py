@@ -13,7 +13,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 from trl import SFTTrainer
 
 from ..data.triplets import sample_triplets
-from ..evaluation.metrics import summary
+from ..metrics import summary
 from ..evaluation.protocol import describe_views, localize_views, naming_accuracy, view_distances
 from ..hub import HubTrainerMixin
 from ..models.coordinates import canvas_box, pixels_to_canvas

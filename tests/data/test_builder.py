@@ -37,7 +37,7 @@ from hf_talking_points.data.sources import (
 )
 from hf_talking_points.data.teachers import RuleTeacher
 from hf_talking_points.data.triplets import make_views, sample_triplets
-from hf_talking_points.evaluation.metrics import distinct_n
+from hf_talking_points.metrics import distinct_n
 
 OPTIONS = BuildOptions(license="cc0-1.0", styles=("full", "terse"), unit_photos=3)
 

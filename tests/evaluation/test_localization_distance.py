@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from transformers import pipeline
 
 from hf_talking_points import LOCALIZATION_DISTANCE, MINI_DESCRIPTOR
-from hf_talking_points.evaluation.metrics import METRIC_VERSION, score_points
+from hf_talking_points.metrics import METRIC_VERSION, score_points
 
 WORDS = [
     "red green",

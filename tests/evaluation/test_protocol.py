@@ -18,7 +18,7 @@ from transformers import pipeline
 from hf_talking_points.data.sources import read_objects, split_of
 from hf_talking_points.data.triplets import make_views
 from hf_talking_points.evaluation import protocol
-from hf_talking_points.evaluation.metrics import METRIC_VERSION
+from hf_talking_points.metrics import METRIC_VERSION
 from hf_talking_points.evaluation.protocol import (
     AnswerCache,
     EvaluationOptions,

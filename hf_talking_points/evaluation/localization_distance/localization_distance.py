@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import pipeline
 
 from hf_talking_points import MINI_LOCALIZER
-from hf_talking_points.evaluation.metrics import (
+from hf_talking_points.metrics import (
     METRIC_VERSION,
     THRESHOLDS,
     box_distances,

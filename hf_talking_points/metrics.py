@@ -51,6 +51,28 @@ def normalized_distances(predicted, true, sizes):
     return np.linalg.norm((predicted - true) / sizes, axis=1)
 
 
+def place_misses(predicted, true, sizes):
+    """Predicted points with the farthest corner of the image in place of those that are NaN: what a miss counts as.
+
+    Args:
+        predicted, true (array of shape `(n, 2)`): (x, y) in pixels.
+        sizes (array of shape `(n, 2)`): (width, height) of each point's image.
+    Returns:
+        array of shape `(n, 2)`.
+    """
+    predicted = _rows("predicted", predicted, 2, len(true))
+    true = np.asarray(true, dtype=np.float64)
+    sizes = np.asarray(sizes, dtype=np.float64)
+    missed = np.isnan(predicted).any(axis=1)
+    farthest_corner = np.where(true < sizes / 2, sizes, 0.0)
+    return np.where(missed[:, None], farthest_corner, predicted)
+
+
+def distances_with_misses(predicted, true, sizes):
+    """[`normalized_distances`] in which a predicted point that is NaN counts as the farthest corner of its image."""
+    return normalized_distances(place_misses(predicted, true, sizes), true, sizes)
+
+
 def box_distances(predicted, true, boxes):
     """Distance of predicted and true points in pixels, as part of the diagonal of the box of the part or object.
 

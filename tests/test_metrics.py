@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_talking_points.evaluation.metrics import (
+from hf_talking_points.metrics import (
     box_distances,
     clustered_interval,
     mpck_values,

@@ -1,0 +1,73 @@
+"""A localizer over images and texts: the one way in which reward, metric, protocol, builder and command line find points.
+
+A text that the localizer cannot take (empty, longer than its context, with special tokens) has no point: NaN. In distances it counts as
+the farthest corner of its image ([`distances_with_misses`]).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .models.pipelines import PointLocalizationPipeline
+
+NO_POINT = (float("nan"), float("nan"))
+
+
+def locate_texts(
+    localizer: PointLocalizationPipeline,
+    requests: Iterable[tuple[Image.Image, Sequence[str]]],
+    batch_size: int = 8,
+    **options: Any,
+) -> Iterator[list[dict[str, Any]]]:
+    """Where a localizer finds texts, image after image.
+
+    Args:
+        localizer ([`PointLocalizationPipeline`])
+        requests (iterable of `(image, texts)`): a PIL image, or whatever else the pipeline takes, and descriptions of its points. They are
+            drawn as they are needed.
+        batch_size (`int`): images of one forward pass.
+        options: of the pipeline, such as `return_heatmaps`.
+    Yields:
+        for each request a list with an answer for each text: {"description": str, "point": (x, y) in pixels, "confidence": float or None},
+        with the keys that `options` add. The point of a text that the localizer cannot take is (NaN, NaN), its confidence None.
+    """
+    waiting: deque[tuple[Sequence[str], list[bool]]] = deque()
+
+    def acceptable_requests() -> Iterator[dict[str, Any]]:
+        for image, texts in requests:
+            accepted = [localizer.processor.accepts(text) for text in texts]
+            waiting.append((texts, accepted))
+            if any(accepted):
+                taken = [text for text, is_accepted in zip(texts, accepted) if is_accepted]
+                yield {"image": image, "text": taken}
+
+    for answers in localizer(acceptable_requests(), batch_size=batch_size, **options):
+        while not any(waiting[0][1]):
+            yield with_misses(*waiting.popleft(), [])
+        yield with_misses(*waiting.popleft(), answers)
+    while waiting:
+        yield with_misses(*waiting.popleft(), [])
+
+
+def with_misses(
+    texts: Sequence[str], accepted: Sequence[bool], answers: Iterable[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The answers of the accepted texts, and in between an answer without a point for each other text."""
+    remaining = iter(answers)
+    completed = []
+    for text, is_accepted in zip(texts, accepted):
+        if is_accepted:
+            completed.append(next(remaining))
+        else:
+            completed.append({"description": text, "point": NO_POINT, "confidence": None})
+    return completed
+
+
+def points_of(answers: Sequence[dict[str, Any]]) -> np.ndarray:
+    """The points of answers, array of shape `(n, 2)` in pixels; rows of NaN where there is none."""
+    return np.array([answer["point"] for answer in answers], dtype=np.float64).reshape(-1, 2)
