@@ -1,0 +1,67 @@
+"""Saved checkpoints: how one is told from another, and how it is stored at half the size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+CHUNK = 1 << 20  # bytes that are read at once
+
+
+def model_version(model: str | Path) -> str:
+    """What changes when a checkpoint does: the commit of a model of the Hub, or SHA-256 over the files of a local folder.
+
+    Args:
+        model (`str` or `Path`): Hub id or folder. Files in subfolders of a folder do not count.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return AutoConfig.from_pretrained(model)._commit_hash
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            _add_file(digest, file)
+    return digest.hexdigest()
+
+
+def _add_file(digest: hashlib._Hash, file: Path) -> None:
+    """Adds name, size and content of a file to a digest."""
+    digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+    with open(file, "rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+
+
+def save_half_precision(
+    model: PreTrainedModel, processor: ProcessorMixin, folder: str | Path
+) -> None:
+    """Saves weights in float16, half the size, with a config that makes every Auto class compute in float32 on a CPU.
+
+    Args:
+        model (`PreTrainedModel`): a descriptor or a localizer; its own weights are float16 afterwards.
+        processor (`ProcessorMixin`): the model's.
+        folder (`str` or `Path`): where both are saved.
+    Raises:
+        ValueError: a weight does not fit into float16. Nothing is saved then.
+    """
+    folder = Path(folder)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value.half()).all():
+            raise ValueError(
+                f"{name} has values that are not finite in float16: save this model in full precision"
+            )
+    model.half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    config_file = folder / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    for section in (config, config["vision_config"], config["text_config"]):
+        section["dtype"] = "float32"
+    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
