@@ -4,22 +4,10 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .modeling_efficientnet_lite import EfficientNetLiteConfig
+from .remote_code import CompleteRepoMixin
 
 POINT_MASKS = ("gaussian", "predicted", "none")
-HEADS = ("mlp", "heatmap")
-
-
-class CompleteRepoMixin:
-    """Over a class of transformers: what is pushed to the Hub has the code files and entries that `trust_remote_code` needs.
-
-    `save_pretrained` alone writes a plain checkpoint."""
-
-    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
-        # imported here: the pipelines build on this file; and so each pulled file brings all others along
-        from .pipelines import complete_repo
-
-        complete_repo(working_dir, repo_id)
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+LOCALIZER_HEADS = ("mlp", "heatmap")
 
 
 class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
@@ -131,8 +119,8 @@ class PointLocalizerConfig(TalkingPointsConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if self.head not in HEADS:
-            raise ValueError(f"head must be one of {HEADS}, got {self.head!r}")
+        if self.head not in LOCALIZER_HEADS:
+            raise ValueError(f"head must be one of {LOCALIZER_HEADS}, got {self.head!r}")
 
 
 __all__ = [

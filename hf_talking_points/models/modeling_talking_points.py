@@ -8,7 +8,8 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from .configuration_talking_points import CompleteRepoMixin, TalkingPointsConfig
+from .configuration_talking_points import TalkingPointsConfig
+from .remote_code import CompleteRepoMixin
 
 
 def shared_prefix_length(input_ids, group, stop_token_id=None):

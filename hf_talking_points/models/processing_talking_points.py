@@ -1,16 +1,11 @@
 """Processors: photos become square canvases, points canvas coordinates, texts prompts with placeholders, and answers pixels again."""
 
-import os
-
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin, ViTImageProcessorPil
-from transformers.image_transforms import to_pil_image
-from transformers.image_utils import load_image
 
-from .configuration_talking_points import CompleteRepoMixin
 from .coordinates import canvas_to_pixels, check_points, letterbox, pixels_to_canvas
+from .images import to_rgb
+from .remote_code import CompleteRepoMixin
 
 # turns message contents (a string, or parts of type image, point and text) into strings, whatever template follows
 FLATTEN_CONTENT = """
@@ -34,33 +29,6 @@ PLAIN_TEMPLATE = (
     "{%- for message in messages -%}{{- message['content'] -}}"
     "{%- if message['role'] == 'assistant' -%}{{- eos_token -}}{%- else -%}{{- '\\n' -}}{%- endif -%}{%- endfor -%}"
 )
-
-
-def to_rgb(image):
-    """Any image that transformers' pipelines take (PIL, path, URL, array) as PIL RGB in display orientation.
-
-    16-bit values are scaled to 8 bits, transparency is shown on white. Raises TypeError for anything else, and Pillow's own errors
-    (`UnidentifiedImageError`, `OSError`) for broken files."""
-    if isinstance(image, (str, os.PathLike)):
-        path = os.fspath(image)
-        image = Image.open(path) if os.path.isfile(path) else load_image(path)
-    elif isinstance(image, (np.ndarray, torch.Tensor)):
-        array = np.asarray(image)
-        if array.ndim == 2:
-            array = array[..., None]
-        image = to_pil_image((array >> 8).astype(np.uint8) if array.dtype == np.uint16 else array)
-    elif not isinstance(image, Image.Image):
-        raise TypeError(
-            f"image must be a PIL image, a path, a URL or an array, got {type(image).__name__}"
-        )
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray(
-            (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        )
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert("RGB")
 
 
 class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
