@@ -13,137 +13,28 @@ import math
 import os
 import re
 import reprlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-SPLITS = ("train", "validation", "test")
+from ..models.images import UNREADABLE
+from .names import mirrored_part, normalize_category, normalize_part
+from .photos import (
+    SPLITS,
+    AnnotatedObject,
+    Part,
+    PartPoint,
+    Photo,
+    leave_out,
+    reject,
+    split_of,
+    usable_photo,
+)
+
 NUMBER = (int, float)
 SURROGATE = re.compile("[\ud800-\udfff]")
-# what Pillow raises for a broken file
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-
-
-@dataclass(frozen=True)
-class PartPoint:
-    """A named point in pixels; `box` is (x1, y1, x2, y2) of the part where the source knows it, `texts` are (style, description) pairs
-    where the source describes it, `stratum` says how the point was chosen."""
-
-    part: str
-    x: float
-    y: float
-    box: tuple | None = None
-    texts: tuple = field(default=(), compare=False)
-    stratum: str = field(default="given", compare=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """An annotated region of an object, without a point.
-
-    Args:
-        name (`str`)
-        box (`tuple`): (x1, y1, x2, y2) in pixels.
-        mask (bool `np.ndarray` of shape `(bottom - top, right - left)`, *optional*): which pixels of `pixel_box` belong to the part; None
-            where only the box is known.
-    """
-
-    name: str
-    box: tuple
-    mask: np.ndarray | None = None
-
-    def __post_init__(self):
-        if self.mask is not None:
-            left, top, right, bottom = self.pixel_box
-            if self.mask.dtype != bool or self.mask.shape != (bottom - top, right - left):
-                raise ValueError(
-                    f"mask of part {self.name!r}: expected bool of shape {(bottom - top, right - left)} for box {self.box}, "
-                    f"found {self.mask.dtype} of shape {self.mask.shape}"
-                )
-
-    @property
-    def pixel_box(self):
-        """(left, top, right, bottom): `box` in whole pixels, left and top rounded down, right and bottom rounded up."""
-        return (
-            math.floor(self.box[0]),
-            math.floor(self.box[1]),
-            math.ceil(self.box[2]),
-            math.ceil(self.box[3]),
-        )
-
-
-@dataclass(frozen=True)
-class AnnotatedObject:
-    """An object of a photo; `box` is (x1, y1, x2, y2) in pixels, `points` are [`PartPoint`]s, `parts` are [`Part`]s."""
-
-    category: str
-    box: tuple
-    points: tuple = ()
-    parts: tuple = ()
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One photo with all its annotated objects.
-
-    Args:
-        id (`str`): the image path exactly as the annotation file has it.
-        path (`str`, *optional*): None where the photo is a row of a `datasets.Dataset`.
-        size (`tuple`): (width, height) in pixels.
-        objects (`tuple`): of [`AnnotatedObject`].
-        given_split (`str`, *optional*): "train", "validation" (or "val") or "test", where the source states one.
-        row (`tuple`, *optional*): (dataset, index) of the row whose column "image" holds the file of a photo without a path.
-    """
-
-    id: str
-    path: str | None
-    size: tuple
-    objects: tuple
-    given_split: str | None = None
-    row: tuple | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self):
-        if self.given_split not in (None, "val", *SPLITS):
-            raise ValueError(
-                f"given_split of {self.id}: expected one of {SPLITS}, 'val' or None, found {self.given_split!r}"
-            )
-
-    @property
-    def split(self):
-        """The source's own split, or that of [`split_of`]."""
-        if self.given_split is None:
-            return split_of(self.id)
-        return "validation" if self.given_split == "val" else self.given_split
-
-    def file(self):
-        """The image file: its path, or its bytes in a `BytesIO`."""
-        if self.row is None:
-            return self.path
-        dataset, index = self.row
-        stored = dataset[index]["image"]
-        return stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])
-
-    def open(self):
-        """The image as displayed, in RGB. Raises FileNotFoundError, or OSError naming the photo where its file is broken."""
-        try:
-            return ImageOps.exif_transpose(Image.open(self.file())).convert("RGB")
-        except FileNotFoundError:
-            raise
-        except UNREADABLE as error:
-            raise OSError(f"{self.path or self.id} cannot be read as an image: {error}") from error
-
-
-def split_of(image_id):
-    """ "test" | "validation" | "train" from the first byte of the SHA-1 of the image's id: about 10 %, 5 % and 85 % of the photos."""
-    byte = hashlib.sha1(image_id.encode()).digest()[0]
-    return "test" if byte < 26 else "validation" if byte < 39 else "train"
-
-
-def reject(image_id, reason):
-    """Raises ValueError: what the readers do with a record that cannot be used unless they are given another `on_reject`."""
-    raise ValueError(f"{image_id}: {reason}")
 
 
 def misfit(where, name, expected, found):
@@ -193,37 +84,6 @@ def box_problem(box, size):
     return None
 
 
-def usable(photo, on_reject):
-    """The photo without objects, points and parts whose box or place is not on it, each of them rejected; None where nothing is left."""
-    width, height = photo.size
-    objects = []
-    for annotated in photo.objects:
-        if problem := box_problem(annotated.box, photo.size):
-            on_reject(photo.id, f"{annotated.category}: {problem}")
-            continue
-        points, parts = [], []
-        for point in annotated.points:
-            if not (0 <= point.x <= width and 0 <= point.y <= height):
-                on_reject(
-                    photo.id,
-                    f"{point.part} at ({point.x}, {point.y}) lies outside the photo of {width} x {height} pixels",
-                )
-            elif point.box is not None and (problem := box_problem(point.box, photo.size)):
-                on_reject(photo.id, f"{point.part}: {problem}")
-            else:
-                points.append(point)
-        for part in annotated.parts:
-            if problem := box_problem(part.box, photo.size):
-                on_reject(photo.id, f"{part.name}: {problem}")
-            else:
-                parts.append(part)
-        objects.append(replace(annotated, points=tuple(points), parts=tuple(parts)))
-    if any(annotated.points or annotated.parts for annotated in objects):
-        return replace(photo, objects=tuple(objects))
-    on_reject(photo.id, "no point and no part is annotated on it that could be used")
-    return None
-
-
 def read_objects(folder, *, on_reject=reject):
     """Reads `folder/objects.jsonl`, one object a line:
 
@@ -247,12 +107,19 @@ def read_objects(folder, *, on_reject=reject):
                 row = json.loads(line)
                 width, height = row["size"]
                 points = tuple(
-                    PartPoint(part, float(x), float(y), tuple(map(float, box[0])) if box else None)
+                    PartPoint(
+                        normalize_part(part, normalize_category(row["category"])),
+                        float(x),
+                        float(y),
+                        tuple(map(float, box[0])) if box else None,
+                    )
                     for part, x, y, *box in row["points"]
                     if 0 <= x <= width and 0 <= y <= height
                 )
                 annotated = AnnotatedObject(
-                    row["category"], tuple(map(float, row["object_box"])), points
+                    normalize_category(row["category"]),
+                    tuple(map(float, row["object_box"])),
+                    points,
                 )
                 image_id = row["image"]
                 names_fit = all(
@@ -282,7 +149,9 @@ def read_objects(folder, *, on_reject=reject):
                     (width, height),
                 )
             photos[image_id] = replace(photo, objects=photo.objects + (annotated,))
-    return [photo for photo in (usable(photo, on_reject) for photo in photos.values()) if photo]
+    return [
+        photo for photo in (usable_photo(photo, on_reject) for photo in photos.values()) if photo
+    ]
 
 
 def read_json(file):
@@ -396,15 +265,19 @@ def read_coco_keypoints(annotations, images, split=None, *, on_reject=reject):
             values = numbers_of(annotation, "keypoints", 3 * len(names), where)
             points = tuple(
                 PartPoint(
-                    "_".join(SIDES.get(word, word.lower()) for word in name.split("_")),
+                    normalize_part(name, normalize_category(category["name"])),
                     x + 0.5,
                     y + 0.5,
                 )
                 for name, x, y, visibility in zip(names, values[::3], values[1::3], values[2::3])
                 if visibility > 0
             )
-            objects.append(AnnotatedObject(category["name"], coco_box(annotation, where), points))
-        if photo := usable(replace(photo, objects=tuple(objects)), on_reject):
+            objects.append(
+                AnnotatedObject(
+                    normalize_category(category["name"]), coco_box(annotation, where), points
+                )
+            )
+        if photo := usable_photo(replace(photo, objects=tuple(objects)), on_reject):
             yield photo
 
 
@@ -463,7 +336,7 @@ def read_coco_parts(annotations, images, split=None, *, on_reject=reject):
         objects = tuple(
             AnnotatedObject(name, hull(some), (), tuple(some)) for name, some in parts.items()
         )
-        if photo := usable(replace(photo, objects=objects), on_reject):
+        if photo := usable_photo(replace(photo, objects=objects), on_reject):
             yield photo
 
 
@@ -654,7 +527,7 @@ def pascal_part_photos(folder, name, split, object_names, part_names, on_reject)
             for label in np.unique(object_map[object_map >= 0])
             for box, mask in connected_regions(object_map == label)
         )
-        if photo := usable(
+        if photo := usable_photo(
             Photo(path.name, str(path), part_map.shape[::-1], objects, split), on_reject
         ):
             yield photo
@@ -691,7 +564,7 @@ def ade20k_part_photos(folder, short, name, split, object_names, part_names, on_
                 on_reject(photo.id, f"{where}: {error}")
                 continue
             objects.append(object_of_maps(whole.name, whole.box, whole.mask, part_map, part_names))
-        if photo := usable(replace(photo, objects=tuple(objects)), on_reject):
+        if photo := usable_photo(replace(photo, objects=tuple(objects)), on_reject):
             yield photo
 
 
@@ -792,7 +665,7 @@ def read_dataset(dataset, split=None, *, on_reject=reject):
         except UNREADABLE as error:
             on_reject(image_id, f"dataset, row {index}: its image cannot be read: {error}")
             continue
-        if photo := usable(
+        if photo := usable_photo(
             replace(photo, size=(height, width) if turned else (width, height)), on_reject
         ):
             yield photo
@@ -839,7 +712,7 @@ def photos_of_rows(dataset):
             box = tuple(numbers_of(record, "box", 4, where))
             points = tuple(
                 PartPoint(
-                    value_of(point, "part", str, where),
+                    normalize_part(value_of(point, "part", str, where)),
                     value_of(point, "x", NUMBER, where),
                     value_of(point, "y", NUMBER, where),
                     numbers_or_none(point, "box", 4, where),
@@ -866,7 +739,7 @@ def photos_of_points(dataset):
         where = f"dataset, row {index}"
         owner = value_of(row, "object", str, where), tuple(numbers_of(row, "object_box", 4, where))
         point = PartPoint(
-            value_of(row, "part", str, where),
+            normalize_part(value_of(row, "part", str, where)),
             *numbers_of(row, "point", 2, where),
             numbers_or_none(row, "part_box", 4, where),
             stratum=row.get("stratum") or "given",
@@ -891,11 +764,6 @@ def photos_of_points(dataset):
                 for (category, box), points in objects.items()
             ),
         )
-
-
-def mirrored_part(part):
-    """Mirroring an animal makes its left eye a right eye."""
-    return part.replace("left", "\0").replace("right", "left").replace("\0", "right")
 
 
 def view(photo, crop=None, mirror=False):
