@@ -2,48 +2,63 @@
 
     python examples/demo.py --output demo.png
 
-The second photo shows a rocket, which the embedded models were never trained on: a generic wording is the right answer there.
+The second photo shows a rocket, which the embedded models were never trained on: a generic wording is the right answer
+there.
 """
 
-import argparse
 import math
+from dataclasses import dataclass, field
 
 import skimage.data
 from PIL import Image
-from transformers import pipeline
+from transformers import HfArgumentParser, pipeline
 
 import hf_talking_points  # noqa: F401  registers models and pipelines
 from hf_talking_points.visualization import draw_round_trip, stack
 
-PHOTOS = {
-    "cat": (skimage.data.chelsea, [(172, 117), (321, 132), (266, 235), (350, 30)]),
-    "rocket": (skimage.data.rocket, [(320, 160), (320, 266), (192, 266)]),
-}
+CAT_POINTS = [(172, 117), (321, 132), (266, 235), (350, 30)]
+ROCKET_POINTS = [(320, 160), (320, 266), (192, 266)]
+
+
+@dataclass
+class DemoArguments:
+    output: str = field(default="demo.png", metadata={"help": "where the picture is written"})
+
+
+def round_trip(describe, locate, image, points):
+    """Rows with "point", "description", and "found" and "heatmap" of the localizer."""
+    rows = describe(image, points=points)
+    texts = [row["description"] for row in rows]
+    answers = locate(image, text=texts, return_heatmaps=True)
+    for row, answer in zip(rows, answers):
+        row["found"] = answer["point"]
+        row["heatmap"] = answer["heatmap"]
+    return rows
+
+
+def print_rows(name, rows):
+    for row in rows:
+        distance = math.dist(row["point"], row["found"])
+        print("{} ({:.0f}, {:.0f}): {}".format(name, *row["point"], row["description"]))
+        print("    found at ({:.0f}, {:.0f}), {:.1f} px away".format(*row["found"], distance))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", default="demo.png", help="where the picture is written")
-    output = parser.parse_args().output
-    describe, locate = pipeline("point-description"), pipeline("point-localization")
+    [args] = HfArgumentParser(DemoArguments).parse_args_into_dataclasses()
+    describe = pipeline("point-description")
+    locate = pipeline("point-localization")
     pictures = []
-    for name, (load, points) in PHOTOS.items():
-        image = Image.fromarray(load())
-        described = describe(image, points=points)
-        found = locate(image, text=[row["description"] for row in described], return_heatmaps=True)
-        rows = [
-            {**row, "found": answer["point"], "heatmap": answer["heatmap"]}
-            for row, answer in zip(described, found)
-        ]
-        for row in rows:
-            (x, y), (found_x, found_y) = row["point"], row["found"]
-            distance = math.dist(row["point"], row["found"])
-            print(
-                f"{name} ({x:.0f}, {y:.0f}): {row['description']}\n    found at ({found_x:.0f}, {found_y:.0f}), {distance:.1f} px away"
-            )
+    photos = {
+        "cat": (skimage.data.chelsea(), CAT_POINTS),
+        "rocket": (skimage.data.rocket(), ROCKET_POINTS),
+    }
+    for name, (pixels, points) in photos.items():
+        image = Image.fromarray(pixels)
+        rows = round_trip(describe, locate, image, points)
+        print_rows(name, rows)
         pictures.append(draw_round_trip(image, rows))
-    stack(pictures).save(output, optimize=True)
-    print(f"star = the point, cross = where its description was found: {output}")
+    stack(pictures).save(args.output, optimize=True)
+    print(f"star = the point, cross = where its description was found: {args.output}")
 
 
 if __name__ == "__main__":
