@@ -71,7 +71,8 @@ def browser():
 
 @pytest.fixture
 def visitors(browser, address):
-    """A function that opens the page as a new visitor; at the end no page may have met an error or asked another host."""
+    """A function that opens the page as a new visitor; at the end no page may have met an error or asked another
+    host."""
     contexts = []
     complaints = []
 
