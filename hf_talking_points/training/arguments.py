@@ -1,29 +1,43 @@
-"""Command-line arguments that the supervised training examples share."""
+"""Arguments of the supervised trainers and of the scripts that run them."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
+import torch
 from peft import LoraConfig
-from transformers import AutoTokenizer, ViTImageProcessorPil
+from transformers import TrainingArguments
+from trl import SFTConfig
 
-from ..data.sources import read_photos
-from ..data.triplets import make_views, sample_triplets
-from .fresh import small_language_model, small_vision_tower, train_tokenizer
-
-LANGUAGE_MODEL_PROJECTIONS = r".*language_model.*\.(q|k|v|o)_proj"
+from .lora import paper_lora_config
 
 
 @dataclass
-class DataArguments:
-    data_dir: list[str] = field(
-        metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"}
-    )
+class PointSamplingArguments:
+    """How a trainer draws points and descriptions from the photos of its datasets.
+
+    Args:
+        views_per_photo (`int`): a photo comes as it is and in this many - 1 random crops of it, mirrored half the
+            time. Descriptions of a crop are written anew: a dataset's texts say where things are in the whole photo.
+        draws (`int`): times that each of them comes in an epoch, with other points and other sentences.
+        points_per_image (`int`): points of a photo that share its encoding in a batch.
+        styles (`list[str]`, *optional*): of the descriptions. A point's text in that style is taken where the dataset
+            has one, else the rule-based writer's. By default the dataset's own descriptions are taken, each as often.
+        style_weights (`list[float]`, *optional*): how often each of `styles` comes; equally often by default.
+        surroundings (`float`): chance of a point beside all objects, with a generic description, in training.
+        eval_styles (`list[str]`, *optional*): evaluation is done once for each of these styles, with metrics
+            `eval_{style}_…`; by default once, with the styles of training.
+        max_eval_photos (`int`, *optional*): photos of an evaluation dataset that are used; all of them by default.
+        feature_cache (`str`, *optional*): folder for the feature maps of a frozen backbone.
+        view_seed (`int`): chooses the crops.
+    """
+
     views_per_photo: int = field(
-        default=3,
+        default=1,
         metadata={"help": "a photo itself plus random crops of it, mirrored half the time"},
     )
     draws: int = field(
-        default=4,
+        default=1,
         metadata={
             "help": "times that each view comes in an epoch, with other points and other sentences"
         },
@@ -31,47 +45,141 @@ class DataArguments:
     points_per_image: int = field(
         default=8, metadata={"help": "points of one photo that share its encoding in a batch"}
     )
-    styles: list[str] = field(
-        default_factory=lambda: ["full"], metadata={"help": "styles of the descriptions"}
+    styles: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "styles of the descriptions; the dataset's own, each as often, if not given"
+        },
     )
     style_weights: list[float] | None = field(
         default=None, metadata={"help": "how often each style comes; equally often if not given"}
     )
     surroundings: float = field(
-        default=0.06,
+        default=0.0,
         metadata={"help": "chance of a point beside all objects, with a generic description"},
+    )
+    eval_styles: list[str] | None = field(
+        default=None,
+        metadata={"help": "styles to evaluate one by one; those of training if not given"},
+    )
+    max_eval_photos: int | None = field(
+        default=None,
+        metadata={"help": "validation photos to evaluate on; all of them if not given"},
     )
     feature_cache: str | None = field(
         default=None, metadata={"help": "folder for the feature maps of a frozen backbone"}
     )
     view_seed: int = field(default=0, metadata={"help": "chooses the crops"})
-    max_eval_photos: int | None = field(
-        default=None,
-        metadata={"help": "validation photos to evaluate on; all of them if not given"},
-    )
 
-    def views(self):
-        """Train views and validation views, split by photo."""
-        photos = [photo for source in self.data_dir for photo in read_photos(source)]
-        train = make_views(
-            [p for p in photos if p.split == "train"], self.views_per_photo, self.view_seed
-        )
-        validation = make_views([p for p in photos if p.split == "validation"])
-        return train, validation[: self.max_eval_photos]
+    def __post_init__(self) -> None:
+        for name in ("views_per_photo", "draws", "points_per_image"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_eval_photos is not None and self.max_eval_photos < 1:
+            raise ValueError(f"max_eval_photos must be at least 1, got {self.max_eval_photos}")
+        if not 0 <= self.surroundings <= 1:
+            raise ValueError(f"surroundings is a chance from 0 to 1, got {self.surroundings}")
+        if self.styles is not None and not self.styles:
+            raise ValueError("styles is empty: name one, or leave it out")
+        if self.eval_styles is not None and not self.eval_styles:
+            raise ValueError("eval_styles is empty: name one, or leave it out")
+        self.check_style_weights()
 
-    def __post_init__(self):
-        if self.style_weights is not None and len(self.style_weights) != len(self.styles):
+    def check_style_weights(self) -> None:
+        """Raises ValueError where `style_weights` do not say how often each of `styles` comes."""
+        if self.style_weights is None:
+            return
+        if self.styles is None:
+            raise ValueError("style_weights are those of styles, which is not given")
+        if len(self.style_weights) != len(self.styles):
             raise ValueError(
                 f"{len(self.styles)} styles but {len(self.style_weights)} style_weights"
             )
+        if min(self.style_weights) < 0 or not sum(self.style_weights) > 0:
+            raise ValueError(
+                f"style_weights must not be negative, nor all 0, got {self.style_weights}"
+            )
 
     @property
-    def weighted_styles(self):
-        return dict(zip(self.styles, self.style_weights or [1.0] * len(self.styles)))
+    def weighted_styles(self) -> dict[str, float] | None:
+        """Style -> weight; None for the dataset's own descriptions."""
+        if self.styles is None:
+            return None
+        weights = self.style_weights or [1.0] * len(self.styles)
+        return dict(zip(self.styles, weights))
+
+
+@dataclass
+class PointDescriptorArguments(PointSamplingArguments):
+    """Sampling, and what else [`PointDescriptorTrainer`] can do.
+
+    Args:
+        heads_weight (`float`): weight of the loss of [`AuxiliaryHeads`] on the point token; 0 leaves them out.
+        localizer (`str`, *optional*): localizer checkpoint (path or Hub id). Evaluation then also describes points of
+            the evaluation photos and reports the mPCK of finding them, and how often object and part are named.
+        judged_photos (`int`): photos of an evaluation dataset whose points are described and localized.
+    """
+
+    heads_weight: float = field(
+        default=0.0,
+        metadata={"help": "weight of the auxiliary loss on the point token; 0 leaves it out"},
+    )
+    localizer: str | None = field(
+        default=None,
+        metadata={"help": "localizer checkpoint: evaluation then reports the mPCK of descriptions"},
+    )
+    judged_photos: int = field(
+        default=60, metadata={"help": "validation photos whose points are described and localized"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.heads_weight < 0:
+            raise ValueError(f"heads_weight must not be negative, got {self.heads_weight}")
+        if self.judged_photos < 1:
+            raise ValueError(f"judged_photos must be at least 1, got {self.judged_photos}")
+
+
+@dataclass
+class PointLocalizerTrainingArguments(PointSamplingArguments, TrainingArguments):
+    """`TrainingArguments` of [`PointLocalizerTrainer`], with those of [`PointSamplingArguments`].
+
+    `per_device_train_batch_size` counts photos, each with `points_per_image` points.
+    """
+
+    def __post_init__(self) -> None:
+        PointSamplingArguments.__post_init__(self)
+        TrainingArguments.__post_init__(self)
+
+
+@dataclass
+class PointDescriptorTrainingArguments(PointDescriptorArguments, SFTConfig):
+    """`SFTConfig` of [`PointDescriptorTrainer`], with the arguments of [`PointDescriptorArguments`].
+
+    `per_device_train_batch_size` counts photos, each with `points_per_image` points. Unless `bf16` is given, a CPU
+    computes in float32.
+    """
+
+    def __post_init__(self) -> None:
+        PointDescriptorArguments.__post_init__(self)
+        if self.bf16 is None and not torch.accelerator.is_available():
+            self.bf16 = False  # most CPUs are several times slower with it
+        SFTConfig.__post_init__(self)
+
+
+@dataclass
+class DataArguments:
+    """Where a script finds its data."""
+
+    data_dir: list[str] = field(
+        metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"}
+    )
 
 
 @dataclass
 class ModelArguments:
+    """The model that a script trains: a checkpoint, or a fresh one composed of a vision and a language model."""
+
     model_name_or_path: str | None = field(
         default=None,
         metadata={"help": "a checkpoint to train on; otherwise a fresh model is composed"},
@@ -79,7 +187,7 @@ class ModelArguments:
     vision: str | None = field(
         default=None,
         metadata={
-            "help": "Mask2Former-style model (path or Hub id), with its preprocessor_config.json; otherwise the small CPU tower"
+            "help": "Mask2Former-style model (path or Hub id) with preprocessor_config.json; else the small CPU tower"
         },
     )
     text: str | None = field(
@@ -110,61 +218,61 @@ class ModelArguments:
         default=None, metadata={"help": "folder for a copy of the result with float16 weights"}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        if self.freeze not in ("backbone", "vision", "nothing"):
+            raise ValueError(f"freeze must be backbone, vision or nothing, got {self.freeze!r}")
         if self.lora_rank and self.freeze_language_model:
             raise ValueError(
                 "lora_rank adapts the language model, freeze_language_model leaves it as it is: choose one"
             )
 
-    def lora_config(self, modules_to_save=None):
+    def modules_around_language_model(self) -> list[str] | None:
+        """Names of the modules that are trained in full beside adapters on the language model."""
+        raise NotImplementedError
+
+    def lora_config(self) -> LoraConfig | None:
+        """The `peft_config` of a trainer, or None where the language model is not adapted."""
         if not self.lora_rank:
             return None
-        return LoraConfig(
-            r=self.lora_rank,
-            lora_alpha=2 * self.lora_rank,
-            target_modules=LANGUAGE_MODEL_PROJECTIONS,
-            modules_to_save=modules_to_save,
+        return paper_lora_config(
+            self.lora_rank,
+            2 * self.lora_rank,
+            modules_to_save=self.modules_around_language_model(),
         )
 
-    def load(self, model_class, processor_class, views, decoder_layers, **config_fields):
-        """(model, processor): a checkpoint, or a fresh model, frozen as asked."""
-        if self.model_name_or_path:
-            model = model_class.from_pretrained(self.model_name_or_path)
-            processor = processor_class.from_pretrained(self.model_name_or_path)
-        else:
-            tokenizer = (
-                AutoTokenizer.from_pretrained(self.text)
-                if self.text
-                else train_tokenizer(corpus(views))
-            )
-            tokens = (self.image_size // min(self.token_strides) // 2) ** 2
-            statistics = {}
-            if self.vision:
-                stated, _ = ViTImageProcessorPil.get_image_processor_dict(self.vision)
-                statistics = {name: stated[name] for name in ("image_mean", "image_std")}
-            processor = processor_class.from_tokenizer(
-                tokenizer, self.image_size, tokens, **statistics
-            )
-            vision = self.vision or small_vision_tower(self.backbone, decoder_layers=decoder_layers)
-            text = self.text or small_language_model(processor.tokenizer, self.layers)
-            model = model_class.from_vision_text_pretrained(
-                vision, text, processor, token_strides=self.token_strides, **config_fields
-            )
-        if self.freeze not in ("backbone", "vision", "nothing"):
-            raise ValueError(f"freeze must be backbone, vision or nothing, got {self.freeze!r}")
-        if self.freeze == "backbone":
-            model.freeze_backbone()
-        elif self.freeze == "vision":
-            model.freeze_vision()
-        if self.freeze_language_model:
-            model.model.language_model.requires_grad_(False)
-        return model, processor
+
+@dataclass
+class PointLocalizerModelArguments(ModelArguments):
+    """[`ModelArguments`] of a Point Localizer."""
+
+    head: str = field(default="heatmap", metadata={"help": "heatmap or mlp"})
+    standardize_states: bool = field(
+        default=False,
+        metadata={"help": "batch norm on the states of <SEG>, for a pretrained language model"},
+    )
+
+    def modules_around_language_model(self) -> list[str]:
+        return [
+            "image_projector",
+            "map_keys",
+            "state_norm",
+            "text_to_vision",
+            "point_head",
+            "heatmap_head",
+        ]
 
 
-def corpus(views, limit=2000):
-    """Descriptions for a fresh tokenizer, and the fixed prompts."""
-    rng = np.random.default_rng(0)
-    texts = ["Please describe region1 .", "Please segment region1: ", " keypoint "] * 20
-    for index in rng.permutation(len(views))[:limit]:
-        texts += sample_triplets(views[index], 4, rng, {"full": 0.5, "terse": 0.5}, 0.1)[1]
-    return texts
+@dataclass
+class PointDescriptorModelArguments(ModelArguments):
+    """[`ModelArguments`] of a Point Descriptor."""
+
+    point_mask: str = field(default="gaussian", metadata={"help": "gaussian, predicted or none"})
+    mask_sigma: float = field(
+        default=0.05,
+        metadata={"help": "standard deviation of the mask in units of the canvas side"},
+    )
+
+    def modules_around_language_model(self) -> list[str] | None:
+        if self.freeze == "vision":
+            return None
+        return ["image_projector", "point_encoder", "point_projector"]
