@@ -23,6 +23,7 @@ test-browser: $(VENV)/.browser
 quality: $(VENV)/.quality
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
@@ -43,7 +44,7 @@ $(VENV)/.browser: $(VENV)/.test
 	touch $@
 
 $(VENV)/.quality: $(VENV)/.venv constraints.txt
-	$(PIP) -c constraints.txt ruff
+	$(PIP) -c constraints.txt ruff mypy
 	touch $@
 
 clean:
