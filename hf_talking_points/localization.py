@@ -1,17 +1,20 @@
-"""A localizer over images and texts: the one way in which reward, metric, protocol, builder and command line find points.
+"""A localizer over images and texts: the one way in which reward, metric, protocol, builder and command line find
+points.
 
-A text that the localizer cannot take (empty, longer than its context, with special tokens) has no point: NaN. In distances it counts as
-the farthest corner of its image ([`distances_with_misses`]).
+A text that the localizer cannot take (empty, longer than its context, with special tokens) has no point: NaN. In
+distances it counts as the farthest corner of its image ([`distances_with_misses`]).
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from transformers import pipeline
 
 from .models.pipelines import PointLocalizationPipeline
 
@@ -19,7 +22,7 @@ NO_POINT = (float("nan"), float("nan"))
 
 
 def locate_texts(
-    localizer: PointLocalizationPipeline,
+    localizer: PointLocalizationPipeline | Callable[..., Iterable[list[dict[str, Any]]]],
     requests: Iterable[tuple[Image.Image, Sequence[str]]],
     batch_size: int = 8,
     **options: Any,
@@ -27,20 +30,24 @@ def locate_texts(
     """Where a localizer finds texts, image after image.
 
     Args:
-        localizer ([`PointLocalizationPipeline`])
-        requests (iterable of `(image, texts)`): a PIL image, or whatever else the pipeline takes, and descriptions of its points. They are
-            drawn as they are needed.
+        localizer ([`PointLocalizationPipeline`]): or a callable that answers like one; without a processor it takes
+            every text.
+        requests (iterable of `(image, texts)`): a PIL image, or whatever else the pipeline takes, and descriptions of
+            its points. They are drawn as they are needed.
         batch_size (`int`): images of one forward pass.
         options: of the pipeline, such as `return_heatmaps`.
     Yields:
-        for each request a list with an answer for each text: {"description": str, "point": (x, y) in pixels, "confidence": float or None},
-        with the keys that `options` add. The point of a text that the localizer cannot take is (NaN, NaN), its confidence None.
+        for each request a list with an answer for each text: {"description": str, "point": (x, y) in pixels,
+            "confidence": float or None},
+        with the keys that `options` add. The point of a text that the localizer cannot take is (NaN, NaN), its
+        confidence None.
     """
+    accepts = acceptance_of(localizer)
     waiting: deque[tuple[Sequence[str], list[bool]]] = deque()
 
     def acceptable_requests() -> Iterator[dict[str, Any]]:
         for image, texts in requests:
-            accepted = [localizer.processor.accepts(text) for text in texts]
+            accepted = [accepts(text) for text in texts]
             waiting.append((texts, accepted))
             if any(accepted):
                 taken = [text for text, is_accepted in zip(texts, accepted) if is_accepted]
@@ -52,6 +59,13 @@ def locate_texts(
         yield with_misses(*waiting.popleft(), answers)
     while waiting:
         yield with_misses(*waiting.popleft(), [])
+
+
+def acceptance_of(localizer: Any) -> Callable[[str], bool]:
+    """What tells whether a localizer takes a text."""
+    if hasattr(localizer, "processor"):
+        return localizer.processor.accepts
+    return lambda text: True
 
 
 def with_misses(
@@ -71,3 +85,28 @@ def with_misses(
 def points_of(answers: Sequence[dict[str, Any]]) -> np.ndarray:
     """The points of answers, array of shape `(n, 2)` in pixels; rows of NaN where there is none."""
     return np.array([answer["point"] for answer in answers], dtype=np.float64).reshape(-1, 2)
+
+
+def localization_pipeline(localizer: Any) -> Any:
+    """A localizer that [`locate_texts`] takes.
+
+    Args:
+        localizer: path or Hub id of a checkpoint, or a loaded "point-localization" pipeline, which is returned as it
+            is.
+
+    Raises OSError where there is no such checkpoint, TypeError for anything else that cannot be called.
+    """
+    if isinstance(localizer, (str, os.PathLike)):
+        checkpoint = os.fspath(localizer)
+        try:
+            return pipeline("point-localization", model=checkpoint)
+        except OSError as error:
+            raise OSError(
+                f"localizer {checkpoint!r} is neither a checkpoint folder nor a model that the Hub gives"
+            ) from error
+    if not callable(localizer):
+        raise TypeError(
+            "localizer must be a path, a Hub id or a loaded point-localization pipeline, "
+            f"got {type(localizer).__name__}"
+        )
+    return localizer
