@@ -1,20 +1,18 @@
 """Builds a dataset of points and their descriptions from annotated photos.
 
-    python examples/build_llama_point_in_part.py --config examples/build_llama_point_in_part.yaml --root DATA --output_dir points
+    python examples/build_llama_point_in_part.py --config examples/build_llama_point_in_part.yaml \\
+        --root DATA --output_dir points
 
-The YAML names the sources, what becomes of them and the teacher that writes the texts. Killed at any moment and started again, a build
-goes on where it was. The result loads with `datasets.load_dataset("points")`.
+The YAML names the sources, what becomes of them and the teacher that writes the texts. Killed at any moment and
+started again, a build goes on where it was. The result loads with `datasets.load_dataset("points")`.
 """
 
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 
-import yaml
 from transformers import HfArgumentParser
 
-from hf_talking_points.data import sources, teachers
-from hf_talking_points.data.builder import BuildOptions, build_dataset, push_built
+from hf_talking_points.data.build_config import read_build_config
+from hf_talking_points.data.builder import build_dataset, push_built
 
 
 @dataclass
@@ -35,26 +33,16 @@ class Arguments:
 
 
 def main():
-    args = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
-    config = yaml.safe_load(Path(args.config).read_text(encoding="utf-8"))
-    readers = []
-    for source in config["sources"]:
-        reader = getattr(sources, source.pop("reader"))
-        paths = {
-            name: Path(args.root) / source.pop(name)
-            for name in ("folder", "annotations", "images")
-            if name in source
-        }
-        readers.append(partial(reader, **paths, **source))
-    made = config.get("teacher", {"name": "RuleTeacher"})
-    teacher = getattr(teachers, made.pop("name"))(**made)
+    parser = HfArgumentParser(Arguments)
+    args = parser.parse_args_into_dataclasses()[0]
+    config = read_build_config(args.config, args.root)
     dataset = build_dataset(
-        readers,
+        config.sources,
         args.output_dir,
-        BuildOptions(**config["options"]),
-        teacher,
-        args.num_proc,
-        args.strict,
+        config.options,
+        teacher=config.teacher,
+        num_proc=args.num_proc,
+        strict=args.strict,
     )
     print(dataset)
     if args.push_to_hub:

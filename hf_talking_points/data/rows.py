@@ -1,4 +1,5 @@
-"""The one row format of points: what trainers, reward, evaluation and builder read and write, one row for each image, point and style.
+"""The one row format of points: what trainers, reward, evaluation and builder read and write, one row for each image,
+point and style.
 
 docs/dataset_formats.md describes the columns. A row whose `description` is None has no text of its own.
 """
@@ -9,7 +10,7 @@ import hashlib
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -103,8 +104,8 @@ def point_rows(photos: Iterable[Photo]) -> Dataset:
     Returns:
         `datasets.Dataset` with the columns of [`point_features`].
 
-    Raises ValueError naming the photo whose size, as displayed, is not the stated one; FileNotFoundError, or OSError naming it, for a
-    file that cannot be read.
+    Raises ValueError naming the photo whose size, as displayed, is not the stated one; FileNotFoundError, or OSError
+    naming it, for a file that cannot be read.
     """
     photos = list(photos)
     for photo in photos:
@@ -177,7 +178,8 @@ class Reading:
     Args:
         name (`str`): of its folder or repo, for messages and for ids that other sources have too.
         rows (`Dataset`): in the row format.
-        photos (`dict`): `image_id` of the rows -> [`Photo`], whose own id and split may be changed so that all sources fit together.
+        photos (`dict`): `image_id` of the rows -> [`Photo`], whose own id and split may be changed so that all
+            sources fit together.
     """
 
     name: str
@@ -190,17 +192,19 @@ def load_points(
 ) -> DatasetDict:
     """Points of one or more sources in the row format, split by photo.
 
-    The split of a photo is the one that its source states, else that of [`split_of`]. Photos of equal content in several sources get one
-    split: test where one of them is of the test split, else validation where one is, so that no test photo is trained on. Where different
-    photos of several sources have the same id, the source's name becomes part of it ("red/000001.png").
+    The split of a photo is the one that its source states, else that of [`split_of`]. Photos of equal content in
+    several sources get one split: test where one of them is of the test split, else validation where one is, so that
+    no test photo is trained on. Where different photos of several sources have the same id, the source's name becomes
+    part of it ("red/000001.png").
 
     Args:
-        sources (one or a list of): a folder with an `objects.jsonl`, a built dataset (its folder or Hub id), a `Dataset` or `DatasetDict`
-            of rows in the format or of annotated photos, as [`read_dataset`] takes them.
-        on_reject (function of `(image_id, reason)`, *optional*): is told of each record that cannot be used; without it their number and
-            reasons are logged as a warning.
+        sources (one or a list of): a folder with an `objects.jsonl`, a built dataset (its folder or Hub id), a
+            `Dataset` or `DatasetDict` of rows in the format or of annotated photos, as [`read_dataset`] takes them.
+        on_reject (function of `(image_id, reason)`, *optional*): is told of each record that cannot be used; without
+            it their number and reasons are logged as a warning.
     Returns:
-        `datasets.DatasetDict` of those of the splits "train", "validation" and "test" that have rows. Datasets stay memory-mapped.
+        `datasets.DatasetDict` of those of the splits "train", "validation" and "test" that have rows. Datasets stay
+        memory-mapped.
 
     Raises ValueError where no row is left, with the reasons.
     """
@@ -252,7 +256,7 @@ def read_sources(
             number_of_source.append(number)
     if len(set(number_of_source)) > 1:
         share_splits(readings, number_of_source, on_reject)
-    tell_apart(readings, on_reject)
+    tell_photos_apart(readings, on_reject)
     return readings
 
 
@@ -413,7 +417,7 @@ def stated_ids(annotations: Dataset, images: Dataset, keys: Sequence[str]) -> li
 
 
 def stored_hash(stored: dict[str, Any] | None) -> str:
-    """SHA-256 of the bytes of a stored image, or of its path where there is no such file: the image is rejected later."""
+    """SHA-256 of the bytes of a stored image; of its path where there is no such file, which is rejected later."""
     if stored is None:
         return "no image"
     content = stored["bytes"]
@@ -479,32 +483,62 @@ def content_or_reject(photo: Photo, on_reject: OnReject) -> str | None:
         return None
 
 
-def tell_apart(readings: Sequence[Reading], on_reject: OnReject) -> None:
-    """Puts the name of their source before the ids of different photos that have the same id."""
-    places_of_id: dict[str, list[Reading]] = defaultdict(list)
+def tell_apart(
+    ids: Sequence[str], names: Sequence[str], content: Callable[[int], str]
+) -> list[str]:
+    """Ids that different photos do not share: the name of its source comes before an id that another photo has too.
+
+    Args:
+        ids (list of `str`): of photos.
+        names (list of `str`): of the source of each photo.
+        content (function): index -> what tells the photo apart; asked only where an id comes more than once.
+    Returns:
+        list of `str`: an id that still comes twice is that of one photo.
+    """
+    indices_of_id: dict[str, list[int]] = defaultdict(list)
+    for index, image_id in enumerate(ids):
+        indices_of_id[image_id].append(index)
+    distinct = list(ids)
+    taken = set(ids)
+    for image_id, indices in indices_of_id.items():
+        if len(indices) == 1:
+            continue
+        contents = [content(index) for index in indices]
+        if len(set(contents)) == 1:
+            continue
+        id_of_content: dict[str, str] = {}
+        for index, key in zip(indices, contents):
+            if key not in id_of_content:
+                id_of_content[key] = free_id(f"{names[index]}/{image_id}", taken)
+            distinct[index] = id_of_content[key]
+    return distinct
+
+
+def tell_photos_apart(readings: Sequence[Reading], on_reject: OnReject) -> None:
+    """Gives different photos of the readings different ids."""
+    places = []
     for reading in readings:
         for image_id in reading.photos:
-            places_of_id[image_id].append(reading)
-    taken = set(places_of_id)
-    for image_id, places in places_of_id.items():
-        if len(places) == 1:
-            continue
-        new_ids: dict[str, str] = {}  # content key -> id
-        for reading in places:
-            photo = reading.photos[image_id]
-            key = content_or_reject(photo, on_reject)
-            if key is None:
-                del reading.photos[image_id]
-                continue
-            if key not in new_ids:
-                new_ids[key] = free_id(f"{reading.name}/{image_id}", taken)
-        if len(new_ids) < 2:
-            continue
-        for reading in places:
-            if image_id in reading.photos:
-                photo = reading.photos[image_id]
-                new_id = new_ids[photo.content_key]
-                reading.photos[image_id] = replace(photo, id=new_id, given_split=photo.split)
+            places.append((reading, image_id))
+    unreadable = []
+
+    def content(index: int) -> str:
+        reading, image_id = places[index]
+        key = content_or_reject(reading.photos[image_id], on_reject)
+        if key is None:
+            unreadable.append(index)
+            return f"unreadable {index}"
+        return key
+
+    ids = [image_id for _, image_id in places]
+    names = [reading.name for reading, _ in places]
+    for (reading, image_id), new_id in zip(places, tell_apart(ids, names, content)):
+        photo = reading.photos[image_id]
+        if photo.id != new_id:
+            reading.photos[image_id] = replace(photo, id=new_id, given_split=photo.split)
+    for index in unreadable:
+        reading, image_id = places[index]
+        del reading.photos[image_id]
 
 
 def free_id(wanted: str, taken: set[str]) -> str:

@@ -1,0 +1,455 @@
+"""The plan of a build: which photos are built, in which units, and whether a folder holds a build of the same sources.
+
+Every photo is read once. What cannot be read is rejected, train photos that nearly equal a test or validation photo
+are dropped, and the rest is written in units of a few photos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from tqdm import tqdm
+
+from .duplicates import near_duplicates, perceptual_hash
+from .keypoints import STRATA, balanced_thresholds, draw_number
+from .photos import AnnotatedObject, OnReject, Photo, reject
+from .rows import tell_apart
+
+Source: TypeAlias = Callable[..., Iterable[Photo]]
+# split, category, name, image id, number of the object, "point" or "part", number of that point or part
+NamedThing: TypeAlias = tuple[str, str, str | None, str, int, str, int]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a build makes of its photos.
+
+    Args:
+        license (`str`): license of the photos, as the Hub names it ("cc-by-4.0", "other", "unknown", …).
+        images_may_be_shared (`bool`): whether that license allows to pass the photos on. Without it cards show none
+            and pushes leave the image column out.
+        styles (`tuple[str]`): each point gets one description in each of these styles.
+        per_part (`dict[str, int]`): stratum -> points of each annotated part; "given": 1 keeps the annotated points
+            themselves.
+        min_distance (`float`): least distance of two points of a photo, as a share of its longer side.
+        most_per_part (`int`, *optional*): parts (or given points) of each split, category and part name that are
+            kept; all of them if None.
+        localizer (`str`, *optional*): checkpoint of a localizer that looks for every description; its normalized
+            distance to the point becomes the column `localization_distance`. A description that it cannot take counts
+            as found at the farthest corner.
+        most_distance (`float`, *optional*): rows whose distance is larger are left out; needs a localizer.
+        duplicate_bits (`int`): a train photo is dropped where at most this many of the 64 bits of its perceptual hash
+            differ from those of a test or validation photo.
+        unit_photos (`int`): photos that are built, and after a kill built again, together.
+        seed (`int`)
+    """
+
+    license: str
+    images_may_be_shared: bool = False
+    styles: Sequence[str] = ("full",)
+    per_part: dict[str, int] = field(default_factory=lambda: {"given": 1})
+    min_distance: float = 0.0
+    most_per_part: int | None = None
+    localizer: str | None = None
+    most_distance: float | None = None
+    duplicate_bits: int = 3
+    unit_photos: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [stratum for stratum in self.per_part if stratum not in STRATA]
+        if unknown:
+            raise ValueError(f"strata {unknown} of per_part are unknown: choose from {STRATA}")
+        if self.most_distance is not None and self.localizer is None:
+            raise ValueError("most_distance needs a localizer that measures the distance")
+
+
+class Rejects:
+    """An `on_reject` that keeps what a source had to leave out."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, str]] = []
+
+    def __call__(self, image_id: str, reason: str) -> None:
+        self.rows.append({"image": image_id, "reason": reason})
+
+    def most_frequent(self, count: int = 3) -> str:
+        """The most frequent kinds of reasons in one line."""
+        kinds = Counter(row["reason"].partition(":")[0] for row in self.rows)
+        return "; ".join(f"{number} x {kind}" for kind, number in kinds.most_common(count))
+
+
+@dataclass
+class ListedPhoto:
+    """A photo that can be read.
+
+    Args:
+        id (`str`): its id in the dataset.
+        split (`str`)
+        source (`str`): name of its source.
+        offset (`int`): where the [`Photo`] stands in the spool.
+        hash (`int`): perceptual hash.
+    """
+
+    id: str
+    split: str
+    source: str
+    offset: int
+    hash: int
+
+
+@dataclass
+class Listing:
+    """The photos of all sources.
+
+    Args:
+        photos (list of [`ListedPhoto`])
+        vocabulary (set of `str`): names of objects, points and parts.
+        contents (list of `str`): of each source, the [`ContentDigest`].
+    """
+
+    photos: list[ListedPhoto] = field(default_factory=list)
+    vocabulary: set[str] = field(default_factory=set)
+    contents: list[str] = field(default_factory=list)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes bytes so that a kill leaves either the whole file or none."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def as_json(content: Any) -> bytes:
+    """An indented JSON file."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def planned_units(folder: Path) -> list[Path]:
+    """The files of the units of a build, in order."""
+    return sorted((folder / "work").glob("unit-*.pkl"))
+
+
+def plan_units(
+    sources: Sequence[Source],
+    folder: str | os.PathLike,
+    options: BuildOptions,
+    teacher: Any,
+    strict: bool = False,
+) -> list[Path]:
+    """Lists the photos of `sources` in units, once; where that has been done with the same sources, options and
+    teacher, it stays so.
+
+    Args:
+        sources (list of functions): each takes `on_reject` and yields [`Photo`].
+        folder: of the build.
+        options ([`BuildOptions`])
+        teacher: writes the descriptions.
+        strict (`bool`): stops at the first photo or annotation that cannot be used.
+    Returns:
+        list of paths of the units.
+
+    Raises ValueError where the folder holds a build of other sources, options or another teacher, or where no photo
+    is left.
+    """
+    folder = Path(folder)
+    if not any(options.per_part.values()):
+        raise ValueError(
+            f"no point is asked for: per_part is {options.per_part}, but one of {STRATA} must have points"
+        )
+    stated = stated_build(sources, options, teacher)
+    work = folder / "work"
+    if (work / "plan.json").is_file():
+        check_same_build(folder, stated, sources)
+        return planned_units(folder)
+
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    (folder / "data").mkdir(exist_ok=True)
+    rejects = Rejects()
+    on_reject = reject if strict else rejects
+    with open(work / "photos.pkl", "w+b") as spool:
+        listing = list_photos(sources, spool, on_reject)
+        photos = with_distinct_ids(listing.photos, spool, on_reject)
+        thresholds = part_thresholds(photos, spool, options)
+        photos = without_near_duplicates(photos, options.duplicate_bits, rejects)
+        write_units(photos, spool, folder, thresholds, options)
+    (work / "photos.pkl").unlink()
+    rejected = "".join(json.dumps(row) + "\n" for row in rejects.rows)
+    write_atomically(folder / "rejects.jsonl", rejected.encode())
+    if not photos:
+        reasons = rejects.most_frequent() or "the sources have none"
+        raise ValueError(f"no photo is left to build: {reasons} (see {folder}/rejects.jsonl)")
+    plan = {
+        **stated,
+        "contents": listing.contents,
+        "photos": len(photos),
+        "rejects": len(rejects.rows),
+        "vocabulary": sorted(listing.vocabulary),
+    }
+    write_atomically(work / "plan.json", as_json(plan))
+    return planned_units(folder)
+
+
+def stated_build(sources: Sequence[Source], options: BuildOptions, teacher: Any) -> dict[str, Any]:
+    """What a build is made from, as JSON holds it."""
+    stated = {
+        "options": asdict(options),
+        "teacher": teacher.info,
+        "sources": [stated_source(source) for source in sources],
+    }
+    return json.loads(json.dumps(stated))
+
+
+def stated_source(source: Source) -> list[Any]:
+    """What a source reads: the reader's name and the arguments that `functools.partial` has bound."""
+    if isinstance(source, partial):
+        keywords = {name: str(value) for name, value in source.keywords.items()}
+        return [source.func.__name__, *map(str, source.args), keywords]
+    return [getattr(source, "__name__", type(source).__name__)]
+
+
+def check_same_build(folder: Path, stated: dict[str, Any], sources: Sequence[Source]) -> None:
+    """Raises ValueError where a folder holds a build of other sources, options or another teacher."""
+    done = json.loads((folder / "work" / "plan.json").read_text())
+    options = done["options"]
+    changed = [name for name, value in stated["options"].items() if value != options.get(name)]
+    changed += [name for name in ("teacher", "sources") if stated[name] != done[name]]
+    if changed:
+        names = ", ".join(changed)
+        raise ValueError(
+            f"{folder} holds a build with other {names}: finish or remove it, or choose another folder"
+        )
+    for number, (source, content) in enumerate(zip(sources, done.get("contents", ()))):
+        if source_content(source) != content:
+            name = source_name(source, number)
+            raise ValueError(
+                f"{folder} holds a build with other sources: the content of {name!r} has changed since; "
+                "remove the folder to build anew, or choose another one"
+            )
+
+
+class ContentDigest:
+    """What tells apart the contents of sources: a hash of the photos' files and of all that is annotated."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, photo: Photo) -> None:
+        self._hash.update(repr((photo.id, photo.size, photo.split, photo.points)).encode())
+        for annotated in photo.objects:
+            self._hash.update(repr((annotated.category, annotated.box, annotated.points)).encode())
+            for part in annotated.parts:
+                self._hash.update(repr((part.name, part.box)).encode())
+                if part.mask is not None:
+                    self._hash.update(np.packbits(part.mask).tobytes())
+        self._hash.update(file_digest(photo))
+
+    def value(self) -> str:
+        """The hash of all photos that were added, in their order."""
+        return self._hash.hexdigest()
+
+
+def file_digest(photo: Photo) -> bytes:
+    """Hash of a photo's file; that of nothing where it cannot be read, which the plan rejects."""
+    try:
+        file = photo.file()
+        content = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
+    except (OSError, ValueError):
+        content = b""
+    return hashlib.sha256(content).digest()
+
+
+def source_content(source: Source) -> str:
+    """The [`ContentDigest`] of what a source holds now."""
+    digest = ContentDigest()
+    for photo in tqdm(source(on_reject=Rejects()), desc="Comparing photos", unit=" photos"):
+        digest.add(photo)
+    return digest.value()
+
+
+def source_name(source: Source, number: int) -> str:
+    """A name of a source: that of the first file or folder that its reader takes."""
+    arguments = [*source.args, *source.keywords.values()] if isinstance(source, partial) else []
+    for argument in arguments:
+        if isinstance(argument, (str, os.PathLike)):
+            path = Path(os.path.abspath(argument))
+            return path.stem if path.is_file() else path.name
+    return f"source {number + 1}"
+
+
+def list_photos(sources: Sequence[Source], spool: BinaryIO, on_reject: OnReject) -> Listing:
+    """Reads every photo of the sources, each written to the spool if it can be opened."""
+    listing = Listing()
+    for number, source in enumerate(sources):
+        name = source_name(source, number)
+        digest = ContentDigest()
+        for photo in tqdm(source(on_reject=on_reject), desc="Reading photos", unit=" photos"):
+            digest.add(photo)
+            try:
+                image = photo.open()
+            except ValueError as error:
+                on_reject(photo.id, f"size: {error}")
+                continue
+            except OSError as error:
+                on_reject(photo.id, f"{type(error).__name__}: {error}")
+                continue
+            listed = ListedPhoto(
+                id=shareable_id(photo.id),
+                split=photo.split,
+                source=name,
+                offset=spool.tell(),
+                hash=perceptual_hash(image),
+            )
+            listing.photos.append(listed)
+            listing.vocabulary.update(names_of(photo))
+            pickle.dump(photo, spool)
+        listing.contents.append(digest.value())
+    return listing
+
+
+def shareable_id(image_id: str) -> str:
+    """The id of a photo in a dataset: of a path that tells where it lies on a machine, the name alone."""
+    if image_id.startswith("file://"):
+        return PurePosixPath(image_id).name
+    windows_path = PureWindowsPath(image_id)
+    if windows_path.drive or image_id.startswith("\\"):
+        return windows_path.name
+    if image_id.startswith(("/", "~")):
+        return PurePosixPath(image_id).name
+    return image_id
+
+
+def names_of(photo: Photo) -> set[str]:
+    """The names of objects, points and parts of a photo."""
+    names: set[str | None] = set()
+    for _, category, name, *_ in named_things(photo):
+        names.update((category, name))
+    return {name for name in names if name is not None}
+
+
+def spooled(spool: BinaryIO, listed: ListedPhoto) -> Photo:
+    """The photo as the dataset has it."""
+    spool.seek(listed.offset)
+    photo = pickle.load(spool)
+    if photo.id == listed.id:
+        return photo
+    return replace(photo, id=listed.id, given_split=listed.split)
+
+
+def with_distinct_ids(
+    photos: Sequence[ListedPhoto], spool: BinaryIO, on_reject: OnReject
+) -> list[ListedPhoto]:
+    """The photos, different ones with different ids, none twice."""
+
+    def content(index: int) -> str:
+        return spooled(spool, photos[index]).content_key
+
+    ids = tell_apart(
+        [listed.id for listed in photos], [listed.source for listed in photos], content
+    )
+    seen = set()
+    kept = []
+    for listed, image_id in zip(photos, ids):
+        if image_id in seen:
+            on_reject(image_id, "its id has come before, with the same photo")
+            continue
+        seen.add(image_id)
+        kept.append(replace(listed, id=image_id))
+    return kept
+
+
+def without_near_duplicates(
+    photos: Sequence[ListedPhoto], bits: int, rejects: Rejects
+) -> list[ListedPhoto]:
+    """The photos less those of the train split that nearly equal a test or validation photo."""
+    hashes = [listed.hash for listed in photos]
+    held_out = [listed.hash for listed in photos if listed.split != "train"]
+    kept = []
+    for listed, is_near in zip(photos, near_duplicates(hashes, held_out, bits)):
+        if is_near and listed.split == "train":
+            rejects(listed.id, "nearly equals a test or validation photo")
+        else:
+            kept.append(listed)
+    return kept
+
+
+def named_things(photo: Photo) -> Iterator[NamedThing]:
+    """The key of every annotated point and part."""
+    for number, annotated in enumerate(photo.objects):
+        for index, point in enumerate(annotated.points):
+            yield photo.split, annotated.category, point.part, photo.id, number, "point", index
+        for index, part in enumerate(annotated.parts):
+            yield photo.split, annotated.category, part.name, photo.id, number, "part", index
+
+
+def part_thresholds(
+    photos: Sequence[ListedPhoto], spool: BinaryIO, options: BuildOptions
+) -> dict[tuple, float] | None:
+    """(split, category, name) -> the largest number of a point or part that is kept; None where all are."""
+    if not options.most_per_part:
+        return None
+    numbers: dict[tuple, list[float]] = defaultdict(list)
+    for listed in photos:
+        for thing in named_things(spooled(spool, listed)):
+            numbers[thing[:3]].append(draw_number(options.seed, *thing))
+    return balanced_thresholds(numbers, options.most_per_part)
+
+
+def keep_below(photo: Photo, thresholds: dict[tuple, float], seed: int) -> Photo:
+    """The photo with those points and parts whose number is within the threshold of their split, category and name."""
+    kept = set()
+    for thing in named_things(photo):
+        if draw_number(seed, *thing) <= thresholds[thing[:3]]:
+            kept.add(thing[4:])
+    objects = []
+    for number, annotated in enumerate(photo.objects):
+        objects.append(kept_things(annotated, number, kept))
+    return replace(photo, objects=tuple(objects))
+
+
+def kept_things(
+    annotated: AnnotatedObject, number: int, kept: set[tuple[int, str, int]]
+) -> AnnotatedObject:
+    """The object with those points and parts that are in `kept`."""
+    points = []
+    for index, point in enumerate(annotated.points):
+        if (number, "point", index) in kept:
+            points.append(point)
+    parts = []
+    for index, part in enumerate(annotated.parts):
+        if (number, "part", index) in kept:
+            parts.append(part)
+    return replace(annotated, points=tuple(points), parts=tuple(parts))
+
+
+def write_units(
+    photos: Sequence[ListedPhoto],
+    spool: BinaryIO,
+    folder: Path,
+    thresholds: dict[tuple, float] | None,
+    options: BuildOptions,
+) -> None:
+    """Writes the photos in units of `options.unit_photos`, in their order."""
+    for number, start in enumerate(range(0, len(photos), options.unit_photos)):
+        unit = []
+        for listed in photos[start : start + options.unit_photos]:
+            photo = spooled(spool, listed)
+            if thresholds is not None:
+                photo = keep_below(photo, thresholds, options.seed)
+            unit.append(photo)
+        write_atomically(folder / "work" / f"unit-{number:05d}.pkl", pickle.dumps(unit))

@@ -1,0 +1,35 @@
+"""Photos that nearly equal each other, known by a perceptual hash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+CHUNK = 4096  # hashes that are compared at once
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """64 bits that change little when a photo is scaled, compressed or slightly retouched.
+
+    They are the signs of the horizontal differences of its 9 x 8 gray thumbnail.
+    """
+    thumbnail = image.convert("L").resize((9, 8), Image.Resampling.BOX)
+    values = np.asarray(thumbnail, dtype=np.int16)
+    rises = values[:, 1:] > values[:, :-1]
+    return int.from_bytes(np.packbits(rises).tobytes(), "big")
+
+
+def near_duplicates(hashes: Sequence[int], originals: Sequence[int], bits: int) -> np.ndarray:
+    """Which of `hashes` differ by at most `bits` bits from any of `originals`, a bool array."""
+    compared = np.array(hashes, dtype=np.uint64)
+    originals = np.array(originals, dtype=np.uint64)
+    is_near = np.zeros(len(compared), dtype=bool)
+    if len(originals) == 0:
+        return is_near
+    for start in range(0, len(compared), CHUNK):
+        chunk = compared[start : start + CHUNK, None]
+        differing_bits = np.bitwise_count(chunk ^ originals[None])  # (chunk, originals)
+        is_near[start : start + CHUNK] = (differing_bits <= bits).any(axis=1)
+    return is_near
