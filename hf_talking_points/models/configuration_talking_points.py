@@ -1,5 +1,9 @@
 """Configurations of the Point Descriptor and the Point Localizer: what they share, and each one's own fields."""
 
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
@@ -11,17 +15,21 @@ LOCALIZER_HEADS = ("mlp", "heatmap")
 
 
 class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
-    """Fields of both models: a Mask2Former-style vision model, a causal language model and the image tokens between them.
+    """Fields of both models: a Mask2Former-style vision model, a causal language model, the image tokens between them.
 
     Args:
         vision_config: config of a Mask2Former-style model (backbone, pixel decoder, masked decoder layers).
         text_config: config of any causal language model.
         image_token_id (`int`): placeholder that stands for one image token.
         image_size (`int`): side of the square canvas in pixels.
-        token_strides (`list[int]`): strides of the backbone maps that are fused into image tokens. The coarsest alone at 1024 px is the
-            paper's setting (256 tokens); at 256 px that leaves 16 tokens, so small models fuse 16 and 32.
+        token_strides (`list[int]`): strides of the backbone maps that are fused into image tokens. The coarsest alone
+            at 1024 px is the paper's setting (256 tokens); at 256 px that leaves 16 tokens, so small models fuse 16
+            and 32.
         pixel_shuffle_ratio (`int`): space-to-depth factor before the projection to the language model.
-        use_perception_prior (`bool`): adds OMG-LLaVA's object queries, painted back on the pixels, to the image tokens.
+        use_perception_prior (`bool`): adds OMG-LLaVA's object queries, painted back on the pixels, to the image
+            tokens.
+        projector_hidden_act (`str`): activation between the two layers of the projection to the language model.
+        tie_word_embeddings (`bool`): whether the language model's head shares the weights of its embeddings.
     """
 
     sub_configs_defaults = {
@@ -29,6 +37,8 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
     auto_map = {}  # trl reads config.auto_map unguarded for classes outside transformers
+    # fields that hold the ids of the special tokens, under the same names in config and processor
+    special_token_fields: ClassVar[tuple[str, ...]] = ("image_token_id",)
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
@@ -40,30 +50,33 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
     projector_hidden_act: str = "gelu"
     tie_word_embeddings: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if not __name__.startswith("transformers_modules"):
             # this package's own code is in use: a copy saved now would point at code files that are not beside it
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
         super().__post_init__(**kwargs)
         self.token_strides = sorted(self.token_strides or [32])
-        unknown = set(self.token_strides) - set(self.vision_config.feature_strides)
+        feature_strides = self.vision_config.feature_strides
+        unknown = set(self.token_strides) - set(feature_strides)
         if unknown:
             raise ValueError(
-                f"token_strides {sorted(unknown)} are not among the vision model's feature_strides {self.vision_config.feature_strides}"
+                f"token_strides {sorted(unknown)} are not among the vision model's feature_strides {feature_strides}"
             )
-        if self.image_size % (self.token_strides[0] * self.pixel_shuffle_ratio):
+        token_side = self.token_strides[0] * self.pixel_shuffle_ratio
+        if self.image_size % token_side:
             raise ValueError(
-                f"image_size {self.image_size} must be a multiple of {self.token_strides[0] * self.pixel_shuffle_ratio} "
+                f"image_size {self.image_size} must be a multiple of {token_side} "
                 f"(finest token stride times pixel_shuffle_ratio)"
             )
 
     @property
-    def image_seq_length(self):
+    def image_seq_length(self) -> int:
         """Number of image tokens."""
-        return (self.image_size // self.token_strides[0] // self.pixel_shuffle_ratio) ** 2
+        tokens_per_side = self.image_size // self.token_strides[0] // self.pixel_shuffle_ratio
+        return tokens_per_side**2
 
-    def get_text_config(self, *args, **kwargs):
+    def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
         return self.text_config
 
 
@@ -75,11 +88,12 @@ class PointDescriptorConfig(TalkingPointsConfig):
         point_mask (`str`): "gaussian" (the paper), "predicted" (OMG-LLaVA's own mask per layer) or "none".
         mask_sigma (`float`): standard deviation of the Gaussian in units of the canvas side.
         mask_threshold (`float`): a cell is attended where exp(-d^2 / 2 sigma^2) >= mask_threshold.
-        point_box_size (`float`): side in canvas pixels of the box whose sinusoidal encoding is the point's position query
-            (OMG-LLaVA encodes a point as a box of +-3 px).
+        point_box_size (`float`): side in canvas pixels of the box whose sinusoidal encoding is the point's position
+            query (OMG-LLaVA encodes a point as a box of +-3 px).
     """
 
     model_type = "point_descriptor"
+    special_token_fields: ClassVar[tuple[str, ...]] = ("image_token_id", "region_token_id")
 
     region_token_id: int = 2
     point_mask: str = "gaussian"
@@ -87,7 +101,7 @@ class PointDescriptorConfig(TalkingPointsConfig):
     mask_threshold: float = 0.5
     point_box_size: float = 6.0
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.point_mask not in POINT_MASKS:
             raise ValueError(f"point_mask must be one of {POINT_MASKS}, got {self.point_mask!r}")
@@ -98,16 +112,19 @@ class PointLocalizerConfig(TalkingPointsConfig):
 
     Args:
         seg_token_id (`int`): token whose last hidden state gives the point.
-        head (`str`): "mlp" (the paper: regression, MSE) or "heatmap" (the regressed point as a prior over a map of cells).
-        head_dim (`int`): width of the text-to-vision projection and of the heads.
+        head (`str`): "mlp" (the paper: regression, MSE) or "heatmap" (the regressed point as a prior over a map of
+            cells).
+        head_dim (`int`): width of the text-to-vision projection and of the head.
         heatmap_sigma (`float`): standard deviation of the Gaussian target in units of the canvas side.
         heatmap_window (`float`): standard deviation, in cells, of the window of the local soft-argmax.
         point_loss_weight (`float`): weight of the regression beside the heat map's cross-entropy.
-        standardize_states (`bool`): a batch norm without weights on `<SEG>`'s states before they are projected. Those of a pretrained
-            language model have much in common and differ little between texts, which the projection alone is slow to find.
+        standardize_states (`bool`): a batch norm without weights on `<SEG>`'s states before they are projected. Those
+            of a pretrained language model have much in common and differ little between texts, which the projection
+            alone is slow to find.
     """
 
     model_type = "point_localizer"
+    special_token_fields: ClassVar[tuple[str, ...]] = ("image_token_id", "seg_token_id")
 
     seg_token_id: int = 2
     head: str = "mlp"
@@ -117,7 +134,7 @@ class PointLocalizerConfig(TalkingPointsConfig):
     point_loss_weight: float = 30.0
     standardize_states: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.head not in LOCALIZER_HEADS:
             raise ValueError(f"head must be one of {LOCALIZER_HEADS}, got {self.head!r}")

@@ -1,4 +1,9 @@
-"""EfficientNet-Lite0 as a transformers backbone (Tan & Le, arXiv 1905.11946; the Lite variants drop squeeze-and-excite and use ReLU6)."""
+"""EfficientNet-Lite0 as a transformers backbone (Tan & Le, arXiv 1905.11946).
+
+The Lite variants drop squeeze-and-excite and use ReLU6.
+"""
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +17,7 @@ from transformers import (
 from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 
+STEM_CHANNELS = 32
 # (repeats, kernel, stride, expansion, channels, name of the stage that ends here)
 BLOCKS = [
     (1, 3, 1, 1, 16, None),
@@ -31,7 +37,7 @@ class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_features: list | None = None
     _out_indices: list | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         self.stage_names = ["stem", "stage1", "stage2", "stage3", "stage4"]
         self.hidden_sizes = [24, 40, 112, 320]
         self.set_output_features_output_indices(
@@ -41,48 +47,52 @@ class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
 
+def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "SAME" padding before and after a side, which is asymmetric for stride 2."""
+    outputs = -(-side // stride)  # rounded up
+    padding = max((outputs - 1) * stride + kernel - side, 0)
+    before = padding // 2
+    return before, padding - before
+
+
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "SAME" padding, which is asymmetric for stride 2."""
+    """Convolution with TensorFlow's "SAME" padding."""
 
-    def forward(self, x):
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        height, width = (
-            max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:]
-        )
-        return super().forward(
-            nn.functional.pad(
-                x, [width // 2, width - width // 2, height // 2, height - height // 2]
-            )
-        )
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = x.shape[-2:]
+        top, bottom = same_padding(height, self.kernel_size[0], self.stride[0])
+        left, right = same_padding(width, self.kernel_size[1], self.stride[1])
+        return super().forward(nn.functional.pad(x, [left, right, top, bottom]))
 
 
-def batch_norm(channels):
+def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 class EfficientNetLiteBlock(nn.Module):
     # attribute names are those of the published weights
-    def __init__(self, in_channels, out_channels, kernel, stride, expansion):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int
+    ) -> None:
         super().__init__()
         middle = in_channels * expansion
-        self.expand, self.skip = expansion != 1, stride == 1 and in_channels == out_channels
+        self.expand = expansion != 1
+        self.skip = stride == 1 and in_channels == out_channels
         if self.expand:
-            self._expand_conv, self._bn0 = (
-                nn.Conv2d(in_channels, middle, 1, bias=False),
-                batch_norm(middle),
-            )
+            self._expand_conv = nn.Conv2d(in_channels, middle, 1, bias=False)
+            self._bn0 = batch_norm(middle)
         self._depthwise_conv = SameConv2d(middle, middle, kernel, stride, groups=middle, bias=False)
         self._bn1 = batch_norm(middle)
-        self._project_conv, self._bn2 = (
-            nn.Conv2d(middle, out_channels, 1, bias=False),
-            batch_norm(out_channels),
-        )
+        self._project_conv = nn.Conv2d(middle, out_channels, 1, bias=False)
+        self._bn2 = batch_norm(out_channels)
 
-    def forward(self, x):
-        h = nn.functional.relu6(self._bn0(self._expand_conv(x))) if self.expand else x
-        h = nn.functional.relu6(self._bn1(self._depthwise_conv(h)))
-        h = self._bn2(self._project_conv(h))
-        return x + h if self.skip else h
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = x
+        if self.expand:
+            hidden = nn.functional.relu6(self._bn0(self._expand_conv(hidden)))
+        hidden = nn.functional.relu6(self._bn1(self._depthwise_conv(hidden)))
+        hidden = self._bn2(self._project_conv(hidden))
+        return x + hidden if self.skip else hidden
 
 
 class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
@@ -92,26 +102,28 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
     has_attentions = False
     _supports_sdpa = True
 
-    def __init__(self, config):
+    def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__(config)
-        self._conv_stem, self._bn0 = SameConv2d(3, 32, 3, 2, bias=False), batch_norm(32)
-        self.num_features = [32, 24, 40, 112, 320]
-        self.taps, blocks, channels = {}, [], 32
+        self._conv_stem = SameConv2d(3, STEM_CHANNELS, 3, 2, bias=False)
+        self._bn0 = batch_norm(STEM_CHANNELS)
+        self.num_features = [STEM_CHANNELS, *config.hidden_sizes]
+        self.taps: dict[int, str] = {}  # index of a stage's last block -> name of the stage
+        self._blocks = nn.ModuleList()
+        channels = STEM_CHANNELS
         for repeats, kernel, stride, expansion, out_channels, stage in BLOCKS:
-            for i in range(repeats):
-                blocks.append(
-                    EfficientNetLiteBlock(
-                        channels, out_channels, kernel, stride if i == 0 else 1, expansion
-                    )
+            for repeat in range(repeats):
+                block_stride = stride if repeat == 0 else 1
+                block = EfficientNetLiteBlock(
+                    channels, out_channels, kernel, block_stride, expansion
                 )
+                self._blocks.append(block)
                 channels = out_channels
             if stage is not None:
-                self.taps[len(blocks) - 1] = stage
-        self._blocks = nn.ModuleList(blocks)
+                self.taps[len(self._blocks) - 1] = stage
         self.post_init()
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
         elif isinstance(module, nn.BatchNorm2d):
@@ -119,21 +131,32 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def forward(self, pixel_values, output_hidden_states=None, return_dict=None, **kwargs):
-        """pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`) -> feature maps of `config.out_features`."""
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> BackboneOutput:
+        """
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch, 3, height, width)`)
+        Returns:
+            `BackboneOutput` with the feature maps of `config.out_features`, each of shape
+            `(batch, channels, height / stride, width / stride)`.
+        """
         x = pixel_values.to(memory_format=torch.channels_last)  # faster than contiguous on a CPU
         x = nn.functional.relu6(self._bn0(self._conv_stem(x)))
         maps = {"stem": x}
-        for i, block in enumerate(self._blocks):
+        for index, block in enumerate(self._blocks):
             x = block(x)
-            if i in self.taps:
-                maps[self.taps[i]] = x
+            if index in self.taps:
+                maps[self.taps[index]] = x
         return BackboneOutput(feature_maps=tuple(maps[name] for name in self.out_features))
 
 
 AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig, exist_ok=True)
 AutoBackbone.register(EfficientNetLiteConfig, EfficientNetLiteBackbone, exist_ok=True)
-if (
-    EfficientNetLiteConfig.model_type not in Mask2FormerConfig.backbones_supported
-):  # it warns of any other at every load
+# Mask2Former warns of any other backbone at every load
+if EfficientNetLiteConfig.model_type not in Mask2FormerConfig.backbones_supported:
     Mask2FormerConfig.backbones_supported.append(EfficientNetLiteConfig.model_type)
