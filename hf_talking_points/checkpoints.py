@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoConfig
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -21,10 +21,13 @@ def model_version(model: str | Path) -> str:
 
     Args:
         model (`str` or `Path`): Hub id or folder, of which the files in subfolders do not count.
+    Raises:
+        OSError: no such model on the Hub, or one that may not be read.
     """
     folder = Path(model)
     if not folder.is_dir():
-        return AutoConfig.from_pretrained(model)._commit_hash
+        # lies in the cache under its commit; configs of transformers 5.23 know theirs no more
+        return extract_commit_hash(cached_file(str(model), "config.json"), None)
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.is_file():
