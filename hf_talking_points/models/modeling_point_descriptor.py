@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import DynamicCache, GenerationMixin
+from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     BaseModelOutputWithPooling,
@@ -23,76 +24,123 @@ class PointDescriptorImageOutput(BaseModelOutputWithPooling):
     """What precedes the language model.
 
     Args:
-        pooler_output (list of `torch.Tensor` of shape `(image_seq_length, hidden)`): the image tokens, one entry per image.
-        point_embeds (`torch.Tensor` of shape `(points, hidden)`): point tokens, image after image, padding left out.
-        point_features (`torch.Tensor` of shape `(points, 2 * hidden_dim)`): [query; query_pos] before the projection.
-        point_mask_logits (list of `torch.Tensor` of shape `(points, height, width)`): masks predicted before each decoder layer and after
-            the last one; only with `point_mask="predicted"`.
-        point_counts (`list[int]`): number of points of each image.
+        pooler_output (list of `torch.FloatTensor` of shape `(image_seq_length, hidden)`):
+            The image tokens, one entry per image.
+        point_embeds (`torch.FloatTensor` of shape `(points, hidden)`, *optional*):
+            Point tokens, image after image, padding left out.
+        point_features (`torch.FloatTensor` of shape `(points, 2 * hidden_dim)`, *optional*):
+            [query; query_pos] before the projection.
+        point_mask_logits (list of `torch.FloatTensor` of shape `(points, height, width)`, *optional*):
+            Masks predicted before each decoder layer and after the last one; only with `point_mask="predicted"`.
+        point_counts (`list[int]`, *optional*):
+            Number of points of each image.
     """
 
     point_embeds: torch.FloatTensor | None = None
     point_features: torch.FloatTensor | None = None
-    point_mask_logits: list | None = None
-    point_counts: list | None = None
+    point_mask_logits: list[torch.FloatTensor] | None = None
+    point_counts: list[int] | None = None
 
 
 @dataclass
 class PointDescriptorModelOutputWithPast(BaseModelOutputWithPast):
+    """`BaseModelOutputWithPast`, and what the image's points gave.
+
+    Args:
+        point_features (`torch.FloatTensor` of shape `(points, 2 * hidden_dim)`, *optional*):
+            [query; query_pos] of every point before the projection.
+        point_mask_logits (list of `torch.FloatTensor` of shape `(points, height, width)`, *optional*):
+            Masks predicted before each decoder layer and after the last one; only with `point_mask="predicted"`.
+    """
+
     point_features: torch.FloatTensor | None = None
-    point_mask_logits: list | None = None
+    point_mask_logits: list[torch.FloatTensor] | None = None
 
 
 @dataclass
 class PointDescriptorCausalLMOutputWithPast(CausalLMOutputWithPast):
-    """`CausalLMOutputWithPast` plus `point_features` and `point_mask_logits` of [`PointDescriptorImageOutput`]."""
+    """`CausalLMOutputWithPast`, and what the image's points gave.
+
+    Args:
+        point_features (`torch.FloatTensor` of shape `(points, 2 * hidden_dim)`, *optional*):
+            [query; query_pos] of every point before the projection.
+        point_mask_logits (list of `torch.FloatTensor` of shape `(points, height, width)`, *optional*):
+            Masks predicted before each decoder layer and after the last one; only with `point_mask="predicted"`.
+    """
 
     point_features: torch.FloatTensor | None = None
-    point_mask_logits: list | None = None
+    point_mask_logits: list[torch.FloatTensor] | None = None
 
 
-def gaussian_attention_mask(points, height, width, sigma, threshold):
+class FeatureLevel(NamedTuple):
+    """One level of the pixel decoder's maps, as the decoder layers attend to it.
+
+    Args:
+        keys (`torch.Tensor` of shape `(height * width, images, hidden_dim)`): also the values.
+        positions (`torch.Tensor` of shape `(height * width, images, hidden_dim)`): encoding of the cells' positions.
+        size (`tuple[int, int]`): height and width.
+        blocked (bool `torch.Tensor` of shape `(images * attention heads, points, height * width)`, *optional*): True
+            where a point may not attend, if that is known beforehand.
+    """
+
+    keys: torch.Tensor
+    positions: torch.Tensor
+    size: tuple[int, int]
+    blocked: torch.Tensor | None
+
+
+def gaussian_attention_mask(
+    points: torch.Tensor, height: int, width: int, sigma: float, threshold: float
+) -> torch.Tensor:
     """Cells of one feature level that a point may not attend to (section 3.1 of the paper).
 
-    A cell at distance d is open where exp(-d^2 / 2 sigma^2) >= threshold; the nearest cell always is, since a Gaussian narrower than a
-    cell would otherwise block everything.
+    A cell at distance d is open where exp(-d^2 / 2 sigma^2) >= threshold; the nearest cell always is, since a Gaussian
+    narrower than a cell would otherwise block everything.
 
     Args:
         points (`torch.Tensor` of shape `(batch, points, 2)`): (x, y) on the canvas, in [0, 1].
+        height (`int`), width (`int`): cells of the level.
+        sigma (`float`): standard deviation in units of the canvas side.
+        threshold (`float`): in [0, 1].
     Returns:
-        bool `torch.Tensor` of shape `(batch, points, height * width)`, True = blocked (the convention of `nn.MultiheadAttention`).
+        bool `torch.Tensor` of shape `(batch, points, height * width)`, True = blocked (the convention of
+        `nn.MultiheadAttention`).
     """
-    points = points.float()
     y = (torch.arange(height, device=points.device) + 0.5) / height
     x = (torch.arange(width, device=points.device) + 0.5) / width
-    distance = (y[:, None] - points[..., 1, None, None]) ** 2 + (
-        x - points[..., 0, None, None]
-    ) ** 2
+    point_x, point_y = points.float()[..., None, None].unbind(2)  # (batch, points, 1, 1) each
+    distance = (y[:, None] - point_y) ** 2 + (x - point_x) ** 2  # (batch, points, height, width)
     distance = distance.flatten(2)
     blocked = torch.exp(-distance / (2 * sigma**2)) < threshold
-    return blocked.scatter(2, distance.argmin(-1, keepdim=True), False)
+    nearest = distance.argmin(-1, keepdim=True)
+    return blocked.scatter(2, nearest, False)
 
 
 class PointPromptEncoder(nn.Module):
     """A point's content query (learned) and position query (sinusoidal encoding of a small box around it + linear)."""
 
-    def __init__(self, config):
+    def __init__(self, config: PointDescriptorConfig) -> None:
         super().__init__()
-        self.dim, self.box = (
-            config.vision_config.hidden_dim,
-            config.point_box_size / config.image_size,
-        )
+        self.dim = config.vision_config.hidden_dim
+        self.box = config.point_box_size / config.image_size
         self.prompt_embedding = nn.Embedding(1, self.dim)
         self.position_projection = nn.Linear(2 * self.dim, self.dim)
 
-    def forward(self, points):
-        coordinates = torch.cat(
-            [points.flip(-1), torch.full_like(points, self.box)], -1
-        ).float() * (2 * math.pi)
+    def forward(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            points (`torch.Tensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1].
+        Returns:
+            (query, query_pos), each a `torch.Tensor` of shape `(images, points, hidden_dim)`.
+        """
+        box_sides = torch.full_like(points, self.box)
+        box = torch.cat([points.flip(-1), box_sides], -1)  # (y, x, height, width)
         half = self.dim // 2
-        period = 10000 ** (2 * (torch.arange(half, device=points.device) // 2).float() / half)
-        angle = coordinates[..., None] / period
-        encoding = torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), -1).flatten(-3)
+        frequency = torch.arange(half, device=points.device) // 2
+        period = 10000 ** (2 * frequency.float() / half)
+        angle = (box.float() * (2 * math.pi))[..., None] / period  # (images, points, 4, half)
+        encoding = torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), -1)
+        encoding = encoding.flatten(-3)  # (images, points, 4 * half)
         query_pos = self.position_projection(encoding.to(self.position_projection.weight.dtype))
         return self.prompt_embedding.weight[0].expand_as(query_pos), query_pos
 
@@ -100,169 +148,236 @@ class PointPromptEncoder(nn.Module):
 class PointProjector(nn.Module):
     """[query; query_pos] -> one token of the language model."""
 
-    def __init__(self, config):
+    def __init__(self, config: PointDescriptorConfig) -> None:
         super().__init__()
         hidden = config.text_config.hidden_size
         self.fc1 = nn.Linear(2 * config.vision_config.hidden_dim, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """features (`torch.Tensor` of shape `(points, 2 * hidden_dim)`) -> `(points, hidden)`."""
         return self.fc2(nn.functional.gelu(self.fc1(features)))
+
+
+def real_points(input_points: torch.Tensor) -> torch.Tensor:
+    """input_points (`torch.Tensor` of shape `(images, points, 2)`) -> bool `(images, points)`, False = padding."""
+    return ~input_points.isnan().any(-1)
 
 
 class PointDescriptorModel(TalkingPointsModel):
     config: PointDescriptorConfig
 
-    def __init__(self, config):
+    def __init__(self, config: PointDescriptorConfig) -> None:
         super().__init__(config)
         self.point_encoder = PointPromptEncoder(config)
         self.point_projector = PointProjector(config)
         self.post_init()
         self.freeze_unreached()
 
-    def get_image_features(self, pixel_values=None, input_points=None, feature_maps=None, **kwargs):
+    def modules_before_language_model(self) -> list[nn.Module]:
+        return [
+            *super().modules_before_language_model(),
+            self.point_encoder,
+            self.point_projector,
+        ]
+
+    @property
+    def predicts_masks(self) -> bool:
+        return super().predicts_masks or self.config.point_mask == "predicted"
+
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_points: torch.FloatTensor | None = None,
+        feature_maps: list[torch.FloatTensor] | None = None,
+        **kwargs: Any,
+    ) -> PointDescriptorImageOutput:
         """Encodes images, and their points if given, once.
 
         Args:
-            pixel_values (`torch.Tensor` of shape `(images, 3, image_size, image_size)`)
-            input_points (`torch.Tensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1]; NaN rows are padding.
-            feature_maps (list of `torch.Tensor`): the backbone's maps instead of `pixel_values`.
+            pixel_values (`torch.FloatTensor` of shape `(images, 3, image_size, image_size)`)
+            input_points (`torch.FloatTensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1]; NaN
+                rows are padding.
+            feature_maps (list of `torch.FloatTensor`): the backbone's maps instead of `pixel_values`.
         """
         _, decoded, tokens = self.encode_image(pixel_values, feature_maps)
         output = PointDescriptorImageOutput(pooler_output=list(tokens))
         if input_points is not None:
             features, output.point_mask_logits = self.perceive_points(decoded, input_points)
-            real = ~input_points.isnan().any(-1)
-            output.point_features, output.point_counts = features[real], real.sum(1).tolist()
+            real = real_points(input_points)
+            output.point_features = features[real]  # (points of all images, 2 * hidden_dim)
+            output.point_counts = real.sum(1).tolist()
             output.point_embeds = self.point_projector(output.point_features)
         return output
 
-    def perceive_points(self, decoded, input_points):
-        """Decoder layers over the points. Points of one image share its keys and values and do not see each other."""
-        config, transformer = self.config, self.vision_tower.transformer_module
-        heads, decoder = config.vision_config.num_attention_heads, transformer.decoder
+    def feature_levels(self, decoded: Any, points: torch.Tensor) -> list[FeatureLevel]:
+        """The maps that decoder layers attend to in turn, coarsest first.
+
+        Args:
+            decoded: output of the pixel decoder.
+            points (`torch.Tensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1].
+        """
+        config = self.config
+        transformer = self.vision_tower.transformer_module
+        attention_heads = config.vision_config.num_attention_heads
+        levels = []
+        for index in range(transformer.num_feature_levels):
+            level = decoded.multi_scale_features[index]  # (images, channels, height, width)
+            size = level.shape[-2:]
+            keys = transformer.input_projections[index](level).flatten(2)
+            keys = keys + transformer.level_embed.weight[index][None, :, None]
+            positions = transformer.position_embedder(level.shape, level.device, level.dtype, None)
+            blocked = None
+            if config.point_mask == "gaussian":
+                blocked = gaussian_attention_mask(
+                    points, *size, config.mask_sigma, config.mask_threshold
+                )
+                blocked = blocked.repeat_interleave(attention_heads, 0)
+            levels.append(
+                FeatureLevel(
+                    keys=keys.permute(2, 0, 1),
+                    positions=positions.flatten(2).permute(2, 0, 1),
+                    size=size,
+                    blocked=blocked,
+                )
+            )
+        return levels
+
+    def predict_masks(
+        self, query: torch.Tensor, decoded: Any, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Masks of the points as OMG-LLaVA's decoder predicts them.
+
+        Args:
+            query (`torch.Tensor` of shape `(points, images, hidden_dim)`)
+            decoded: output of the pixel decoder.
+            size (`tuple[int, int]`): of the level that is attended next.
+        Returns:
+            (logits of shape `(images, points, mask height, mask width)`, bool `torch.Tensor` of shape
+            `(images * attention heads, points, height * width)`, True = blocked).
+        """
+        decoder = self.vision_tower.transformer_module.decoder
+        states = decoder.layernorm(query)
+        logits, blocked = decoder.mask_predictor(states, decoded.mask_features, size)
+        nothing_open = blocked.all(-1, keepdim=True)
+        return logits, blocked & ~nothing_open  # nothing predicted: look everywhere
+
+    def perceive_points(
+        self, decoded: Any, input_points: torch.FloatTensor
+    ) -> tuple[torch.FloatTensor, list[torch.FloatTensor] | None]:
+        """Decoder layers over the points. Points of one image share its keys and values and do not see each other.
+
+        Args:
+            decoded: output of the pixel decoder.
+            input_points (`torch.FloatTensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1]; NaN
+                rows are padding.
+        Returns:
+            ([query; query_pos] of shape `(images, points, 2 * hidden_dim)`, `point_mask_logits` as in
+            [`PointDescriptorImageOutput`] or None).
+        """
         points = input_points.float().nan_to_num(0.5)  # half precision would move a point by pixels
         query, query_pos = self.point_encoder(points)
-        keys, positions, sizes = [], [], []
-        for i, level in enumerate(decoded.multi_scale_features[: transformer.num_feature_levels]):
-            sizes.append(level.shape[-2:])
-            keys.append(
-                (
-                    transformer.input_projections[i](level).flatten(2)
-                    + transformer.level_embed.weight[i][None, :, None]
-                ).permute(2, 0, 1)
-            )
-            positions.append(
-                transformer.position_embedder(level.shape, level.device, level.dtype, None)
-                .flatten(2)
-                .permute(2, 0, 1)
-            )
-        fixed = None
-        if config.point_mask == "gaussian":
-            fixed = [
-                gaussian_attention_mask(
-                    points, *size, config.mask_sigma, config.mask_threshold
-                ).repeat_interleave(heads, 0)
-                for size in sizes
-            ]
-
-        batch, count, dim = query.shape
-        x, pos = query.transpose(0, 1), query_pos.transpose(0, 1)  # (points, batch, dim)
-        flat_pos, mask_logits = pos.reshape(1, count * batch, dim), []
-        for i, layer in enumerate(decoder.layers):
-            level = i % transformer.num_feature_levels
-            blocked = fixed and fixed[level]
-            if config.point_mask == "predicted":
-                logits, blocked = decoder.mask_predictor(
-                    decoder.layernorm(x), decoded.mask_features, sizes[level]
-                )
-                blocked = blocked & ~blocked.all(
-                    -1, keepdim=True
-                )  # nothing predicted: look everywhere
+        query = query.transpose(0, 1)  # (points, images, hidden_dim)
+        query_pos = query_pos.transpose(0, 1)
+        levels = self.feature_levels(decoded, points)
+        predicts = self.config.point_mask == "predicted"
+        mask_logits = []
+        for index, layer in enumerate(self.vision_tower.transformer_module.decoder.layers):
+            level = levels[index % len(levels)]
+            blocked = level.blocked
+            if predicts:
+                logits, blocked = self.predict_masks(query, decoded, level.size)
                 mask_logits.append(logits)
-            attended = layer.cross_attn(
-                x + pos,
-                keys[level] + positions[level],
-                keys[level],
-                attn_mask=blocked,
-                need_weights=False,
-            )[0]
-            x = layer.cross_attn_layer_norm(x + attended)
-            alone = x.reshape(
-                1, count * batch, dim
-            )  # one query per entry: self-attention sees one point
-            x = layer.self_attn_layer_norm(
-                x
-                + layer.self_attn(alone, position_embeddings=flat_pos)[0].reshape(count, batch, dim)
-            )
-            x = layer.final_layer_norm(x + layer.fc2(layer.activation_fn(layer.fc1(x))))
-        if config.point_mask == "predicted":
-            mask_logits.append(
-                decoder.mask_predictor(decoder.layernorm(x), decoded.mask_features, sizes[0])[0]
-            )
-            real = ~input_points.isnan().any(-1)
-            mask_logits = [logits[real] for logits in mask_logits]
-        return torch.cat([x, pos], -1).transpose(0, 1), mask_logits or None
+            query = decode_points(layer, query, query_pos, level, blocked)
+        features = torch.cat([query, query_pos], -1).transpose(0, 1)
+        if not predicts:
+            return features, None
+        last_logits, _ = self.predict_masks(query, decoded, levels[0].size)
+        real = real_points(input_points)
+        return features, [logits[real] for logits in [*mask_logits, last_logits]]
 
-    def tokens_of_images(self, image, input_ids):
+    def tokens_of_images(
+        self, image: PointDescriptorImageOutput, input_ids: torch.LongTensor
+    ) -> list[torch.FloatTensor]:
         """The image tokens, one entry per image if every image has as many rows of text, else one per row."""
-        tokens, counts = list(image.pooler_output), image.point_counts
-        regions = (input_ids == self.config.region_token_id).sum(1)
-        if (
-            counts
-            and len(counts) == len(tokens) < len(regions)
-            and sum(counts) == int(regions.sum())
-        ):
-            owners = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))[
-                regions.cpu().cumsum(0) - 1
-            ]
-            if owners.bincount(minlength=len(counts)).unique().numel() > 1:
-                return [tokens[owner] for owner in owners]
-        return tokens
+        tokens = list(image.pooler_output)
+        images, rows = len(tokens), len(input_ids)
+        points_per_image = image.point_counts
+        if not points_per_image or len(points_per_image) != images or rows <= images:
+            return tokens
+        points_per_row = (input_ids == self.config.region_token_id).sum(1).cpu()
+        if sum(points_per_image) != int(points_per_row.sum()):
+            return tokens
+        image_of_point = torch.arange(images).repeat_interleave(torch.tensor(points_per_image))
+        last_point_of_row = points_per_row.cumsum(0) - 1
+        image_of_row = image_of_point[last_point_of_row]
+        rows_per_image = image_of_row.bincount(minlength=images)
+        if rows_per_image.unique().numel() == 1:
+            return tokens
+        return [tokens[index] for index in image_of_row]
+
+    def embed_points(
+        self,
+        inputs_embeds: torch.FloatTensor,
+        input_ids: torch.LongTensor,
+        image: PointDescriptorImageOutput,
+    ) -> torch.FloatTensor:
+        """Puts point tokens at the region placeholders.
+
+        Args:
+            inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`)
+            input_ids (`torch.LongTensor` of shape `(rows, length)`)
+            image ([`PointDescriptorImageOutput`])
+        Raises:
+            ValueError: numbers of placeholders and points differ.
+        """
+        regions = input_ids == self.config.region_token_id
+        if image.point_embeds is not None:
+            return self.scatter(inputs_embeds, regions, image.point_embeds, "region")
+        if bool(regions.any()):
+            raise ValueError(
+                "the text has region placeholders but no points were given: pass input_points"
+            )
+        return inputs_embeds
+
+    def rows_share_points(self, image: PointDescriptorImageOutput, rows: int, group: int) -> bool:
+        """Whether each of `rows` rows has one point, the same for all `group` rows of an image."""
+        if image.point_embeds is None or len(image.point_embeds) != rows:
+            return False
+        points = image.point_embeds.unflatten(0, (-1, group))  # (images, group, hidden)
+        return bool((points == points[:, :1]).all())
 
     @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        pixel_values=None,
-        input_points=None,
-        feature_maps=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        inputs_embeds=None,
-        logits_to_keep=0,
-        mm_encoder_outputs=None,
-        **kwargs,
-    ):
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        input_points: torch.FloatTensor | None = None,
+        feature_maps: list[torch.FloatTensor] | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict[str, PointDescriptorImageOutput] | None = None,
+        **kwargs: Any,
+    ) -> PointDescriptorModelOutputWithPast:
+        """Arguments as in [`PointDescriptorForConditionalGeneration`]."""
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         image = (mm_encoder_outputs or {}).get("image")
         if image is None and (pixel_values is not None or feature_maps is not None):
             image = self.get_image_features(pixel_values, input_points, feature_maps)
-        group, stop_token_id = 1, self.config.region_token_id
+        group = 1
+        stop_token_id = self.config.region_token_id
         if image is not None:
             tokens = self.tokens_of_images(image, input_ids)
             group = len(input_ids) // len(tokens)
-            tokens = self.rows_of_images(torch.stack(tokens), len(input_ids))
-            inputs_embeds = self.scatter(
-                inputs_embeds,
-                input_ids == self.config.image_token_id,
-                tokens.flatten(0, 1),
-                "image",
-            )
-            regions = input_ids == self.config.region_token_id
-            if image.point_embeds is not None:
-                inputs_embeds = self.scatter(inputs_embeds, regions, image.point_embeds, "region")
-                if len(image.point_embeds) == len(input_ids):
-                    points = image.point_embeds.view(-1, group, image.point_embeds.shape[-1])
-                    if bool((points == points[:, :1]).all()):
-                        stop_token_id = None  # rows of one point share what follows it too
-            elif bool(regions.any()):
-                raise ValueError(
-                    "the text has region placeholders but no points were given: pass input_points"
-                )
-        out = self.run_language_model(
+            inputs_embeds = self.scatter_images(inputs_embeds, input_ids, tokens)
+            inputs_embeds = self.embed_points(inputs_embeds, input_ids, image)
+            if self.rows_share_points(image, len(input_ids), group):
+                stop_token_id = None  # rows of one point share what follows it too
+        output = self.run_language_model(
             input_ids,
             inputs_embeds,
             attention_mask,
@@ -273,25 +388,59 @@ class PointDescriptorModel(TalkingPointsModel):
             **kwargs,
         )
         return PointDescriptorModelOutputWithPast(
-            last_hidden_state=slice_logits_to_keep(out.last_hidden_state, logits_to_keep),
-            past_key_values=out.past_key_values,
-            hidden_states=out.hidden_states,
-            attentions=out.attentions,
-            point_features=image.point_features if image is not None else None,
-            point_mask_logits=image.point_mask_logits if image is not None else None,
+            last_hidden_state=slice_logits_to_keep(output.last_hidden_state, logits_to_keep),
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            point_features=None if image is None else image.point_features,
+            point_mask_logits=None if image is None else image.point_mask_logits,
         )
+
+
+def decode_points(
+    layer: nn.Module,
+    query: torch.Tensor,
+    query_pos: torch.Tensor,
+    level: FeatureLevel,
+    blocked: torch.Tensor | None,
+) -> torch.Tensor:
+    """One Mask2Former decoder layer over points that do not see each other.
+
+    Args:
+        layer: cross-attention, self-attention and feed-forward layers.
+        query (`torch.Tensor` of shape `(points, images, hidden_dim)`), query_pos (likewise)
+        level ([`FeatureLevel`]): what is attended to.
+        blocked (bool `torch.Tensor` of shape `(images * attention heads, points, height * width)`, *optional*)
+    Returns:
+        `torch.Tensor` of shape `(points, images, hidden_dim)`: the next query.
+    """
+    attended, _ = layer.cross_attn(
+        query + query_pos,
+        level.keys + level.positions,
+        level.keys,
+        attn_mask=blocked,
+        need_weights=False,
+    )
+    query = layer.cross_attn_layer_norm(query + attended)
+    # (1, points * images, hidden_dim): with one query per entry, self-attention sees one point
+    alone = query.flatten(0, 1)[None]
+    alone_pos = query_pos.flatten(0, 1)[None]
+    attended, _ = layer.self_attn(alone, position_embeddings=alone_pos)
+    query = layer.self_attn_layer_norm(query + attended.view_as(query))
+    hidden = layer.activation_fn(layer.fc1(query))
+    return layer.final_layer_norm(query + layer.fc2(hidden))
 
 
 class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, GenerationMixin):
     """Describes points: `generate(**processor(images, text, points))`.
 
-    Rows of text that belong to one image stand together; `pixel_values` holds each image once, `input_points` its points, and the
-    region placeholders of the rows take them in order."""
+    Rows of text that belong to one image stand together; `pixel_values` holds each image once, `input_points` its
+    points, and the region placeholders of the rows take them in order."""
 
     config: PointDescriptorConfig
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
 
-    def __init__(self, config):
+    def __init__(self, config: PointDescriptorConfig) -> None:
         super().__init__(config)
         self.model = PointDescriptorModel(config)
         self.lm_head = nn.Linear(
@@ -300,94 +449,134 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         self.post_init()
         self.freeze_unreached()
 
-    def get_output_embeddings(self):
+    def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def set_output_embeddings(self, value):
+    def set_output_embeddings(self, value: nn.Module) -> None:
         self.lm_head = value
 
-    def get_image_features(self, pixel_values=None, input_points=None, feature_maps=None, **kwargs):
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_points: torch.FloatTensor | None = None,
+        feature_maps: list[torch.FloatTensor] | None = None,
+        **kwargs: Any,
+    ) -> PointDescriptorImageOutput:
+        """Encodes images, and their points if given, once. Arguments as in [`PointDescriptorModel`]."""
         return self.model.get_image_features(pixel_values, input_points, feature_maps, **kwargs)
 
-    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs):
+    def _prepare_multimodal_encoder_kwargs_for_generation(
+        self, model_kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
         # the inherited one drops these in silence when there are no pixel_values
-        given = [k for k in ("input_points", "feature_maps") if model_kwargs.get(k) is not None]
+        names = ("input_points", "feature_maps")
+        given = [name for name in names if model_kwargs.get(name) is not None]
         if given and model_kwargs.get("pixel_values") is None:
             raise ValueError(
-                f"generate() takes {given} only with pixel_values: encode with get_image_features and pass mm_encoder_outputs alone"
+                f"generate() takes {given} only with pixel_values: "
+                f"encode with get_image_features and pass mm_encoder_outputs alone"
             )
         return super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
 
     def _expand_multimodal_outputs(
-        self, input_ids, mm_encoder_output, expand_size=1, inputs_embeds=None
-    ):
+        self,
+        input_ids: torch.LongTensor,
+        mm_encoder_output: dict[str, Any],
+        expand_size: int = 1,
+        inputs_embeds: torch.FloatTensor | None = None,
+    ) -> dict[str, Any]:
         image = mm_encoder_output.get("image")
-        if (
-            image is not None
-        ):  # a copy: the inherited method writes into what the caller may use again
+        if image is not None:
+            # a copy: the inherited method writes into what the caller may use again
             image = replace(image, pooler_output=self.model.tokens_of_images(image, input_ids))
             mm_encoder_output = {**mm_encoder_output, "image": image}
-        out = super()._expand_multimodal_outputs(
+        expanded = super()._expand_multimodal_outputs(
             input_ids, mm_encoder_output, expand_size, inputs_embeds
         )
         if image is not None and image.point_embeds is not None:
-            counts = (input_ids == self.config.region_token_id).sum(1).tolist()
-            image.point_embeds = torch.cat(
-                [rows.repeat(expand_size, 1) for rows in image.point_embeds.split(counts)]
-            )
+            points_per_row = (input_ids == self.config.region_token_id).sum(1).tolist()
+            embeds_of_rows = image.point_embeds.split(points_per_row)
+            expanded_embeds = [embeds.repeat(expand_size, 1) for embeds in embeds_of_rows]
+            image.point_embeds = torch.cat(expanded_embeds)
             image.point_counts = None
-        return out
+        return expanded
 
-    def _rows_alike(self, input_ids, image, tokens, attention_mask):
-        """Largest n for which every n consecutive rows have one prompt, image and point; `tokens` are the image tokens of each row."""
+    def _rows_alike(
+        self,
+        input_ids: torch.LongTensor,
+        image: PointDescriptorImageOutput,
+        tokens_of_rows: list[torch.FloatTensor],
+        attention_mask: torch.LongTensor | None,
+    ) -> int:
+        """Largest n for which every n consecutive rows have one prompt, image and point."""
         rows = len(input_ids)
-        alike = torch.ones(rows - 1, dtype=torch.bool, device=input_ids.device)
+        as_before = torch.ones(rows - 1, dtype=torch.bool, device=input_ids.device)
         for values in (input_ids, attention_mask, image.point_embeds):
             if values is not None:
-                alike &= (values[1:] == values[:-1]).all(1)
-        alike = [
-            same and one is other for same, one, other in zip(alike.tolist(), tokens[1:], tokens)
-        ]
-        starts = [0, *(i for i, same in enumerate(alike, 1) if not same), rows]
-        return math.gcd(*(stop - start for start, stop in zip(starts, starts[1:])))
+                as_before &= (values[1:] == values[:-1]).all(1)
+        text_as_before = as_before.tolist()
+        changes = []  # rows that differ from the row before
+        for row in range(1, rows):
+            same_image = tokens_of_rows[row] is tokens_of_rows[row - 1]
+            if not (same_image and text_as_before[row - 1]):
+                changes.append(row)
+        for group in range(rows, 1, -1):
+            if all(start % group == 0 for start in [*changes, rows]):
+                return group
+        return 1
 
-    def _prefill(self, input_ids, generation_config, model_kwargs, is_first_iteration=True):
-        rows, group = len(input_ids), 1
-        image, cache = (
-            (model_kwargs.get("mm_encoder_outputs") or {}).get("image"),
-            model_kwargs.get("past_key_values"),
-        )
-        states = generation_config.output_attentions or generation_config.output_hidden_states
-        plain = (
-            type(cache) is DynamicCache
-            and not cache.get_seq_length()
-            and generation_config.prefill_chunk_size is None
-            and not states
-        )
-        if (
-            plain
-            and image is not None
-            and image.point_embeds is not None
-            and len(image.point_embeds) == rows
-        ):
+    def _can_share_prefill(
+        self,
+        generation_config: GenerationConfig,
+        cache: Cache | None,
+        image: PointDescriptorImageOutput | None,
+        rows: int,
+    ) -> bool:
+        """Whether rows alike may be prefilled once: a plain prefill of rows with one point each."""
+        if generation_config.output_attentions or generation_config.output_hidden_states:
+            return False
+        if generation_config.prefill_chunk_size is not None:
+            return False
+        if type(cache) is not DynamicCache or cache.get_seq_length():
+            return False
+        if image is None or image.point_embeds is None:
+            return False
+        return len(image.point_embeds) == rows
+
+    def _prefill(
+        self,
+        input_ids: torch.LongTensor,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        is_first_iteration: bool = True,
+    ) -> Any:
+        rows = len(input_ids)
+        image = (model_kwargs.get("mm_encoder_outputs") or {}).get("image")
+        cache = model_kwargs.get("past_key_values")
+        group = 1
+        if self._can_share_prefill(generation_config, cache, image, rows):
             tokens = self.model.tokens_of_images(image, input_ids)
-            tokens = [own for own in tokens for _ in range(rows // len(tokens))]
-            group = self._rows_alike(input_ids, image, tokens, model_kwargs.get("attention_mask"))
+            rows_per_image = rows // len(tokens)
+            tokens_of_rows = [entry for entry in tokens for _ in range(rows_per_image)]
+            mask = model_kwargs.get("attention_mask")
+            group = self._rows_alike(input_ids, image, tokens_of_rows, mask)
         if group == 1:
             return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
         # rows alike, such as the samples of a policy, are prefilled once
-        first = {
-            k: v[::group] if torch.is_tensor(v) and v.ndim > 1 and len(v) == rows else v
-            for k, v in model_kwargs.items()
-        }
+        first_rows = {}
+        for name, value in model_kwargs.items():
+            has_rows = torch.is_tensor(value) and value.ndim > 1 and len(value) == rows
+            first_rows[name] = value[::group] if has_rows else value
         image = replace(
             image,
-            pooler_output=tokens[::group],
+            pooler_output=tokens_of_rows[::group],
             point_embeds=image.point_embeds[::group],
             point_counts=None,
         )
-        first["mm_encoder_outputs"] = {"image": image}
-        outputs = super()._prefill(input_ids[::group], generation_config, first, is_first_iteration)
+        first_rows["mm_encoder_outputs"] = {"image": image}
+        outputs = super()._prefill(
+            input_ids[::group], generation_config, first_rows, is_first_iteration
+        )
         outputs.past_key_values.batch_repeat_interleave(group)
         outputs.logits = outputs.logits.repeat_interleave(group, 0)
         return outputs
@@ -395,29 +584,38 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
     @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        pixel_values=None,
-        input_points=None,
-        feature_maps=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        inputs_embeds=None,
-        labels=None,
-        logits_to_keep=0,
-        mm_encoder_outputs=None,
-        **kwargs,
-    ):
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        input_points: torch.FloatTensor | None = None,
+        feature_maps: list[torch.FloatTensor] | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict[str, PointDescriptorImageOutput] | None = None,
+        **kwargs: Any,
+    ) -> PointDescriptorCausalLMOutputWithPast:
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(rows, length)`)
-            pixel_values (`torch.Tensor` of shape `(images, 3, image_size, image_size)`): rows must be a multiple of images.
-            input_points (`torch.Tensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1]; NaN rows are padding.
-            feature_maps (list of `torch.Tensor`): the backbone's maps instead of `pixel_values`.
+            pixel_values (`torch.FloatTensor` of shape `(images, 3, image_size, image_size)`): rows must be a multiple
+                of images.
+            input_points (`torch.FloatTensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1]; NaN
+                rows are padding.
+            feature_maps (list of `torch.FloatTensor`): the backbone's maps instead of `pixel_values`.
+            attention_mask (`torch.LongTensor` of shape `(rows, length)`): 0 = padding.
+            position_ids (`torch.LongTensor` of shape `(rows, length)`)
+            past_key_values (`Cache`)
+            inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`): beside `input_ids`, in the place of
+                their embeddings.
             labels (`torch.LongTensor` of shape `(rows, length)`): -100 where no loss is taken.
+            logits_to_keep (`int` or `torch.Tensor`): number of last positions, or the positions, that get logits; 0
+                means all.
             mm_encoder_outputs (`dict`): {"image": output of `get_image_features`} instead of images and points.
         """
-        out = self.model(
+        output = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             input_points=input_points,
@@ -430,7 +628,7 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        logits = self.lm_head(out.last_hidden_state)
+        logits = self.lm_head(output.last_hidden_state)  # (rows, positions kept, vocabulary)
         loss = None
         if labels is not None:
             loss = self.loss_function(
@@ -440,7 +638,13 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
                 **kwargs,
             )
         return PointDescriptorCausalLMOutputWithPast(
-            loss=loss, logits=logits, **{k: v for k, v in out.items() if k != "last_hidden_state"}
+            loss=loss,
+            logits=logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            point_features=output.point_features,
+            point_mask_logits=output.point_mask_logits,
         )
 
 
