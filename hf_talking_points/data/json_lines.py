@@ -34,8 +34,8 @@ def read_json(file: str | PathLike) -> Any:
 def read_json_lines(file: str | PathLike) -> Iterator[tuple[int, str]]:
     """The lines of a JSON Lines file that are not blank, each with its number in the file, counted from 1.
 
-    A byte order mark and the ends of lines, of any operating system, are left out. Line separators of Unicode, which JSON allows inside
-    strings, end no line.
+    A byte order mark and the ends of lines, of any operating system, are left out. Line separators of Unicode, which
+    JSON allows inside strings, end no line.
 
     Yields:
         (number, text): what [`parse_json`] takes.

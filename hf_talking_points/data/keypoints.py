@@ -1,22 +1,36 @@
-"""Where the points of a dataset come from: strata of candidates inside annotated parts, and a balanced choice among them.
+"""Where the points of a dataset come from: strata of candidates inside annotated parts, and a balanced choice.
 
-Strata: "sift", the highest responses of OpenCV's SIFT in the part (the paper); "uniform", anywhere in the part; "low_gradient", the
-flattest of many uniform points; "boundary", on the part's rim; "given", the annotated keypoints themselves.
+Strata: "sift", the highest responses of OpenCV's SIFT in the part (the paper); "uniform", anywhere in the part;
+"low_gradient", the flattest of many uniform points; "boundary", on the part's rim; "given", the annotated keypoints
+themselves.
 """
 
-import hashlib
-from functools import cached_property
+from __future__ import annotations
 
-import cv2
+import hashlib
+from collections.abc import Hashable, Iterable
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 
-from .sources import PartPoint
+from .opencv import require_opencv
+from .photos import AnnotatedObject, Box, Part, PartPoint, Photo
 
 STRATA = ("given", "sift", "uniform", "low_gradient", "boundary")
+CANDIDATE_STRATA = STRATA[1:]
+FLATTEST_OF = 16  # uniform points for each one of low gradient
+SPARE = 4  # candidates for each point that is wanted: some lie too near to another one
+
+ChosenPoint = tuple[AnnotatedObject, PartPoint, str]
 
 
-def part_mask(part, width, height):
-    """The pixels of an annotated part, bool array of shape `(height, width)`: its mask, or its whole box where no mask is known."""
+def part_mask(part: Part, width: int, height: int) -> np.ndarray:
+    """The pixels of an annotated part: its mask, or its whole box where no mask is known.
+
+    Returns:
+        bool `np.ndarray` of shape `(height, width)`.
+    """
     whole = np.zeros((height, width), dtype=bool)
     left, top, right, bottom = part.pixel_box
     whole[top:bottom, left:right] = True if part.mask is None else part.mask
@@ -30,118 +44,156 @@ class Candidates:
         gray (`np.ndarray` of shape `(height, width)`, uint8)
     """
 
-    def __init__(self, gray):
+    def __init__(self, gray: np.ndarray) -> None:
         self.gray = gray
 
     @cached_property
-    def sift(self):
+    def sift(self) -> np.ndarray:
         """SIFT keypoints of the photo, the highest response first, float array of shape `(n, 2)`."""
-        found = sorted(cv2.SIFT_create().detect(self.gray, None), key=lambda k: (-k.response, k.pt))
-        places = dict.fromkeys(
-            k.pt for k in found
-        )  # OpenCV repeats a place for each of its orientations
-        return np.array(list(places)).reshape(-1, 2) + 0.5  # its pixel centres are whole numbers
+        detector = require_opencv().SIFT_create()
+        found = detector.detect(self.gray, None)
+        found = sorted(found, key=lambda keypoint: (-keypoint.response, keypoint.pt))
+        # OpenCV repeats a place for each of its orientations
+        places = dict.fromkeys(keypoint.pt for keypoint in found)
+        return np.array(list(places)).reshape(-1, 2) + 0.5  # its pixel centers are whole numbers
 
     @cached_property
-    def gradient(self):
+    def gradient(self) -> np.ndarray:
+        """Strength of the gradient, float array of shape `(height, width)`."""
+        cv2 = require_opencv()
         smooth = cv2.GaussianBlur(self.gray, (0, 0), 1.5)
-        return np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
+        along_x = cv2.Sobel(smooth, cv2.CV_32F, 1, 0)
+        along_y = cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
+        return np.hypot(along_x, along_y)
 
-    def inside(self, mask, stratum, rng, count):
+    def inside(
+        self, mask: np.ndarray, stratum: str, rng: np.random.Generator, count: int
+    ) -> np.ndarray:
         """Up to `count` candidates of one stratum in one part, the best first.
 
         Args:
             mask (bool `np.ndarray` of shape `(height, width)`): the pixels of the part.
             stratum (`str`): "sift", "uniform", "low_gradient" or "boundary".
             rng (`np.random.Generator`)
+            count (`int`)
         Returns:
-            float array of shape `(n, 2)`: (x, y) in pixels; the centre of the first pixel is (0.5, 0.5).
+            float `np.ndarray` of shape `(n, 2)`: (x, y) in pixels; the center of the first pixel is (0.5, 0.5).
         """
-        if stratum not in STRATA[1:]:
-            raise ValueError(f"stratum must be one of {STRATA[1:]}, got {stratum!r}")
+        if stratum not in CANDIDATE_STRATA:
+            raise ValueError(f"stratum must be one of {CANDIDATE_STRATA}, got {stratum!r}")
         if stratum == "sift":
-            columns, rows = (
-                np.floor(self.sift.T)
-                .astype(int)
-                .clip(0, [[mask.shape[1] - 1], [mask.shape[0] - 1]])
-            )
-            return self.sift[mask[rows, columns]][:count]
+            return self._sift_inside(mask)[:count]
         if stratum == "boundary":
-            inner = cv2.erode(
-                mask.astype(np.uint8),
-                np.ones((3, 3), np.uint8),
-                borderType=cv2.BORDER_CONSTANT,
-                borderValue=0,
-            )
-            mask = mask & (inner == 0)
+            mask = rim_of(mask)
         rows, columns = np.nonzero(mask)
-        chosen = rng.permutation(len(rows))[: 16 * count if stratum == "low_gradient" else count]
+        order = rng.permutation(len(rows))
         if stratum == "low_gradient":
-            chosen = chosen[
-                np.argsort(self.gradient[rows[chosen], columns[chosen]], kind="stable")[:count]
-            ]
-        return np.stack([columns[chosen], rows[chosen]], 1) + 0.5
+            order = order[: FLATTEST_OF * count]
+            gradients = self.gradient[rows[order], columns[order]]
+            order = order[np.argsort(gradients, kind="stable")]
+        chosen = order[:count]
+        return np.stack([columns[chosen], rows[chosen]], axis=1) + 0.5  # (n, 2)
+
+    def _sift_inside(self, mask: np.ndarray) -> np.ndarray:
+        """The SIFT keypoints whose pixel belongs to a mask."""
+        height, width = mask.shape
+        pixels = np.floor(self.sift).astype(int)
+        columns = pixels[:, 0].clip(0, width - 1)
+        rows = pixels[:, 1].clip(0, height - 1)
+        return self.sift[mask[rows, columns]]
 
 
-def choose_points(photo, gray, per_part, min_distance, rng):
+def rim_of(mask: np.ndarray) -> np.ndarray:
+    """The pixels of a mask that have a neighbor outside it."""
+    cv2 = require_opencv()
+    neighborhood = np.ones((3, 3), np.uint8)
+    inner = cv2.erode(
+        mask.astype(np.uint8), neighborhood, borderType=cv2.BORDER_CONSTANT, borderValue=0
+    )
+    return mask & (inner == 0)
+
+
+class SpreadPoints:
+    """Points of one photo that keep a distance from each other; of two that are too near the first is kept.
+
+    Args:
+        least (`float`): distance in pixels.
+    """
+
+    def __init__(self, least: float) -> None:
+        self.least = least
+        self.chosen: list[ChosenPoint] = []
+
+    def is_free(self, x: float, y: float) -> bool:
+        """Whether no point that has been taken is too near."""
+        for _, point, _ in self.chosen:
+            if (x - point.x) ** 2 + (y - point.y) ** 2 < self.least**2:
+                return False
+        return True
+
+    def take(
+        self,
+        annotated: AnnotatedObject,
+        part: str | None,
+        box: Box | None,
+        stratum: str,
+        places: Iterable[Any],
+        count: int,
+    ) -> None:
+        """Takes up to `count` of the places (x, y), the first ones first, as points of a part."""
+        taken = 0
+        for x, y in places:
+            if taken >= count:
+                return
+            if self.is_free(x, y):
+                point = PartPoint(part, float(x), float(y), box)
+                self.chosen.append((annotated, point, stratum))
+                taken += 1
+
+
+def choose_points(
+    photo: Photo,
+    gray: np.ndarray,
+    per_part: dict[str, int],
+    min_distance: float,
+    rng: np.random.Generator,
+) -> list[ChosenPoint]:
     """Points of one photo: the annotated ones, and candidates inside its annotated parts.
 
     Args:
         photo ([`Photo`]): already reduced to the parts and points that the dataset wants.
         gray (`np.ndarray` of shape `(height, width)`, uint8): its pixels.
-        per_part (`dict[str, int]`): stratum -> points of each part; strata without an entry are left out. "given" counts the annotated
-            points of each part's name.
+        per_part (`dict[str, int]`): stratum -> points of each part; strata without an entry are left out. "given"
+            counts the annotated points of each part's name.
         min_distance (`float`): least distance between two points of the photo, as a share of its longer side.
+        rng (`np.random.Generator`)
     Returns:
         list of (object, [`PartPoint`], stratum).
     """
     height, width = gray.shape
     candidates = Candidates(gray)
-    least = min_distance * max(width, height)
-    chosen, places = [], []
-
-    def take(annotated, name, box, stratum, points, count):
-        for x, y in points:
-            if count <= 0:
-                return
-            if all((x - u) ** 2 + (y - v) ** 2 >= least**2 for u, v in places):
-                places.append((x, y))
-                chosen.append((annotated, PartPoint(name, float(x), float(y), box), stratum))
-                count -= 1
-
+    spread = SpreadPoints(min_distance * max(width, height))
+    given = min(1, per_part.get("given", 0))
     for annotated in photo.objects:
         for point in annotated.points:
-            take(
-                annotated,
-                point.part,
-                point.box,
-                "given",
-                [(point.x, point.y)],
-                min(1, per_part.get("given", 0)),
-            )
+            spread.take(annotated, point.part, point.box, "given", [(point.x, point.y)], given)
         for part in annotated.parts:
             mask = part_mask(part, width, height)
             for stratum, count in per_part.items():
-                if stratum != "given" and count:
-                    # more than are wanted: some will lie too near to another point
-                    take(
-                        annotated,
-                        part.name,
-                        part.box,
-                        stratum,
-                        candidates.inside(mask, stratum, rng, 4 * count),
-                        count,
-                    )
-    return chosen
+                if stratum == "given" or not count:
+                    continue
+                places = candidates.inside(mask, stratum, rng, SPARE * count)
+                spread.take(annotated, part.name, part.box, stratum, places, count)
+    return spread.chosen
 
 
-def draw_number(seed, *key):
-    """A number in [0, 1) that follows from seed and key alone, so that a choice does not depend on order or on the number of processes."""
+def draw_number(seed: int, *key: Hashable) -> float:
+    """A number in [0, 1) that follows from seed and key alone, whatever the order or the number of processes."""
     digest = hashlib.sha256(repr((seed, *key)).encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def balanced_thresholds(numbers, most):
+def balanced_thresholds(numbers: dict[Hashable, list[float]], most: int) -> dict[Hashable, float]:
     """What keeps at most `most` of each class, chosen at random.
 
     Args:
@@ -150,4 +202,8 @@ def balanced_thresholds(numbers, most):
     Returns:
         dict: class -> the largest number that is kept.
     """
-    return {name: sorted(values)[min(most, len(values)) - 1] for name, values in numbers.items()}
+    thresholds = {}
+    for name, values in numbers.items():
+        kept = min(most, len(values))
+        thresholds[name] = sorted(values)[kept - 1]
+    return thresholds

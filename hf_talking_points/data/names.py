@@ -16,15 +16,19 @@ COMPOUNDS = {"tailbase": "tail base"}
 
 _BRACKETS = re.compile(r"[()\[\]{}]")
 _NEW_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # eyeL, leftEye, LEye
-_SIDE_SUFFIX = re.compile(r"(?<=\w)[.-]([LlRr])$")  # eye.L
+_SIDE_SUFFIX = re.compile(r"(?<=\w)[.-](?=[LlRr](?:[.-][LlRr])*(?:[\s_]|$))")  # eye.L
 _SIDE_PREFIX = re.compile(r"^(left|right)-", re.IGNORECASE)
-_GAP = re.compile(r"[ _\t]+")
+_GAP = re.compile(r"[ _\t\n\r\f\v\u00a0\u3000]+")
 
 
-def _words(raw: str) -> list[str]:
-    spaced = _BRACKETS.sub(" ", raw)
-    spaced = _NEW_WORD.sub(" ", spaced)
-    words = _GAP.sub(" ", spaced).strip(" ").lower()
+def _spaced(raw: str) -> str:
+    """A name with single spaces instead of brackets, underscores and other gaps."""
+    return _GAP.sub(" ", _BRACKETS.sub(" ", raw)).strip(" ")
+
+
+def _words(spaced: str) -> list[str]:
+    """The words of a name in small letters, also where only a capital begins them."""
+    words = _NEW_WORD.sub(" ", spaced).lower()
     return words.split(" ") if words else []
 
 
@@ -33,38 +37,46 @@ def normalize_category(raw: str) -> str:
 
     Returns "" where nothing is left.
     """
-    return " ".join(_words(raw))
+    return " ".join(_words(_spaced(raw)))
 
 
 def normalize_part(raw: str, category: str = "") -> str:
-    """The name of a part in words, a side of the object first: "Left_Eye", "eyeL", "L_Eye" and "eye_left" are the "left eye".
+    """The name of a part in words, a side of the object first: "Left_Eye", "eyeL" and "eye_left" are the "left eye".
 
     Args:
         raw (`str`): as the publisher spells it.
-        category (`str`): of the object that it belongs to, as [`normalize_category`] gives it. The near side of a horse is its left one.
+        category (`str`): of the object that it belongs to, as [`normalize_category`] gives it. The near side of a
+            horse is its left one.
     Returns:
-        `str`: "" where nothing is left.
+        `str`: "" where nothing is left. A name that is normalized already stays as it is.
     """
-    raw = _SIDE_SUFFIX.sub(r" \1", raw.strip(" _\t"))
-    raw = _SIDE_PREFIX.sub(r"\1 ", raw)
-    spelled = _words(raw)
-    if len(spelled) < 2:
-        return " ".join(COMPOUNDS.get(word, word) for word in spelled)
-    if RIDDEN.intersection(category.split(" ")):
-        spelled[0] = NEAR_AND_OFF.get(spelled[0], spelled[0])
-    has_side = any(ABBREVIATIONS.get(word, word) in SIDES for word in spelled)
-    words = [ABBREVIATIONS.get(word, word) if has_side else word for word in spelled]
+    spaced = _SIDE_SUFFIX.sub(" ", _spaced(raw))
+    spelled = _words(_SIDE_PREFIX.sub(r"\1 ", spaced))
+    if len(spelled) > 1:
+        if RIDDEN.intersection(category.split(" ")):
+            spelled[0] = NEAR_AND_OFF.get(spelled[0], spelled[0])
+        spelled = _side_first(spelled)
+    return " ".join(COMPOUNDS.get(word, word) for word in spelled)
 
-    # a side, and what else was abbreviated, may stand behind the part: paw_L_F
-    start = len(words)
-    while start and (words[start - 1] in SIDES or words[start - 1] != spelled[start - 1]):
-        start -= 1
-    ordered = words[start:] + words[:start]
-    return " ".join(COMPOUNDS.get(word, word) for word in ordered)
+
+def _side_first(spelled: list[str]) -> list[str]:
+    """The words of a part with its side written out, and before the part where it stood behind it."""
+    words = [ABBREVIATIONS.get(word, word) for word in spelled]
+    if not SIDES.keys() & set(words):
+        return spelled
+    # "paw_L_F": what else was abbreviated belongs to the side
+    last = len(words)
+    while last and (words[last - 1] in SIDES or words[last - 1] != spelled[last - 1]):
+        last -= 1
+    if last == 0:  # nothing but sides and abbreviations
+        last = len(words)
+        while last and words[last - 1] in SIDES:
+            last -= 1
+    return words[last:] + words[:last]
 
 
 def mirrored_part(part: str) -> str:
-    """The name of a part, as [`normalize_part`] gives it, in a mirrored photo: an animal's left eye becomes a right eye."""
+    """The name of a part, as [`normalize_part`] gives it, in a mirrored photo: a left eye becomes a right eye."""
     return " ".join(SIDES.get(word, word) for word in part.split(" "))
 
 

@@ -1,6 +1,7 @@
 """Annotated photos, the record that every reader gives: a photo with its objects, their named points and parts.
 
-Coordinates are pixels of the photo as displayed, origin at the top-left corner of the top-left pixel, whose center is (0.5, 0.5).
+Coordinates are pixels of the photo as displayed, origin at the top-left corner of the top-left pixel, whose center is
+(0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+import fsspec
 import numpy as np
 from PIL import Image
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 Box = tuple[float, float, float, float]
 OnReject = Callable[[str, str], None]
+StoredImage: TypeAlias = dict[str, Any] | Image.Image  # as `datasets` stores it, or decoded
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class PartPoint:
     """A point of a photo.
 
     Args:
-        part (`str`, *optional*): the part that it lies on, as [`normalize_part`] gives it; None where that is not known.
+        part (`str`, *optional*): the part that it lies on, as [`normalize_part`] gives it; None where that is not
+            known.
         x, y (`float`): in pixels.
         box (`tuple`, *optional*): (x1, y1, x2, y2) of the part.
         texts (`tuple`): (style, description) pairs where the source describes the point.
@@ -53,8 +58,8 @@ class Part:
     Args:
         name (`str`): as [`normalize_part`] gives it.
         box (`tuple`): (x1, y1, x2, y2) in pixels.
-        mask (bool `np.ndarray` of shape `(bottom - top, right - left)`, *optional*): which pixels of `pixel_box` belong to the part; None
-            where only the box is known.
+        mask (bool `np.ndarray` of shape `(bottom - top, right - left)`, *optional*): which pixels of `pixel_box`
+            belong to the part; None where only the box is known.
     """
 
     name: str
@@ -74,7 +79,7 @@ class Part:
 
     @property
     def pixel_box(self) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom): `box` in whole pixels, left and top rounded down, right and bottom rounded up."""
+        """(left, top, right, bottom): `box` in whole pixels, left and top rounded down, right and bottom up."""
         x1, y1, x2, y2 = self.box
         return math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2)
 
@@ -95,12 +100,15 @@ class Photo:
 
     Args:
         id (`str`): the image path exactly as the annotation file has it; no two photos of one reading have the same.
-        path (`str`, *optional*): None where the photo is a row of a `datasets.Dataset`.
+        path (`str`, *optional*): None where the photo is a row of a dataset.
         size (`tuple`): (width, height) in pixels, as displayed.
         objects (`tuple`): of [`AnnotatedObject`].
         given_split (`str`, *optional*): "train", "validation" (or "val") or "test", where the source states one.
-        row (`tuple`, *optional*): (dataset, index) of the row whose column "image" holds the file of a photo without a path.
+        row (`tuple`, *optional*): (dataset, index) of the row whose column "image" holds the file of a photo without a
+            path; the image stays in the dataset.
         points (`tuple`): of [`PartPoint`] on no annotated object.
+        stored (`dict` or PIL image, *optional*): the image itself, of a row that cannot be asked for again: as
+            `datasets` stores it, with "bytes" and "path", or decoded.
     """
 
     id: str
@@ -110,6 +118,7 @@ class Photo:
     given_split: str | None = None
     row: tuple[Dataset, int] | None = field(default=None, repr=False, compare=False)
     points: tuple[PartPoint, ...] = ()
+    stored: StoredImage | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.given_split not in (None, "val", *SPLITS):
@@ -126,36 +135,59 @@ class Photo:
 
     def file(self) -> str | io.BytesIO:
         """The image file: its path, or its bytes in a `BytesIO`."""
-        if self.row is None:
-            if self.path is None:
-                raise ValueError(f"{self.id} has neither a path nor a row")
-            return self.path
-        dataset, index = self.row
-        stored = dataset[index]["image"]
-        return stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])
+        stored = self._stored()
+        if isinstance(stored, str):
+            return stored
+        if isinstance(stored, Image.Image):
+            content = io.BytesIO()
+            to_rgb(stored).save(content, "PNG")
+            content.seek(0)
+            return content
+        if stored["bytes"] is not None:
+            return io.BytesIO(stored["bytes"])
+        if "://" not in stored["path"]:
+            return stored["path"]
+        with fsspec.open(stored["path"]) as remote:  # a file inside an archive, or on the Hub
+            return io.BytesIO(remote.read())
 
-    def displayed_size(self) -> tuple[int, int]:
-        """(width, height) of the file. Raises FileNotFoundError, or OSError naming the photo where its file is broken."""
+    def _stored(self) -> str | StoredImage:
+        """Where the image is: its path, or what a dataset stores of it."""
+        if self.row is not None:
+            dataset, index = self.row
+            return dataset[index]["image"]
+        if self.stored is not None:
+            return self.stored
+        if self.path is not None:
+            return self.path
+        raise ValueError(f"{self.id} has neither a path nor a stored image")
+
+    def _read(self, read: Callable[[Image.Image], T]) -> T:
+        """What a function makes of the opened image. Raises FileNotFoundError, or OSError naming the photo."""
+        stored = self._stored()
         try:
-            return displayed_size(self.file())
+            if isinstance(stored, Image.Image):
+                return read(stored)
+            with Image.open(self.file()) as image:
+                return read(image)
         except FileNotFoundError:
             raise
         except UNREADABLE as error:
             raise OSError(f"{self.path or self.id} cannot be read as an image: {error}") from error
+
+    def displayed_size(self) -> tuple[int, int]:
+        """(width, height) of the image.
+
+        Raises FileNotFoundError, or OSError naming the photo where its file is broken.
+        """
+        return self._read(displayed_size)
 
     def open(self) -> Image.Image:
         """The image as displayed, in RGB.
 
-        Raises FileNotFoundError, OSError naming the photo where its file is broken, and ValueError naming it where its size is not the
-        stated one: the annotation would lie elsewhere.
+        Raises FileNotFoundError, OSError naming the photo where its file is broken, and ValueError naming it where its
+        size is not the stated one: the annotation would lie elsewhere.
         """
-        try:
-            with Image.open(self.file()) as file:
-                image = to_rgb(file)
-        except FileNotFoundError:
-            raise
-        except UNREADABLE as error:
-            raise OSError(f"{self.path or self.id} cannot be read as an image: {error}") from error
+        image = self._read(to_rgb)
         check_size(self, image.size)
         return image
 
@@ -175,7 +207,10 @@ def check_size(photo: Photo, size: tuple[int, int]) -> None:
 
 
 def split_of(image_id: str) -> str:
-    """ "test" | "validation" | "train" from the first byte of the SHA-1 of the image's id: about 10 %, 5 % and 85 % of the photos."""
+    """The split of a photo, from the first byte of the SHA-1 of its id.
+
+    Returns "test", "validation" or "train": about 10 %, 5 % and 85 % of the photos.
+    """
     byte = hashlib.sha1(image_id.encode()).digest()[0]
     if byte < 26:
         return "test"
@@ -183,12 +218,15 @@ def split_of(image_id: str) -> str:
 
 
 def reject(image_id: str, reason: str) -> None:
-    """Raises ValueError: what the readers do with a record that cannot be used unless they are given another `on_reject`."""
+    """Raises ValueError: what readers do with a record that cannot be used unless they get another `on_reject`."""
     raise ValueError(f"{image_id}: {reason}")
 
 
 def leave_out(on_reject: OnReject, image_id: str, reason: str) -> None:
-    """Tells `on_reject` of what is usual in annotation files, such as a photo without a labeled point; a strict reading goes on."""
+    """Tells `on_reject` of what is usual in annotation files, such as a photo without a labeled point.
+
+    A strict reading, with [`reject`], goes on.
+    """
     if on_reject is not reject:
         on_reject(image_id, reason)
 
@@ -221,7 +259,7 @@ def usable_point(point: PartPoint, size: tuple[int, int]) -> PartPoint:
 
 
 def usable_object(annotated: AnnotatedObject, photo: Photo, on_reject: OnReject) -> AnnotatedObject:
-    """The object with its boxes clipped to the photo, less the points and parts that lie beside it, each of them rejected.
+    """The object with its boxes clipped to the photo, less the points and parts beside it, each of them rejected.
 
     Raises ValueError where its own box lies beside the photo.
     """
@@ -252,7 +290,10 @@ def usable_points(
 
 
 def usable_photo(photo: Photo, on_reject: OnReject) -> Photo | None:
-    """The photo with all boxes clipped to it, less what lies beside it, each thing rejected; None where no point and no part is left."""
+    """The photo with all boxes clipped to it, less what lies beside it, each thing rejected.
+
+    Returns None where no point and no part is left.
+    """
     objects = []
     for annotated in photo.objects:
         try:

@@ -1,0 +1,162 @@
+"""Crops of photos, mirrored or not, whose annotation moves with the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .names import mirrored_part
+from .photos import AnnotatedObject, Box, Part, PartPoint, Photo
+
+Crop = tuple[int, int, int, int]
+LEAST = 1  # pixels of an object or part, in each direction, that a crop must show of it
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where a crop lies on its photo, in whole pixels, and whether it is mirrored."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    mirror: bool
+
+    def name(self, part: str | None) -> str | None:
+        """The name of a part in the crop."""
+        return mirrored_part(part) if part and self.mirror else part
+
+    def holds(self, point: PartPoint) -> bool:
+        """Whether a point of the photo lies on the crop."""
+        in_width = self.left <= point.x <= self.left + self.width
+        in_height = self.top <= point.y <= self.top + self.height
+        return in_width and in_height
+
+    def box(self, box: Box) -> Box:
+        """What the crop shows of a box, in its own pixels; without area where it shows nothing."""
+        left = min(max(box[0] - self.left, 0.0), self.width)
+        top = min(max(box[1] - self.top, 0.0), self.height)
+        right = min(max(box[2] - self.left, 0.0), self.width)
+        bottom = min(max(box[3] - self.top, 0.0), self.height)
+        if self.mirror:
+            return self.width - right, top, self.width - left, bottom
+        return left, top, right, bottom
+
+    def point(self, point: PartPoint) -> PartPoint:
+        """A point in the crop's pixels, without texts."""
+        x = point.x - self.left
+        return PartPoint(
+            part=self.name(point.part),
+            x=self.width - x if self.mirror else x,
+            y=point.y - self.top,
+            box=None if point.box is None else self.box(point.box),
+        )
+
+    def points(self, points: tuple[PartPoint, ...]) -> tuple[PartPoint, ...]:
+        """Those of the points that lie on the crop."""
+        return tuple(self.point(point) for point in points if self.holds(point))
+
+    def mask(self, part: Part, shown: Part) -> np.ndarray:
+        """What the crop shows of a part's mask, for the pixels of `shown.pixel_box`."""
+        left, top, right, bottom = shown.pixel_box
+        if self.mirror:
+            left, right = self.width - right, self.width - left
+        mask_left, mask_top, _, _ = part.pixel_box
+        rows = slice(top + self.top - mask_top, bottom + self.top - mask_top)
+        columns = slice(left + self.left - mask_left, right + self.left - mask_left)
+        assert part.mask is not None
+        mask = part.mask[rows, columns]
+        return mask[:, ::-1] if self.mirror else mask
+
+    def part(self, part: Part) -> Part | None:
+        """A part in the crop's pixels; None where too little of it is seen."""
+        shown = Part(self.name(part.name) or part.name, self.box(part.box))
+        if is_too_small(shown.box):
+            return None
+        if part.mask is None:
+            return shown
+        mask = self.mask(part, shown)
+        return replace(shown, mask=mask) if mask.any() else None
+
+    def object(self, annotated: AnnotatedObject) -> AnnotatedObject | None:
+        """An object in the crop's pixels; None where too little of it is seen."""
+        box = self.box(annotated.box)
+        if is_too_small(box):
+            return None
+        parts = []
+        for part in annotated.parts:
+            shown = self.part(part)
+            if shown is not None:
+                parts.append(shown)
+        points = self.points(annotated.points)
+        return AnnotatedObject(annotated.category, box, points, tuple(parts))
+
+
+def is_too_small(box: Box) -> bool:
+    """Whether less than a pixel is left of a box."""
+    return box[2] - box[0] < LEAST or box[3] - box[1] < LEAST
+
+
+def crop_photo(photo: Photo, crop: Crop | None = None, mirror: bool = False) -> Photo:
+    """The annotation of a photo that is cut out and mirrored.
+
+    Texts, which say where things are in the whole photo, are dropped. So are points outside the crop, and objects and
+    parts of which less than a pixel is visible. Boxes are cut to the crop.
+
+    Args:
+        photo ([`Photo`])
+        crop (`tuple`, *optional*): (x1, y1, x2, y2) in whole pixels; the whole photo without it.
+        mirror (`bool`)
+    Returns:
+        [`Photo`] in the pixels of [`crop_image`].
+    """
+    x1, y1, x2, y2 = crop or (0, 0, *photo.size)
+    frame = _Frame(x1, y1, x2 - x1, y2 - y1, mirror)
+    objects = []
+    for annotated in photo.objects:
+        shown = frame.object(annotated)
+        if shown is not None:
+            objects.append(shown)
+    return replace(
+        photo,
+        size=(frame.width, frame.height),
+        objects=tuple(objects),
+        points=frame.points(photo.points),
+    )
+
+
+def crop_image(image: Image.Image, crop: Crop | None = None, mirror: bool = False) -> Image.Image:
+    """The pixels that belong to [`crop_photo`]."""
+    if crop is not None:
+        image = image.crop(crop)
+    return ImageOps.mirror(image) if mirror else image
+
+
+def random_crop(
+    photo: Photo, rng: np.random.Generator, smallest: float = 0.55
+) -> tuple[Crop, bool]:
+    """A crop around one of the annotated points, or around the center of a photo without any.
+
+    Args:
+        photo ([`Photo`])
+        rng (`np.random.Generator`)
+        smallest (`float`): the crop's sides are `smallest` to 1 of the photo's.
+    Returns:
+        (crop, mirror), as [`crop_photo`] takes them.
+    """
+    width, height = photo.size
+    crop_width = max(1, round(width * rng.uniform(smallest, 1)))
+    crop_height = max(1, round(height * rng.uniform(smallest, 1)))
+    points = [point for annotated in photo.objects for point in annotated.points]
+    places = [(point.x, point.y) for point in [*points, *photo.points]]
+    if not places:
+        places = [(width / 2, height / 2)]
+    x, y = places[rng.integers(len(places))]
+    left = round(x - rng.uniform(0.1, 0.9) * crop_width)
+    top = round(y - rng.uniform(0.1, 0.9) * crop_height)
+    left = min(max(left, 0), width - crop_width)
+    top = min(max(top, 0), height - crop_height)
+    mirror = bool(rng.integers(2))
+    return (left, top, left + crop_width, top + crop_height), mirror
