@@ -1,90 +1,120 @@
 """Feature maps of a frozen backbone, computed once and read from disk."""
 
+from __future__ import annotations
+
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from huggingface_hub.utils import WeakFileLock
 from tqdm import tqdm
+from transformers import PreTrainedModel
+
+BATCHES_BETWEEN_NOTES = 20  # progress is noted on disk so often
+# what a config says of how and from where the model was loaded
+NOT_OF_THE_MODEL = ("dtype", "_name_or_path")
 
 
-def backbone_fingerprint(backbone):
-    """SHA-1 of a backbone's weights and config, but for what a config says of how and from where the model was loaded."""
-    config = {
-        name: value
-        for name, value in backbone.config.to_dict().items()
-        if name not in ("dtype", "_name_or_path")
-    }
+def backbone_fingerprint(backbone: PreTrainedModel) -> str:
+    """SHA-1 of a backbone's weights and of its config, less what that says of how and from where it was loaded."""
+    config = backbone.config.to_dict()
+    for name in NOT_OF_THE_MODEL:
+        config.pop(name, None)
     digest = hashlib.sha1(json.dumps(config, sort_keys=True).encode())
-    for name, value in sorted(backbone.state_dict().items()):
+    for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
-        digest.update(
-            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            if value.ndim
-            else value.numpy().tobytes()
-        )
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
+
+
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
+    tensor = tensor.detach().cpu().contiguous()
+    # only a tensor with a dimension can be viewed as bytes, which also NumPy's lack of bfloat16 asks for
+    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 class FeatureCache:
     """Half-precision feature maps of a list of canvases, in one memory-mapped file for each level.
 
-    Computing is resumed where it stopped: `done` counts the canvases on disk.
+    Computing is resumed where it stopped: `done.json` counts the canvases on disk.
 
     Args:
-        folder: where the files are; one subfolder for each combination of backbone and canvases.
-        backbone: a frozen transformers backbone.
-        keys (`list[str]`): what identifies the canvases; they decide the subfolder's name.
+        folder (`str` or `Path`): where the files are; one subfolder for each combination of backbone and canvases.
+        backbone (`PreTrainedModel`): a frozen transformers backbone.
+        keys (`list[str]`): what identifies the canvases and how they are normalized; they decide the subfolder's name.
         count (`int`): number of canvases.
-        canvas: function index -> uint8 array of shape (height, width, 3).
-        normalize: function from a list of such arrays to pixel values.
+        canvas (function): index -> uint8 array of shape `(height, width, 3)`.
+        normalize (function): list of such arrays -> pixel values `(n, 3, height, width)`.
+        batch_size (`int`): canvases of one forward pass.
     """
 
-    def __init__(self, folder, backbone, keys, count, canvas, normalize, batch_size=32):
-        digest = hashlib.sha1(
-            (backbone_fingerprint(backbone) + json.dumps(keys)).encode()
-        ).hexdigest()[:16]
-        self.folder = Path(folder) / digest
+    def __init__(
+        self,
+        folder: str | Path,
+        backbone: PreTrainedModel,
+        keys: Sequence[str],
+        count: int,
+        canvas: Callable[[int], np.ndarray],
+        normalize: Callable[[list[np.ndarray]], torch.Tensor],
+        batch_size: int = 32,
+    ) -> None:
+        identity = backbone_fingerprint(backbone) + json.dumps(list(keys))
+        self.folder = Path(folder) / hashlib.sha1(identity.encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(
-            self.folder / "lock"
-        ):  # the ranks of one run, or several runs, may want the same maps
+        self.progress = self.folder / "done.json"
+        self.levels: list[np.ndarray] = []
+        # the ranks of one run, or several runs, may want the same maps
+        with WeakFileLock(self.folder / "lock"):
             self.compute(backbone, count, canvas, normalize, batch_size)
 
-    def compute(self, backbone, count, canvas, normalize, batch_size):
-        progress = self.folder / "done.json"
-        done = json.loads(progress.read_text()) if progress.is_file() else 0
-        self.levels = (
-            [np.load(f, mmap_mode="r+") for f in sorted(self.folder.glob("level*.npy"))]
-            if done
-            else None
-        )
+    def compute(
+        self,
+        backbone: PreTrainedModel,
+        count: int,
+        canvas: Callable[[int], np.ndarray],
+        normalize: Callable[[list[np.ndarray]], torch.Tensor],
+        batch_size: int,
+    ) -> None:
+        """Computes the maps that are not on disk yet."""
+        done = json.loads(self.progress.read_text()) if self.progress.is_file() else 0
+        if done:
+            files = sorted(self.folder.glob("level*.npy"))
+            self.levels = [np.load(file, mmap_mode="r+") for file in files]
+        if done == count:
+            return
         backbone.eval()
-        bar = tqdm(total=count, initial=done, desc="Computing feature maps", disable=done == count)
-        for start in range(done, count, batch_size):
-            stop = min(start + batch_size, count)
-            pixel_values = normalize([canvas(i) for i in range(start, stop)])
-            with torch.inference_mode():
-                maps = backbone(pixel_values).feature_maps
-            if self.levels is None:
-                self.levels = [
-                    np.lib.format.open_memmap(
-                        self.folder / f"level{i}.npy", "w+", np.float16, (count, *m.shape[1:])
-                    )
-                    for i, m in enumerate(maps)
-                ]
-            for level, m in zip(self.levels, maps):
-                level[start:stop] = m.half().numpy()
-            bar.update(stop - start)
-            if (start // batch_size) % 20 == 19 or stop == count:
-                for level in self.levels:
-                    level.flush()
-                temporary = progress.with_suffix(".tmp")
-                temporary.write_text(json.dumps(stop))
-                temporary.replace(progress)
-        bar.close()
+        with tqdm(total=count, initial=done, desc="Computing feature maps") as bar:
+            for start in range(done, count, batch_size):
+                stop = min(start + batch_size, count)
+                pixel_values = normalize([canvas(index) for index in range(start, stop)])
+                with torch.inference_mode():
+                    maps = backbone(pixel_values.to(backbone.device)).feature_maps
+                self.write(maps, start, stop, count)
+                bar.update(stop - start)
+                if (start // batch_size + 1) % BATCHES_BETWEEN_NOTES == 0 or stop == count:
+                    self.note(stop)
 
-    def __getitem__(self, index):
-        return [torch.from_numpy(level[index].astype(np.float32)) for level in self.levels]
+    def write(self, maps: Sequence[torch.Tensor], start: int, stop: int, count: int) -> None:
+        """Puts the maps of the canvases from `start` to `stop` into the files, which are made where there are none."""
+        if not self.levels:
+            for number, level in enumerate(maps):
+                file = self.folder / f"level{number}.npy"
+                shape = (count, *level.shape[1:])
+                self.levels.append(np.lib.format.open_memmap(file, "w+", np.float16, shape))
+        for stored, level in zip(self.levels, maps):
+            stored[start:stop] = level.half().cpu().numpy()
+
+    def note(self, done: int) -> None:
+        """Writes down that the first `done` canvases are on disk."""
+        for stored in self.levels:
+            stored.flush()
+        temporary = self.progress.with_suffix(".tmp")
+        temporary.write_text(json.dumps(done))
+        temporary.replace(self.progress)
+
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        """The maps of a canvas, float32, one of shape `(channels, height, width)` for each level."""
+        return [torch.from_numpy(stored[index].astype(np.float32)) for stored in self.levels]

@@ -1,4 +1,8 @@
-"""Small models from scratch: a vision tower around a CPU backbone, a small Llama, and a tokenizer for the words at hand."""
+"""Small models from scratch: a vision tower around a CPU backbone, a Llama, a tokenizer for the words at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
@@ -7,6 +11,7 @@ from transformers import (
     LlamaForCausalLM,
     Mask2FormerConfig,
     Mask2FormerModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -14,19 +19,19 @@ from ..models.modeling_efficientnet_lite import EfficientNetLiteBackbone, Effici
 from ..offline import efficientnet_lite0_state_dict
 
 
-def train_tokenizer(texts, vocab_size=1024, model_max_length=512):
-    """A byte-level BPE tokenizer: any text can be written, the texts' own words are short."""
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int = 1024, model_max_length: int = 512
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer: any text can be written, and the words of `texts` are short."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<bos>", "<eos>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet
-        ),
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "<bos>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
+    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -37,11 +42,14 @@ def train_tokenizer(texts, vocab_size=1024, model_max_length=512):
     )
 
 
-def small_vision_tower(backbone=None, hidden_dim=192, decoder_layers=6):
+def small_vision_tower(
+    backbone: str | None = None, hidden_dim: int = 192, decoder_layers: int = 6
+) -> Mask2FormerModel:
     """A `Mask2FormerModel` around EfficientNet-Lite0, whose decoder works on strides 8, 16 and 32.
 
     Args:
         backbone (`str`, *optional*): folder of an [`EfficientNetLiteBackbone`]; ImageNet weights without it.
+        hidden_dim (`int`): width of the tower.
         decoder_layers (`int`): masked decoder layers (transformers builds one fewer than its config says).
     """
     if backbone is None:
@@ -70,24 +78,28 @@ def small_vision_tower(backbone=None, hidden_dim=192, decoder_layers=6):
     return model
 
 
-def small_language_model(tokenizer, layers=5, hidden_size=256):
-    """A Llama from scratch for `tokenizer`. Its word embeddings have unit variance, its layers keep the scale of their inputs: at the usual
-    0.02 for both, learning to read words, image and point takes longer."""
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=hidden_size,
-            intermediate_size=704,
-            num_hidden_layers=layers,
-            num_attention_heads=8,
-            num_key_value_heads=8,
-            max_position_embeddings=tokenizer.model_max_length,
-            tie_word_embeddings=False,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_range=hidden_size**-0.5,
-        )
+def small_language_model(
+    tokenizer: PreTrainedTokenizerBase, layers: int = 5, hidden_size: int = 256
+) -> LlamaForCausalLM:
+    """A Llama from scratch for a tokenizer.
+
+    Its word embeddings have unit variance and its layers keep the scale of their inputs: at the usual 0.02 for both,
+    learning to read words, image and point takes longer.
+    """
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=704,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=tokenizer.model_max_length,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=hidden_size**-0.5,
     )
+    model = LlamaForCausalLM(config)
     nn.init.normal_(model.get_input_embeddings().weight)
     return model

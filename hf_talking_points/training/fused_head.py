@@ -1,13 +1,15 @@
 """What TRL's fused head may leave out."""
 
+from __future__ import annotations
+
 import torch
 
 
-def completions_only(labels):
-    """Inputs of a descriptor with TRL's fused head that score the columns from the first label on, instead of `labels`.
+def completions_only(labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Inputs of a descriptor with TRL's fused head that score columns from the first label on, in place of `labels`.
 
-    Where there is no Triton the fused head scores every position and throws away those without a label, which is most of them where a
-    prompt holds an image.
+    Where there is no Triton the fused head scores every position and throws away those without a label, which is most
+    of them where a prompt holds an image.
 
     Args:
         labels (`torch.LongTensor` of shape `(rows, length)`): -100 where no loss is taken.

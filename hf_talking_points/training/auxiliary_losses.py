@@ -1,0 +1,147 @@
+"""Losses that supervise how a descriptor encodes a point, beside the one on its text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.models.mask2former.modeling_mask2former import (
+    dice_loss,
+    sigmoid_cross_entropy_loss,
+)
+
+from ..data.photos import AnnotatedObject, PartPoint
+from ..data.triplets import View
+
+IGNORED = -100  # the class that cross-entropy leaves out
+EXTENTS = 6
+UNKNOWN_EXTENT = [float("nan")] * EXTENTS
+EXTENT_WEIGHT = 10
+# OMG-LLaVA's
+CROSS_ENTROPY_WEIGHT = 0.4
+DICE_WEIGHT = 0.1
+
+
+class AuxiliaryHeads(nn.Module):
+    """What an auxiliary loss reads from the point token while the descriptor is trained.
+
+    That is the part, the object's category, where in the object's box the point lies, and the box's place and size. They bring part and extent into the token long before the text's loss does, and are not needed afterwards.
+
+    Args:
+        dim (`int`): of the point token.
+        parts (iterable of `str`): names of the parts.
+        categories (iterable of `str`): names of the objects.
+    """
+
+    def __init__(self, dim: int, parts: Iterable[str], categories: Iterable[str]) -> None:
+        super().__init__()
+        self.parts = {name: index for index, name in enumerate(sorted(set(parts)))}
+        self.categories = {name: index for index, name in enumerate(sorted(set(categories)))}
+        self.layers = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
+        self.part = nn.Linear(dim, len(self.parts))
+        self.category = nn.Linear(dim, len(self.categories) + 1)  # the last one: no object
+        self.extent = nn.Linear(dim, EXTENTS)
+
+    @classmethod
+    def for_views(cls, dim: int, views: Iterable[View]) -> AuxiliaryHeads:
+        """Heads for the names of parts and objects that points of `views` have."""
+        parts = set()
+        categories = set()
+        for view in views:
+            for annotated, point in view.points():
+                if annotated is not None:
+                    categories.add(annotated.category)
+                if point.part is not None:
+                    parts.add(point.part)
+        return cls(dim, parts, categories)
+
+    def targets(
+        self, source: tuple[AnnotatedObject | None, PartPoint] | None, size: tuple[int, int]
+    ) -> list[float]:
+        """What the heads should read from a point.
+
+        Args:
+            source (`tuple`, *optional*): (object, part point); None for surroundings.
+            size (`tuple`): (width, height) of the photo in pixels.
+        Returns:
+            [part, category, u, v, center x, center y, width, height], in parts of the object's box and of the photo.
+            Part or category is -100, and the extents NaN, where they are not known.
+        """
+        if source is None:
+            return [IGNORED, len(self.categories), *UNKNOWN_EXTENT]
+        annotated, point = source
+        part = IGNORED if point.part is None else self.parts.get(point.part, IGNORED)
+        if annotated is None:
+            return [part, IGNORED, *UNKNOWN_EXTENT]
+        category = self.categories.get(annotated.category, IGNORED)
+        width, height = size
+        x1, y1, x2, y2 = annotated.box
+        extent = [
+            (point.x - x1) / max(x2 - x1, 1),
+            (point.y - y1) / max(y2 - y1, 1),
+            (x1 + x2) / 2 / width,
+            (y1 + y2) / 2 / height,
+            (x2 - x1) / width,
+            (y2 - y1) / height,
+        ]
+        return [part, category, *extent]
+
+    def forward(self, point_features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss.
+
+        Args:
+            point_features (`torch.Tensor` of shape `(points, dim)`)
+            targets (`torch.Tensor` of shape `(points, 8)`): of [`AuxiliaryHeads.targets`].
+        """
+        features = self.layers(point_features)
+        extent = targets[:, 2:]
+        known = ~extent.isnan().any(1)
+        loss = known_cross_entropy(self.category(features), targets[:, 1])
+        loss = loss + known_cross_entropy(self.part(features), targets[:, 0])
+        if known.any():
+            predicted = self.extent(features).float()[known]
+            loss = loss + EXTENT_WEIGHT * F.smooth_l1_loss(predicted, extent[known], beta=0.1)
+        return loss
+
+
+def known_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy over the rows whose class is known; 0 where none is.
+
+    Args:
+        logits (`torch.Tensor` of shape `(points, classes)`)
+        classes (`torch.Tensor` of shape `(points,)`): -100 where the class is not known.
+    """
+    total = F.cross_entropy(logits.float(), classes.long(), ignore_index=IGNORED, reduction="sum")
+    return total / (classes != IGNORED).sum().clamp(min=1)
+
+
+def box_mask_loss(mask_logits: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
+    """Supervises predicted point masks by object boxes: 0.4 cross-entropy + 0.1 dice, the mean over layers.
+
+    Args:
+        mask_logits (list of `torch.Tensor` of shape `(points, height, width)`)
+        boxes (`torch.Tensor` of shape `(points, 4)`): x1, y1, x2, y2 on the canvas; rows of NaN are left out.
+    """
+    known = ~boxes.isnan().any(1)
+    height, width = mask_logits[0].shape[1:]
+    target = box_masks(boxes[known], height, width).flatten(1)  # (known points, height * width)
+    count = max(len(target), 1)
+    losses = []
+    for layer in mask_logits:
+        logits = layer[known].flatten(1).float()
+        cross_entropy = sigmoid_cross_entropy_loss(logits, target, count)
+        dice = dice_loss(logits, target, count)
+        losses.append(CROSS_ENTROPY_WEIGHT * cross_entropy + DICE_WEIGHT * dice)
+    return torch.stack(losses).mean()
+
+
+def box_masks(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Masks `(boxes, height, width)`: 1 for the cells of a canvas whose center lies in the box, else 0."""
+    x1, y1, x2, y2 = (corner[:, None] for corner in boxes.unbind(1))  # (boxes, 1)
+    x = (torch.arange(width, device=boxes.device) + 0.5) / width
+    y = (torch.arange(height, device=boxes.device) + 0.5) / height
+    rows = (y >= y1) & (y <= y2)  # (boxes, height)
+    columns = (x >= x1) & (x <= x2)  # (boxes, width)
+    return (rows[:, :, None] & columns[:, None]).float()

@@ -1,0 +1,105 @@
+"""Rows of triplets -> batches of the models. A batch has `photos` images and `photos * points` texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+
+from ..models.coordinates import pixels_to_canvas
+from .auxiliary_losses import AuxiliaryHeads
+
+Row = dict[str, Any]
+NO_BOX = [[float("nan")] * 2] * 2
+
+
+def collate_images(rows: list[Row]) -> dict[str, Any]:
+    """`pixel_values` of shape `(photos, 3, height, width)`, or `feature_maps` with a tensor for each level."""
+    if "pixel_values" in rows[0]:
+        return {"pixel_values": torch.stack([row["pixel_values"] for row in rows])}
+    levels = zip(*(row["feature_maps"] for row in rows))
+    return {"feature_maps": [torch.stack(level) for level in levels]}
+
+
+def collate_points(rows: list[Row]) -> torch.Tensor:
+    """Points on the canvas, `(photos, points, 2)`."""
+    return torch.stack([row["points"] for row in rows])
+
+
+def all_descriptions(rows: list[Row]) -> list[str]:
+    return [text for row in rows for text in row["descriptions"]]
+
+
+class LocalizerCollator:
+    """Rows of [`triplet_dataset`] -> inputs of the localizer.
+
+    `target_points` and their `scale`, both of shape `(photos, points, 2)`, come along for loss and metrics.
+
+    Args:
+        processor ([`PointLocalizerProcessor`])
+    """
+
+    def __init__(self, processor: ProcessorMixin) -> None:
+        self.processor = processor
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        encoded = self.processor.encode_descriptions(all_descriptions(rows), padding_side="right")
+        points = collate_points(rows)
+        scale = torch.stack([row["scale"] for row in rows])  # (photos, 2)
+        scale = scale[:, None].expand_as(points)  # (photos, points, 2)
+        return {**encoded, **collate_images(rows), "target_points": points, "scale": scale}
+
+
+class DescriptorCollator:
+    """Rows of [`triplet_dataset`] -> inputs of the descriptor, with labels on the descriptions alone.
+
+    Args:
+        processor ([`PointDescriptorProcessor`])
+        heads ([`AuxiliaryHeads`], *optional*): whose targets come along as `point_targets`.
+        boxes (`bool`): whether `object_boxes` on the canvas come along, of shape `(photos * points, 4)`.
+    """
+
+    def __init__(
+        self, processor: ProcessorMixin, heads: AuxiliaryHeads | None = None, boxes: bool = False
+    ) -> None:
+        self.processor = processor
+        self.heads = heads
+        self.boxes = boxes
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        batch = {
+            **self.encode_texts(all_descriptions(rows)),
+            **collate_images(rows),
+            "input_points": collate_points(rows),
+        }
+        if self.heads is not None:
+            targets = []
+            for row in rows:
+                for source in row["sources"]:
+                    targets.append(self.heads.targets(source, row["size"]))
+            batch["point_targets"] = torch.tensor(targets)
+        if self.boxes:
+            batch["object_boxes"] = torch.cat([self.canvas_boxes(row) for row in rows])
+        return batch
+
+    def encode_texts(self, descriptions: list[str]) -> dict[str, torch.Tensor]:
+        """Prompts with descriptions, `(photos * points, length)`, and `labels` that are -100 but for the descriptions."""
+        prompt = self.processor.render()
+        answered = self.processor.render("{description}")
+        texts = [answered.replace("{description}", text) for text in descriptions]
+        encoded = self.processor.tokenize(texts, padding_side="right")
+        prompt_length = self.processor.tokenize([prompt])["input_ids"].shape[1]
+        labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, -100)
+        labels[:, :prompt_length] = -100
+        return {**encoded, "labels": labels}
+
+    def canvas_boxes(self, row: Row) -> torch.Tensor:
+        """The objects' boxes on the canvas, `(points, 4)`; NaN for points on no object."""
+        corners = []
+        for source in row["sources"]:
+            annotated = None if source is None else source[0]
+            corners.append(NO_BOX if annotated is None else [annotated.box[:2], annotated.box[2:]])
+        side = self.processor.image_size
+        on_canvas = pixels_to_canvas(torch.tensor(corners), *row["size"], side)  # (points, 2, 2)
+        return on_canvas.flatten(1)

@@ -1,0 +1,152 @@
+"""The model that a training script starts from: a checkpoint, or one composed of a vision and a language model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import (
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    ViTImageProcessorPil,
+)
+
+from ..data.triplets import View, sample_triplets
+from ..models.modeling_point_descriptor import PointDescriptorForConditionalGeneration
+from ..models.modeling_point_localizer import PointLocalizerForKeypointDetection
+from ..models.processing_talking_points import PointDescriptorProcessor, PointLocalizerProcessor
+from .arguments import (
+    ModelArguments,
+    PointDescriptorModelArguments,
+    PointLocalizerModelArguments,
+    PointSamplingArguments,
+)
+from .fresh import small_language_model, small_vision_tower, train_tokenizer
+from .triplet_dataset import training_views
+
+CORPUS_VIEWS = 2000
+CORPUS_POINTS = 4  # of each view
+CORPUS_STYLES = {"full": 0.5, "terse": 0.5}
+CORPUS_SURROUNDINGS = 0.1
+PROMPTS = ["Please describe region1 .", "Please segment region1: ", " keypoint "]
+PROMPT_REPEATS = 20  # so that the prompts' words are tokens
+DESCRIPTOR_DECODER_LAYERS = 6
+
+
+def load_localizer(
+    arguments: PointLocalizerModelArguments, rows: Dataset, sampling: PointSamplingArguments
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The Point Localizer to train, frozen as the arguments say, and its processor.
+
+    Args:
+        arguments ([`PointLocalizerModelArguments`])
+        rows (`Dataset`): to train on, in the row format; a fresh tokenizer learns their words.
+        sampling ([`PointSamplingArguments`]): of the trainer.
+    """
+    if arguments.model_name_or_path:
+        return load_checkpoint(
+            PointLocalizerForKeypointDetection, PointLocalizerProcessor, arguments
+        )
+    tokenizer = pretrained_or_fresh_tokenizer(arguments, rows, sampling)
+    processor = compose_processor(PointLocalizerProcessor, arguments, tokenizer)
+    model = PointLocalizerForKeypointDetection.from_vision_text_pretrained(
+        *vision_and_text(arguments, processor, decoder_layers=0),
+        processor,
+        token_strides=arguments.token_strides,
+        head=arguments.head,
+        standardize_states=arguments.standardize_states,
+    )
+    return freeze(model, arguments), processor
+
+
+def load_descriptor(
+    arguments: PointDescriptorModelArguments, rows: Dataset, sampling: PointSamplingArguments
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The Point Descriptor to train, frozen as the arguments say, and its processor; see [`load_localizer`]."""
+    if arguments.model_name_or_path:
+        return load_checkpoint(
+            PointDescriptorForConditionalGeneration, PointDescriptorProcessor, arguments
+        )
+    tokenizer = pretrained_or_fresh_tokenizer(arguments, rows, sampling)
+    processor = compose_processor(PointDescriptorProcessor, arguments, tokenizer)
+    model = PointDescriptorForConditionalGeneration.from_vision_text_pretrained(
+        *vision_and_text(arguments, processor, DESCRIPTOR_DECODER_LAYERS),
+        processor,
+        token_strides=arguments.token_strides,
+        point_mask=arguments.point_mask,
+        mask_sigma=arguments.mask_sigma,
+    )
+    return freeze(model, arguments), processor
+
+
+def load_checkpoint(
+    model_class: Any, processor_class: Any, arguments: ModelArguments
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A checkpoint and its processor."""
+    model = model_class.from_pretrained(arguments.model_name_or_path)
+    processor = processor_class.from_pretrained(arguments.model_name_or_path)
+    return freeze(model, arguments), processor
+
+
+def pretrained_or_fresh_tokenizer(
+    arguments: ModelArguments, rows: Dataset, sampling: PointSamplingArguments
+) -> PreTrainedTokenizerBase:
+    """The language model's tokenizer; for the small Llama one that learns the descriptions' words."""
+    if arguments.text:
+        return AutoTokenizer.from_pretrained(arguments.text)
+    return train_tokenizer(corpus(training_views(rows, sampling)))
+
+
+def compose_processor(
+    processor_class: Any, arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase
+) -> ProcessorMixin:
+    """The processor of a fresh model, with image mean and deviation of its vision model."""
+    side = arguments.image_size // min(arguments.token_strides) // 2  # image tokens in a row
+    statistics = {}
+    if arguments.vision:
+        stated, _ = ViTImageProcessorPil.get_image_processor_dict(arguments.vision)
+        statistics = {name: stated[name] for name in ("image_mean", "image_std")}
+    return processor_class.from_tokenizer(tokenizer, arguments.image_size, side**2, **statistics)
+
+
+def vision_and_text(
+    arguments: ModelArguments, processor: ProcessorMixin, decoder_layers: int
+) -> tuple[str | PreTrainedModel, str | PreTrainedModel]:
+    """The models that a fresh one is composed of: paths or Hub ids, or small ones from scratch."""
+    vision: str | PreTrainedModel
+    text: str | PreTrainedModel
+    if arguments.vision:
+        vision = arguments.vision
+    else:
+        vision = small_vision_tower(arguments.backbone, decoder_layers=decoder_layers)
+    if arguments.text:
+        text = arguments.text
+    else:
+        text = small_language_model(processor.tokenizer, arguments.layers)
+    return vision, text
+
+
+def freeze(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel:
+    """The model with what is not to be trained frozen."""
+    if arguments.freeze == "backbone":
+        model.freeze_backbone()
+    elif arguments.freeze == "vision":
+        model.freeze_vision()
+    if arguments.freeze_language_model:
+        model.model.language_model.requires_grad_(False)
+    return model
+
+
+def corpus(views: list[View]) -> list[str]:
+    """Descriptions for a fresh tokenizer, and the fixed prompts."""
+    rng = np.random.default_rng(0)
+    texts = PROMPTS * PROMPT_REPEATS
+    for index in rng.permutation(len(views))[:CORPUS_VIEWS]:
+        _, descriptions, _ = sample_triplets(
+            views[index], CORPUS_POINTS, rng, CORPUS_STYLES, CORPUS_SURROUNDINGS
+        )
+        texts = texts + descriptions
+    return texts

@@ -1,0 +1,186 @@
+"""What both supervised trainers have in common."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from accelerate.utils import is_peft_model
+from datasets import IterableDataset
+from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
+
+from .arguments import PointSamplingArguments
+from .hub_trainer import HubTrainerMixin
+from .processors import processor_of
+from .triplet_dataset import (
+    TRIPLET_COLUMNS,
+    EvaluationData,
+    Rows,
+    TripletDatasets,
+    training_views,
+)
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from ..data.triplets import View
+
+NamedRows: TypeAlias = "Rows | dict[str, Rows]"
+
+
+def load_model(model: str | PreTrainedModel, auto_class: Any, model_type: str) -> PreTrainedModel:
+    """The model of a trainer.
+
+    Args:
+        model: path or Hub id of a checkpoint, or a loaded model, with or without adapters.
+        auto_class: the Auto class that loads a checkpoint.
+        model_type (`str`): what it must be.
+    """
+    if isinstance(model, str):
+        model = auto_class.from_pretrained(model)
+    found = model.config.model_type
+    if found != model_type:
+        raise ValueError(f"model must be a {model_type}, got a {found}")
+    return model
+
+
+def default_output_dir(model: PreTrainedModel) -> str:
+    """Where a run without `args` writes."""
+    name = Path(model.config._name_or_path).name or model.config.model_type
+    return f"{name}-trained"
+
+
+def copied(args: TrainingArguments) -> TrainingArguments:
+    """Arguments that transformers and TRL may change: those of the caller stay as they are.
+
+    The tensors of a batch have a row for each photo or for each point, so that no process can hand out parts of it.
+    """
+    args = copy.copy(args)
+    args.accelerator_config = copy.copy(args.accelerator_config)
+    args.accelerator_config.dispatch_batches = False
+    return args
+
+
+def joined(*names: str | None) -> str:
+    """A metric's prefix: the names that there are, with underscores between them."""
+    return "_".join(name for name in names if name)
+
+
+class TripletTrainerMixin(HubTrainerMixin):
+    """Over a `Trainer`: takes datasets in the row format, from which it draws points and descriptions."""
+
+    # What transformers forces: `_set_signature_columns_if_needed` says which columns of a dataset reach the collator,
+    # so that `remove_unused_columns` may stay as it is.
+
+    triplets: TripletDatasets
+    train_views: list[View]  # none of a stream
+    evaluation: dict[str, EvaluationData]  # name of an evaluation dataset, "" for the only one
+
+    def prepare(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        processing_class: ProcessorMixin | None,
+        eval_dataset: NamedRows | None,
+    ) -> ProcessorMixin:
+        """Sets what the datasets are made with, and the evaluation data; returns the processor."""
+        processor = processor_of(model) if processing_class is None else processing_class
+        plain = model.get_base_model() if is_peft_model(model) else model
+        sampling = args if isinstance(args, PointSamplingArguments) else PointSamplingArguments()
+        self.triplets = TripletDatasets(sampling, processor, plain.model.backbone)
+        self.evaluation = {}
+        if eval_dataset is not None:
+            self.evaluation = self.evaluation_data(eval_dataset, "eval_dataset")
+        return processor
+
+    def train_triplets(self, train_dataset: Rows | None) -> Rows | None:
+        """The `train_dataset` of the `Trainer`; sets `train_views`."""
+        self.train_views = []
+        if train_dataset is None:
+            return None
+        if isinstance(train_dataset, IterableDataset):
+            return self.triplets.stream(train_dataset)
+        self.train_views = training_views(train_dataset, self.triplets.sampling)
+        return self.triplets.train(self.train_views)
+
+    def evaluation_data(self, eval_dataset: NamedRows, name: str) -> dict[str, EvaluationData]:
+        """Name -> evaluation data of a dataset, or of each of several."""
+        styles = self.triplets.sampling.eval_styles
+        if not isinstance(eval_dataset, dict):
+            return {"": self.triplets.evaluation(eval_dataset, name, styles)}
+        evaluation = {}
+        for key, rows in eval_dataset.items():
+            evaluation[key] = self.triplets.evaluation(rows, f"{name}[{key!r}]", styles)
+        return evaluation
+
+    def named_triplets(self, evaluation: dict[str, EvaluationData]) -> dict[str, Rows]:
+        """Name and style -> what to evaluate on; "" for the only one."""
+        named = {}
+        for name, data in evaluation.items():
+            for style, triplets in data.datasets.items():
+                named[joined(name, style)] = triplets
+        return named
+
+    def eval_triplets(self) -> NamedRows | None:
+        """The `eval_dataset` of the `Trainer`."""
+        named = self.named_triplets(self.evaluation)
+        if not named:
+            return None
+        return named[""] if list(named) == [""] else named
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["row", *TRIPLET_COLUMNS]
+
+    def get_test_dataloader(self, test_dataset: Rows) -> DataLoader:
+        data = self.triplets.evaluation(test_dataset, "test_dataset", styles=None)
+        return super().get_test_dataloader(data.datasets[None])
+
+    def evaluate(
+        self,
+        eval_dataset: NamedRows | str | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """As of `Trainer`, on the trainer's evaluation data or on other datasets in the row format."""
+        if isinstance(eval_dataset, str):
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if eval_dataset is None:
+            evaluation = self.evaluation
+            metrics = super().evaluate(None, ignore_keys, metric_key_prefix)
+        else:
+            evaluation = self.evaluation_data(eval_dataset, "eval_dataset")
+            metrics = {}
+            for name, triplets in self.named_triplets(evaluation).items():
+                prefix = joined(metric_key_prefix, name)
+                metrics.update(super().evaluate(triplets, ignore_keys, prefix))
+        for name, data in evaluation.items():
+            metrics.update(self.judge(data.views, joined(metric_key_prefix, name)))
+        return metrics
+
+    def judge(self, views: list[View], metric_key_prefix: str) -> dict[str, float]:
+        """Further metrics of the photos of an evaluation dataset."""
+        return {}
+
+    def has_fresh_adapter(self) -> bool:
+        """Whether the model is an adapter of one that was never saved."""
+        return is_peft_model(self.model) and not self.model.config._name_or_path
+
+    def merge_fresh_adapter(self) -> None:
+        """Makes the adapter of a freshly composed model part of it: alone it would have no saved model to go with.
+
+        The trainer's model is one without adapters afterwards. Any other model stays as it is.
+        """
+        if self.has_fresh_adapter():
+            self.model = self.model.merge_and_unload()
+            self.model_wrapped = self.model
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As of `Trainer`. Raises ValueError for an adapter that nobody could load."""
+        is_checkpoint = _internal_call and output_dir is not None
+        if self.has_fresh_adapter() and not is_checkpoint:
+            raise ValueError(
+                "the adapter's base model was never saved, so the adapter could not be loaded: "
+                "call merge_fresh_adapter() first"
+            )
+        super().save_model(output_dir, _internal_call)
