@@ -1,4 +1,5 @@
-"""The one place that opens images: what is displayed, its size, what tells two images apart, and the errors of broken files."""
+"""The one place that opens images: what is displayed, its size, what tells two images apart, and the errors of broken
+files."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def displayed_size(image: Image.Image | str | os.PathLike | Any) -> tuple[int, i
 def to_rgb(image: Image.Image | str | os.PathLike | np.ndarray | torch.Tensor) -> Image.Image:
     """Any image that transformers' pipelines take (PIL, path, URL, array) as PIL RGB image as it is displayed.
 
-    The EXIF orientation is applied, 16-bit values are scaled to 8 bits, transparency is shown on white.
+    The EXIF orientation is applied, 16-bit values are scaled to 8 bits, transparency is shown on white; what else the
+    file tells is left out.
 
     Raises TypeError for anything else, and one of `UNREADABLE` for a broken file.
     """
@@ -101,7 +103,9 @@ def to_rgb(image: Image.Image | str | os.PathLike | np.ndarray | torch.Tensor) -
     if image.has_transparency_data:
         background = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(background, image.convert("RGBA"))
-    return image.convert("RGB")
+    rgb = image.convert("RGB")
+    rgb.info = {}  # an orientation that was applied must not be applied again by who saves or shows the image
+    return rgb
 
 
 def content_key(image: Image.Image) -> str:
