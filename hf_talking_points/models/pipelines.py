@@ -1,5 +1,11 @@
 """`pipeline("point-description")` and `pipeline("point-localization")`."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from transformers import GenerationConfig, Pipeline
 
@@ -8,22 +14,47 @@ from .modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from .modeling_point_localizer import PointLocalizerForKeypointDetection
 from .remote_code import CompleteRepoMixin, write_remote_code
 
+# options of `generate` that change what it returns beside the sequences, which are all that an answer is made of
+SEQUENCES_ALONE = {
+    "return_dict_in_generate": False,
+    "output_scores": False,
+    "output_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+}
+
+
+def split_by_counts(values: Sequence, counts: Sequence[int]) -> list[Sequence]:
+    """Consecutive parts of `values`, of `counts[0]`, `counts[1]`, … entries."""
+    parts = []
+    start = 0
+    for count in counts:
+        parts.append(values[start : start + count])
+        start += count
+    return parts
+
 
 class _TalkingPointsPipeline(CompleteRepoMixin, Pipeline):
+    """Common part of both pipelines.
+
+    An image and all its points or texts are one input. `preprocess` holds them in tuples: the batching of transformers
+    makes a list of them, one entry for each image, and leaves a single input as it is."""
+
     _load_processor = True
     _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        expected, given = self.model_class.config_class.model_type, self.model.config.model_type
+        expected = self.model_class.config_class.model_type
+        given = self.model.config.model_type
         if given != expected:
             raise ValueError(
                 f"{type(self).__name__} needs a {expected} checkpoint, but got a {given} one"
             )
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves a complete repo: weights, configs, processor, and the code for use without this package."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
@@ -34,73 +65,97 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
     """Describes pixels of an image in words.
 
         describe = pipeline("point-description")
-        describe(image, points=[(x, y), ...])                                   # -> [{"point": (x, y), "description": str}, ...]
-        describe([{"image": image, "points": [...]}, ...], batch_size=8)        # -> a list of such lists
+        describe(image, points=[(x, y), ...])  # -> [{"point": (x, y), "description": str}, ...]
+        describe([{"image": image, "points": [...]}, ...], batch_size=8)  # -> a list of such lists
 
-    `image` is a PIL image, path, URL or array; points are pixels of the displayed image, with `normalized=True` parts of its width and
-    height. The image is encoded once for all its points. Raises ValueError for no points and for points outside the image.
+    `image` is a PIL image, path, URL or array; points are pixels of the displayed image, with `normalized=True` parts
+    of its width and height. The image is encoded once for all its points.
+
+    Options of `generate` are taken in the call, as `generate_kwargs`, in a `generation_config`, or when the pipeline
+    is made. Each point has one answer: with several returned sequences the first, which is the best of a beam search.
+
+    Raises ValueError for no points and for points outside the image.
     """
 
     model_class = PointDescriptorForConditionalGeneration
     _pipeline_calls_generate = True
     _default_generation_config = GenerationConfig(max_new_tokens=128, do_sample=False)
 
-    def _sanitize_parameters(self, points=None, normalized=None, generate_kwargs=None, **kwargs):
-        preprocess = {
-            name: value
-            for name, value in (("points", points), ("normalized", normalized))
-            if value is not None
-        }
+    def _sanitize_parameters(
+        self,
+        points: Sequence | None = None,
+        normalized: bool | None = None,
+        generate_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        preprocess: dict[str, Any] = {}
+        if points is not None:
+            preprocess["points"] = points
+        if normalized is not None:
+            preprocess["normalized"] = normalized
         return preprocess, {**kwargs, **(generate_kwargs or {})}, {}
 
-    def preprocess(self, inputs, points=None, normalized=False):
+    def preprocess(
+        self, inputs: Any, points: Sequence | None = None, normalized: bool = False
+    ) -> dict[str, Any]:
         if isinstance(inputs, dict):
-            inputs, points = inputs["image"], inputs.get("points", points)
+            points = inputs.get("points", points)
+            inputs = inputs["image"]
         if points is None or len(points) == 0:
             raise ValueError("points must hold at least one (x, y)")
-        if all(not hasattr(value, "__len__") for value in points):
+        if not any(hasattr(value, "__len__") for value in points):
             points = [points]
         image = to_rgb(inputs)
         canvas_points = self.processor.points_to_canvas(points, image.size, normalized)
         return {
             "pixel_values": self.processor.pixel_values([image]).to(self.dtype),
-            "input_points": tuple(map(tuple, canvas_points.tolist())),
-            "points": tuple(tuple(map(float, point)) for point in points),
+            "input_points": tuple(tuple(point) for point in canvas_points.tolist()),
+            "points": tuple((float(x), float(y)) for x, y in points),
         }
 
-    def _forward(self, model_inputs, **generate_kwargs):
-        canvas_points, points = model_inputs["input_points"], model_inputs["points"]
-        batched = isinstance(
-            points, list
-        )  # the pipeline's collate makes lists of what is not a tensor
-        canvas_points = canvas_points if batched else [canvas_points]
+    def generate_options(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """What `generate` gets for a call: sequences alone, and the tokenizer that stop strings need."""
+        options = self._prepare_generate_kwargs(generate_kwargs, **SEQUENCES_ALONE)
+        if options.get("generation_config") is not None:  # which has these options from now on
+            for name in SEQUENCES_ALONE:
+                options.pop(name, None)
+        options.setdefault("tokenizer", self.processor.tokenizer)
+        return options
+
+    def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
+        points = model_inputs["points"]
+        batched = isinstance(points, list)
+        canvas_points = model_inputs["input_points"]
+        points_of_images = canvas_points if batched else [canvas_points]
+        counts = [len(image_points) for image_points in points_of_images]
+        rows = sum(counts)
         input_points = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(row) for row in canvas_points],
+            [torch.tensor(image_points) for image_points in points_of_images],
             batch_first=True,
             padding_value=float("nan"),
-        )
+        )  # (images, points, 2)
         image = self.model.get_image_features(
             model_inputs["pixel_values"], input_points.to(self.device)
         )
-        counts = [len(row) for row in canvas_points]
-        image.pooler_output = [
-            tokens for tokens, count in zip(image.pooler_output, counts) for _ in range(count)
-        ]
-        prompt = self.processor.tokenize(
-            [self.processor.render()] * sum(counts), padding_side="left"
-        ).to(self.device)
-        generated = self.model.generate(
+        tokens_of_rows = []
+        for tokens, count in zip(image.pooler_output, counts):
+            tokens_of_rows += [tokens] * count
+        image.pooler_output = tokens_of_rows
+        prompts = [self.processor.render()] * rows
+        prompt = self.processor.tokenize(prompts, padding_side="left").to(self.device)
+        sequences = self.model.generate(
             **prompt,
             mm_encoder_outputs={"image": image},
-            **self._prepare_generate_kwargs(generate_kwargs),
+            **self.generate_options(generate_kwargs),
         )
-        generated = generated.view(sum(counts), -1, generated.shape[-1])[
-            :, 0, prompt["input_ids"].shape[1] :
-        ]
-        rows = [row.tolist() for row in generated.split(counts)]
-        return {"ids": rows, "points": points} if batched else {"ids": rows[0], "points": points}
+        # with several sequences for each row (num_return_sequences) the first is the answer
+        sequences = sequences.unflatten(0, (rows, -1))[:, 0]
+        prompt_length = prompt["input_ids"].shape[1]
+        answers = sequences[:, prompt_length:].tolist()
+        ids = split_by_counts(answers, counts)
+        return {"ids": ids if batched else ids[0], "points": points}
 
-    def postprocess(self, outputs):
+    def postprocess(self, outputs: dict[str, Any]) -> list[dict[str, Any]]:
         texts = self.processor.batch_decode(outputs["ids"], skip_special_tokens=True)
         return [
             {"point": point, "description": text.strip()}
@@ -112,32 +167,33 @@ class PointLocalizationPipeline(_TalkingPointsPipeline):
     """Finds the pixels that texts describe.
 
         locate = pipeline("point-localization")
-        locate(image, text="the dog's left eye")                                # -> [{"description", "point": (x, y), "confidence"}]
-        locate([{"image": image, "text": [...]}, ...], batch_size=8)            # -> a list of such lists
+        locate(image, text="the dog's left eye")  # -> [{"description", "point": (x, y), "confidence"}]
+        locate([{"image": image, "text": [...]}, ...], batch_size=8)  # -> a list of such lists
 
-    Points are pixels of the displayed image. `confidence` is the share of the heat map around the point, in [0, 1], and None for a head
-    without one. With `return_heatmaps=True` each answer has "heatmap", a float array on the square canvas. Raises ValueError for no
-    text, an empty text and a text longer than the model's context.
+    Points are pixels of the displayed image. `confidence` is the share of the heat map around the point, in [0, 1],
+    and None for a head without one. With `return_heatmaps=True` each answer has "heatmap", a float array on the square
+    canvas.
+
+    Raises ValueError for no text, an empty text and a text longer than the model's context.
     """
 
     model_class = PointLocalizerForKeypointDetection
 
-    def _sanitize_parameters(self, text=None, return_heatmaps=None):
+    def _sanitize_parameters(
+        self, text: str | Sequence[str] | None = None, return_heatmaps: bool | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess = {} if text is None else {"text": text}
-        return (
-            preprocess,
-            {},
-            {} if return_heatmaps is None else {"return_heatmaps": return_heatmaps},
-        )
+        postprocess = {} if return_heatmaps is None else {"return_heatmaps": return_heatmaps}
+        return preprocess, {}, postprocess
 
-    def preprocess(self, inputs, text=None):
+    def preprocess(self, inputs: Any, text: str | Sequence[str] | None = None) -> dict[str, Any]:
         if isinstance(inputs, dict):
-            inputs, text = inputs["image"], inputs.get("text", text)
+            text = inputs.get("text", text)
+            inputs = inputs["image"]
         descriptions = [text] if isinstance(text, str) else list(text or [])
         self.processor.check_descriptions(descriptions)
-        self.processor.encode_descriptions(
-            descriptions
-        )  # too long a text is an error here, beside its own image
+        # too long a text is an error here, beside its own image
+        self.processor.encode_descriptions(descriptions)
         image = to_rgb(inputs)
         return {
             "pixel_values": self.processor.pixel_values([image]).to(self.dtype),
@@ -145,31 +201,38 @@ class PointLocalizationPipeline(_TalkingPointsPipeline):
             "size": (image.height, image.width),
         }
 
-    def _forward(self, model_inputs):
-        descriptions, sizes = model_inputs["descriptions"], model_inputs["size"]
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        descriptions = model_inputs["descriptions"]
         batched = isinstance(descriptions, list)
-        descriptions, sizes = (descriptions, sizes) if batched else ([descriptions], [sizes])
+        texts_of_images = descriptions if batched else [descriptions]
+        sizes = model_inputs["size"] if batched else [model_inputs["size"]]
+        texts = []
+        sizes_of_rows = []
+        image_index = []
+        for index, (image_texts, size) in enumerate(zip(texts_of_images, sizes)):
+            texts += image_texts
+            sizes_of_rows += [size] * len(image_texts)
+            image_index += [index] * len(image_texts)
         image = self.model.get_image_features(model_inputs["pixel_values"])
-        counts = [len(row) for row in descriptions]
-        texts = [text for row in descriptions for text in row]
         encoded = self.processor.encode_descriptions(texts).to(self.device)
-        image_index = (
-            torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
-        )
         outputs = self.model(
-            **encoded, mm_encoder_outputs={"image": image}, image_index=image_index
+            **encoded,
+            mm_encoder_outputs={"image": image},
+            image_index=torch.tensor(image_index, device=self.device),
         )
-        found = self.processor.post_process_keypoint_detection(
-            outputs, [size for size, n in zip(sizes, counts) for _ in range(n)]
-        )
-        for result, text in zip(found, texts):
-            result["description"] = text
+        answers = self.processor.post_process_keypoint_detection(outputs, sizes_of_rows)
+        for answer, text in zip(answers, texts):
+            answer["description"] = text
         if outputs.heatmaps is not None:
-            for result, heatmap in zip(found, outputs.heatmaps.float().cpu().numpy()):
-                result["heatmap"] = heatmap
-        rows = [[found.pop(0) for _ in range(n)] for n in counts]
-        return {"found": rows} if batched else {"found": rows[0]}
+            for answer, heatmap in zip(answers, outputs.heatmaps.float().cpu().numpy()):
+                answer["heatmap"] = heatmap
+        found = split_by_counts(answers, [len(image_texts) for image_texts in texts_of_images])
+        return {"found": found if batched else found[0]}
 
-    def postprocess(self, outputs, return_heatmaps=False):
-        keys = ("description", "point", "confidence") + (("heatmap",) if return_heatmaps else ())
-        return [{key: result.get(key) for key in keys} for result in outputs["found"]]
+    def postprocess(
+        self, outputs: dict[str, Any], return_heatmaps: bool = False
+    ) -> list[dict[str, Any]]:
+        keys = ["description", "point", "confidence"]
+        if return_heatmaps:
+            keys.append("heatmap")
+        return [{key: answer.get(key) for key in keys} for answer in outputs["found"]]
