@@ -1,0 +1,144 @@
+"""Rows with the columns "image" and "point": their checks before a run, and their images during it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import datasets
+from datasets import Dataset, IterableDataset
+from PIL import Image
+
+from ..models.coordinates import check_points
+from ..models.images import UNREADABLE, displayed_size, to_rgb
+
+COLUMNS = ("image", "point")
+Row = dict[str, Any]
+Rows: TypeAlias = "Dataset | IterableDataset"
+
+
+def named_datasets(
+    train_dataset: Rows | None, eval_dataset: Rows | dict[str, Rows] | None
+) -> Iterator[tuple[str, Rows]]:
+    """The datasets of a trainer with the names that its messages give them."""
+    if train_dataset is not None:
+        yield "train_dataset", train_dataset
+    if isinstance(eval_dataset, dict):
+        for name, dataset in eval_dataset.items():
+            yield f"eval_dataset[{name!r}]", dataset
+    elif eval_dataset is not None:
+        yield "eval_dataset", eval_dataset
+
+
+def check_rows(dataset: Rows, name: str) -> None:
+    """Raises ValueError naming column or row where a dataset lacks a column or a point does not lie on its image.
+
+    Points are checked here where the images of a `datasets.Dataset` are local files or encoded bytes, else when they
+    are used.
+    """
+    names = dataset.column_names
+    if names is not None:  # a stream may not know them
+        for column in COLUMNS:
+            if column not in names:
+                raise ValueError(
+                    f"{name} has the columns {names} but needs {list(COLUMNS)}: {column!r} is missing"
+                )
+    if isinstance(dataset, Dataset) and stores_images(dataset):
+        rows = without_decoding(dataset.with_format(None).select_columns(list(COLUMNS)))
+        for number, row in enumerate(rows):
+            try:
+                check_row(row)
+            except UNREADABLE as error:
+                raise ValueError(f"row {number} of {name}: {error}") from error
+
+
+def check_row(row: Row) -> None:
+    """Raises one of `UNREADABLE` where there is no image, it is broken, or the point does not lie on it."""
+    image = row["image"]
+    if image is None:
+        raise ValueError("there is no image")
+    if not is_remote(image):
+        check_points([row["point"]], *displayed_size(stored_file(image)))
+
+
+def stores_images(dataset: Rows) -> bool:
+    """Whether the rows hold image files or their bytes, of which no transform makes something else."""
+    if isinstance(dataset, Dataset) and dataset.format["type"] == "custom":
+        return False
+    return dataset.features is not None and isinstance(dataset.features["image"], datasets.Image)
+
+
+def without_decoding(dataset: Any) -> Any:
+    """A dataset, or each of a `dict` of them, with its images as they are stored: [`open_images`] opens them.
+
+    `datasets` would decode an image anew for every completion, and fails on a turned photo whose EXIF data cannot be
+    written.
+    """
+    if isinstance(dataset, dict):
+        return {name: without_decoding(part) for name, part in dataset.items()}
+    if dataset is None or not stores_images(dataset):
+        return dataset
+    return dataset.cast_column("image", datasets.Image(decode=False))
+
+
+def is_remote(stored: dict[str, Any]) -> bool:
+    """Whether an image as `datasets` stores it is to be read from elsewhere, such as one of a stream from the Hub."""
+    return stored["bytes"] is None and stored["path"] is not None and "://" in stored["path"]
+
+
+def stored_file(stored: dict[str, Any]) -> str | io.BytesIO:
+    """An image as `datasets` stores it, {"bytes": ..., "path": ...}, as path or binary file.
+
+    Raises ValueError where it is neither.
+    """
+    if stored["bytes"] is not None:
+        return io.BytesIO(stored["bytes"])
+    if stored["path"] is None:
+        raise ValueError("there is no image")
+    return stored["path"]
+
+
+def open_image(image: Any) -> Image.Image:
+    """PIL RGB image as displayed of an image as `datasets` stores it, or of any kind that [`to_rgb`] takes."""
+    if not isinstance(image, dict):
+        return to_rgb(image)
+    if is_remote(image):
+        return to_rgb(datasets.Image().decode_example(image))
+    with Image.open(stored_file(image)) as opened:
+        return to_rgb(opened)
+
+
+def image_key(image: Any) -> Any:
+    """What rows of one image have in common before it is opened: its bytes, its path or the object itself."""
+    if isinstance(image, dict):
+        return image["path"] if image["bytes"] is None else image["bytes"]
+    return image if isinstance(image, (str, os.PathLike)) else id(image)
+
+
+def open_images(rows: Sequence[Row]) -> list[Row]:
+    """The rows with PIL RGB images, the same object in rows of one image.
+
+    Raises ValueError naming the point where the image of a row is missing or broken.
+    """
+    opened: dict[Any, Image.Image] = {}
+    with_images = []
+    for row in rows:
+        key = image_key(row["image"])
+        if key not in opened:
+            try:
+                opened[key] = open_image(row["image"])
+            except (*UNREADABLE, TypeError) as error:
+                raise ValueError(f"the image of point {row['point']}: {error}") from error
+        with_images.append({**row, "image": opened[key]})
+    return with_images
+
+
+def find_point(dataset: Any, point: Iterable[float]) -> str:
+    """Where a point stands in a dataset, for messages: the number of its first row where that can be told."""
+    if isinstance(dataset, Dataset):
+        for number, row in enumerate(dataset.select_columns(["point"])):
+            if repr(row["point"]) == repr(point):  # NaN is not equal to itself
+                return f"row {number} of the dataset"
+    return f"the row with point {point}"
