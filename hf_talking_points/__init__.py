@@ -3,8 +3,11 @@
 Importing the package registers its models with the Auto classes and its pipelines with `pipeline`.
 """
 
+from __future__ import annotations
+
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from transformers import (
     AutoConfig,
@@ -29,33 +32,55 @@ from .models.modeling_point_localizer import PointLocalizerForKeypointDetection
 from .models.pipelines import PointDescriptionPipeline, PointLocalizationPipeline
 from .models.processing_talking_points import PointDescriptorProcessor, PointLocalizerProcessor
 
-MINI_DESCRIPTOR = str(Path(__file__).parent / "pretrained" / "talking-points-descriptor")
-MINI_LOCALIZER = str(Path(__file__).parent / "pretrained" / "talking-points-localizer")
-LOCALIZATION_DISTANCE = str(Path(__file__).parent / "evaluation" / "localization_distance")
+if TYPE_CHECKING:
+    from .data.rows import load_points
+    from .rewards import LocalizerReward
+    from .training.arguments import (
+        PointDescriptorTrainingArguments,
+        PointLocalizerTrainingArguments,
+    )
+    from .training.grpo import (
+        PointGRPOConfig,
+        PointGRPOTrainer,
+        PointRLOOConfig,
+        PointRLOOTrainer,
+        paper_lora_config,
+    )
+    from .training.supervised import PointDescriptorTrainer, PointLocalizerTrainer
 
+_PACKAGE = Path(__file__).parent
+MINI_DESCRIPTOR = str(_PACKAGE / "pretrained" / "talking-points-descriptor")
+MINI_LOCALIZER = str(_PACKAGE / "pretrained" / "talking-points-localizer")
+LOCALIZATION_DISTANCE = str(_PACKAGE / "evaluation" / "localization_distance")
+
+# imported at their first use: they bring trl, datasets and the trainers along
 _LAZY = {
     "LocalizerReward": ".rewards",
     "PointDescriptorTrainer": ".training.supervised",
+    "PointDescriptorTrainingArguments": ".training.arguments",
     "PointGRPOConfig": ".training.grpo",
     "PointGRPOTrainer": ".training.grpo",
     "PointLocalizerTrainer": ".training.supervised",
+    "PointLocalizerTrainingArguments": ".training.arguments",
     "PointRLOOConfig": ".training.grpo",
     "PointRLOOTrainer": ".training.grpo",
+    "load_points": ".data.rows",
     "paper_lora_config": ".training.grpo",
 }
 
 AutoConfig.register("point_descriptor", PointDescriptorConfig, exist_ok=True)
 AutoConfig.register("point_localizer", PointLocalizerConfig, exist_ok=True)
-# AutoModelForCausalLM: trl loads the frozen reference model of a policy through it
-for _auto in (
+for _auto_class in (
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
-    AutoModelForCausalLM,
+    AutoModelForCausalLM,  # through which trl loads the frozen reference model of a policy
 ):
-    _auto.register(PointDescriptorConfig, PointDescriptorForConditionalGeneration, exist_ok=True)
-for _auto in (AutoModel, AutoModelForKeypointDetection):
-    _auto.register(PointLocalizerConfig, PointLocalizerForKeypointDetection, exist_ok=True)
+    _auto_class.register(
+        PointDescriptorConfig, PointDescriptorForConditionalGeneration, exist_ok=True
+    )
+for _auto_class in (AutoModel, AutoModelForKeypointDetection):
+    _auto_class.register(PointLocalizerConfig, PointLocalizerForKeypointDetection, exist_ok=True)
 AutoProcessor.register(PointDescriptorConfig, PointDescriptorProcessor, exist_ok=True)
 AutoProcessor.register(PointLocalizerConfig, PointLocalizerProcessor, exist_ok=True)
 PIPELINE_REGISTRY.register_pipeline(
@@ -77,26 +102,36 @@ __all__ = [
     "EfficientNetLiteBackbone",
     "EfficientNetLiteConfig",
     "LOCALIZATION_DISTANCE",
+    "LocalizerReward",
     "MINI_DESCRIPTOR",
     "MINI_LOCALIZER",
     "PointDescriptionPipeline",
     "PointDescriptorConfig",
     "PointDescriptorForConditionalGeneration",
     "PointDescriptorProcessor",
+    "PointDescriptorTrainer",
+    "PointDescriptorTrainingArguments",
+    "PointGRPOConfig",
+    "PointGRPOTrainer",
     "PointLocalizationPipeline",
     "PointLocalizerConfig",
     "PointLocalizerForKeypointDetection",
     "PointLocalizerProcessor",
+    "PointLocalizerTrainer",
+    "PointLocalizerTrainingArguments",
+    "PointRLOOConfig",
+    "PointRLOOTrainer",
     "__version__",
-    *_LAZY,
+    "load_points",
+    "paper_lora_config",
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)
