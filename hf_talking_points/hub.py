@@ -58,7 +58,8 @@ def push_checkpoint(
             Files of the training run stay out. Weights are pushed in the precision in which they are stored.
         repo_id (`str`): "owner/name"; is created where it does not exist.
         card (`str` or `Path`, *optional*): Markdown file for README.md, in which `someone/<name of the file>` stands
-            for the repo. By default the folder's own README.md, or else a short one.
+            for the repo; a clone holds those of the embedded pair (`model_cards/*.md`). By default the folder's own
+            README.md, or else a short one.
         private (`bool`, *optional*): visibility of a new repo; by default the owner's setting.
         revision (`str`, *optional*): branch; is created where it does not exist.
         token (`str`, *optional*): by default the one of `hf auth login` or HF_TOKEN.

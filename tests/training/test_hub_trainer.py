@@ -1,0 +1,114 @@
+"""What a trainer pushes: whole repos, under a card of the run."""
+
+import json
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model
+from transformers import Trainer, TrainingArguments
+
+from hf_talking_points.training.hub_trainer import HubTrainerMixin
+
+
+class HubTrainer(HubTrainerMixin, Trainer):
+    """A trainer of transformers with nothing else."""
+
+    _tag_names = ["some-method"]
+
+
+@pytest.fixture
+def make_trainer(make_localizer, random_image, tmp_path):
+    """Makes a trainer of a tiny localizer, for one step."""
+
+    def make(model=None, **options):
+        fresh_model, processor = make_localizer()
+        inputs = processor(random_image(), "red green")
+        row = {name: value[0] for name, value in inputs.items()}
+        row["labels"] = torch.tensor([0.3, 0.6])
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path / "run"),
+            max_steps=1,
+            report_to="none",
+            use_cpu=True,
+            learning_rate=1.5e-4,
+            **options,
+        )
+        return HubTrainer(
+            model=fresh_model if model is None else model,
+            args=arguments,
+            train_dataset=[row],
+            processing_class=processor,
+        )
+
+    return make
+
+
+def test_the_card_of_a_run_tells_of_it(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.state.global_step = 7
+    trainer.state.log_history = [
+        {"loss": 2.0, "step": 1},
+        {"eval_loss": 1.0, "eval_mpck": 40.0, "eval_runtime": 3.0},
+        {"eval_loss": 0.5, "eval_samples_per_second": 9.0},
+    ]
+    trainer.create_model_card(dataset_name="someone/points", tags="mine")
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.text.strip().startswith("# run\n")
+    assert "HubTrainer of the package hf_talking_points, on `someone/points`, 7 steps." in card.text
+    assert "| learning_rate | 0.00015 |" in card.text
+    assert "| eval_loss | 0.5 |" in card.text
+    assert "| eval_mpck | 40 |" in card.text
+    assert "eval_runtime" not in card.text
+    assert "per_second" not in card.text
+    assert card.data.pipeline_tag == "keypoint-detection"
+    assert card.data.library_name == "transformers"
+    assert card.data.datasets == "someone/points"
+    tags = ["hf_talking_points", "mine", "point-localization", "some-method"]
+    assert card.data.tags == tags
+
+
+def test_a_run_without_evaluation_shows_no_results(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.create_model_card(model_name="fine", tags=["a", "b"])
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.text.strip().startswith("# fine\n")
+    assert "last evaluation" not in card.text
+    assert {"a", "b"} <= set(card.data.tags)
+
+
+def test_a_pushed_run_loads_for_a_stranger(hub, stranger, make_trainer):
+    trainer = make_trainer(push_to_hub=True, hub_model_id="someone/run")
+    trainer.push_to_hub()
+    config = json.loads(hub.repos["models/someone/run"]["config.json"])
+    assert "AutoModelForKeypointDetection" in config["auto_map"]
+    assert 'model="someone/run"' in ModelCard.load("someone/run").text
+    program = """
+from transformers import pipeline
+locate = pipeline("point-localization", model="someone/run", trust_remote_code=True)
+print(type(locate).__name__)
+"""
+    assert stranger(program).strip().splitlines()[-1] == "PointLocalizationPipeline"
+
+
+def test_an_adapter_of_a_local_base_is_refused_before_the_run(
+    hub, make_localizer, make_trainer, tmp_path
+):
+    model, _ = make_localizer()
+    model.save_pretrained(tmp_path / "base")
+    model.config._name_or_path = str(tmp_path / "base")
+    adapter = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="push it first"):
+        make_trainer(adapter, push_to_hub=True, hub_model_id="someone/run")
+    assert hub.repos == {}
+
+
+def test_the_adapter_of_a_fresh_model_is_refused_when_it_is_pushed(
+    hub, make_localizer, make_trainer
+):
+    model, _ = make_localizer()
+    adapter = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+    trainer = make_trainer(adapter)
+    with pytest.raises(ValueError, match="push it first"):
+        trainer.push_to_hub()
+    assert hub.repos == {}
