@@ -160,6 +160,11 @@ class PointDescriptorTrainingArguments(PointDescriptorArguments, SFTConfig):
     computes in float32.
     """
 
+    bf16: bool | None = field(
+        default=None,
+        metadata={"help": "compute in bfloat16; by default where there is an accelerator"},
+    )
+
     def __post_init__(self) -> None:
         PointDescriptorArguments.__post_init__(self)
         if self.bf16 is None and not torch.accelerator.is_available():
@@ -224,6 +229,10 @@ class ModelArguments:
         if self.lora_rank and self.freeze_language_model:
             raise ValueError(
                 "lora_rank adapts the language model, freeze_language_model leaves it as it is: choose one"
+            )
+        if self.lora_rank and self.model_name_or_path and self.half_precision_dir:
+            raise ValueError(
+                "lora_rank on a checkpoint gives an adapter, half_precision_dir is for a whole model: choose one"
             )
 
     def modules_around_language_model(self) -> list[str] | None:

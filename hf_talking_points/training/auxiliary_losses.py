@@ -27,7 +27,8 @@ DICE_WEIGHT = 0.1
 class AuxiliaryHeads(nn.Module):
     """What an auxiliary loss reads from the point token while the descriptor is trained.
 
-    That is the part, the object's category, where in the object's box the point lies, and the box's place and size. They bring part and extent into the token long before the text's loss does, and are not needed afterwards.
+    That is the part, the object's category, where in the object's box the point lies, and the box's place and size.
+    They bring part and extent into the token long before the text's loss does, and are not needed afterwards.
 
     Args:
         dim (`int`): of the point token.

@@ -84,7 +84,7 @@ class DescriptorCollator:
         return batch
 
     def encode_texts(self, descriptions: list[str]) -> dict[str, torch.Tensor]:
-        """Prompts with descriptions, `(photos * points, length)`, and `labels` that are -100 but for the descriptions."""
+        """Prompts with descriptions, `(photos * points, length)`, and `labels`, -100 but for the descriptions."""
         prompt = self.processor.render()
         answered = self.processor.render("{description}")
         texts = [answered.replace("{description}", text) for text in descriptions]
@@ -100,6 +100,7 @@ class DescriptorCollator:
         for source in row["sources"]:
             annotated = None if source is None else source[0]
             corners.append(NO_BOX if annotated is None else [annotated.box[:2], annotated.box[2:]])
+        width, height = row["size"]
         side = self.processor.image_size
-        on_canvas = pixels_to_canvas(torch.tensor(corners), *row["size"], side)  # (points, 2, 2)
+        on_canvas = pixels_to_canvas(torch.tensor(corners), width, height, side)  # (points, 2, 2)
         return on_canvas.flatten(1)

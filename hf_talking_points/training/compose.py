@@ -37,13 +37,13 @@ DESCRIPTOR_DECODER_LAYERS = 6
 
 
 def load_localizer(
-    arguments: PointLocalizerModelArguments, rows: Dataset, sampling: PointSamplingArguments
+    arguments: PointLocalizerModelArguments, rows: Dataset | None, sampling: PointSamplingArguments
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The Point Localizer to train, frozen as the arguments say, and its processor.
 
     Args:
         arguments ([`PointLocalizerModelArguments`])
-        rows (`Dataset`): to train on, in the row format; a fresh tokenizer learns their words.
+        rows (`Dataset`, *optional*): to train on, in the row format; a fresh tokenizer learns their words.
         sampling ([`PointSamplingArguments`]): of the trainer.
     """
     if arguments.model_name_or_path:
@@ -63,7 +63,7 @@ def load_localizer(
 
 
 def load_descriptor(
-    arguments: PointDescriptorModelArguments, rows: Dataset, sampling: PointSamplingArguments
+    arguments: PointDescriptorModelArguments, rows: Dataset | None, sampling: PointSamplingArguments
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The Point Descriptor to train, frozen as the arguments say, and its processor; see [`load_localizer`]."""
     if arguments.model_name_or_path:
@@ -92,7 +92,7 @@ def load_checkpoint(
 
 
 def pretrained_or_fresh_tokenizer(
-    arguments: ModelArguments, rows: Dataset, sampling: PointSamplingArguments
+    arguments: ModelArguments, rows: Dataset | None, sampling: PointSamplingArguments
 ) -> PreTrainedTokenizerBase:
     """The language model's tokenizer; for the small Llama one that learns the descriptions' words."""
     if arguments.text:

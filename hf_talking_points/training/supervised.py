@@ -253,9 +253,10 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As of `Trainer`; the auxiliary heads come along into the run's checkpoints alone."""
         super().save_model(output_dir, _internal_call)
-        is_checkpoint = _internal_call and output_dir is not None
-        if self.heads is not None and is_checkpoint and self.args.should_save:
-            save_file(self.heads.state_dict(), Path(output_dir) / HEADS_FILE)
+        # transformers saves checkpoints in this way alone
+        checkpoint = output_dir if _internal_call else None
+        if self.heads is not None and checkpoint is not None and self.args.should_save:
+            save_file(self.heads.state_dict(), Path(checkpoint) / HEADS_FILE)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None

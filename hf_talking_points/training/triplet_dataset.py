@@ -187,7 +187,7 @@ def cache_views(
     return FeatureCache(folder, backbone, keys, len(views), canvas, normalize)
 
 
-def photos_of(rows: Rows, name: str, limit: int | None = None) -> list[Photo]:
+def photos_of(rows: Rows | None, name: str, limit: int | None = None) -> list[Photo]:
     """The photos of a dataset in the row format.
 
     Args:
@@ -195,8 +195,10 @@ def photos_of(rows: Rows, name: str, limit: int | None = None) -> list[Photo]:
         name (`str`): of the dataset, for messages.
         limit (`int`, *optional*): photos that are read at most.
 
-    Raises TypeError for anything but a dataset, ValueError where it has no photo.
+    Raises TypeError for anything but a dataset, ValueError where there is none, or no photo in it.
     """
+    if rows is None:
+        raise ValueError(f"{name} is missing: there is no photo of that split")
     if not isinstance(rows, (Dataset, IterableDataset)):
         raise TypeError(
             f"{name} must be a Dataset or IterableDataset in the row format (docs/dataset_formats.md), "
@@ -301,7 +303,7 @@ class TripletDatasets:
         return EvaluationData(views, by_style)
 
 
-def training_views(rows: Dataset, sampling: PointSamplingArguments) -> list[View]:
+def training_views(rows: Dataset | None, sampling: PointSamplingArguments) -> list[View]:
     """Photos and crops of them, to train on.
 
     Raises ValueError where there is none.

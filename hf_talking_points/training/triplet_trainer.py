@@ -76,6 +76,7 @@ class TripletTrainerMixin(HubTrainerMixin):
     triplets: TripletDatasets
     train_views: list[View]  # none of a stream
     evaluation: dict[str, EvaluationData]  # name of an evaluation dataset, "" for the only one
+    model: PreTrainedModel
 
     def prepare(
         self,
@@ -145,6 +146,10 @@ class TripletTrainerMixin(HubTrainerMixin):
         """As of `Trainer`, on the trainer's evaluation data or on other datasets in the row format."""
         if isinstance(eval_dataset, str):
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if eval_dataset is None and not self.evaluation:
+            raise ValueError(
+                "eval_dataset is missing, so there is no photo to evaluate on: give the trainer one, or evaluate()"
+            )
         if eval_dataset is None:
             evaluation = self.evaluation
             metrics = super().evaluate(None, ignore_keys, metric_key_prefix)
@@ -177,7 +182,7 @@ class TripletTrainerMixin(HubTrainerMixin):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As of `Trainer`. Raises ValueError for an adapter that nobody could load."""
-        is_checkpoint = _internal_call and output_dir is not None
+        is_checkpoint = _internal_call and output_dir is not None  # as transformers saves them
         if self.has_fresh_adapter() and not is_checkpoint:
             raise ValueError(
                 "the adapter's base model was never saved, so the adapter could not be loaded: "
