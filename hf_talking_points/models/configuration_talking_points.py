@@ -36,15 +36,18 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="mask2former"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
-    auto_map = {}  # trl reads config.auto_map unguarded for classes outside transformers
+    auto_map: ClassVar[
+        dict[str, str]
+    ] = {}  # trl reads config.auto_map unguarded for classes outside transformers
     # fields that hold the ids of the special tokens, under the same names in config and processor
     special_token_fields: ClassVar[tuple[str, ...]] = ("image_token_id",)
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    # may be given as a dict, or not at all, and are configs from then on
+    vision_config: PreTrainedConfig = None
+    text_config: PreTrainedConfig = None
     image_token_id: int = 1
     image_size: int = 1024
-    token_strides: list | None = None
+    token_strides: list[int] = None  # type: ignore[assignment]  # [32] if not given
     pixel_shuffle_ratio: int = 2
     use_perception_prior: bool = False
     projector_hidden_act: str = "gelu"

@@ -34,7 +34,7 @@ def letterbox(
     image: Image.Image, canvas_size: int, fill: tuple[int, ...] = (127, 127, 127)
 ) -> Image.Image:
     """Scales an RGB image to fit the canvas, keeping its aspect ratio, and pads it to a square with `fill`."""
-    left, top, width, height = canvas_box(*image.size, canvas_size)
+    left, top, width, height = canvas_box(image.width, image.height, canvas_size)
     scaled = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     canvas = Image.new("RGB", (canvas_size, canvas_size), fill)
     canvas.paste(scaled, (left, top))

@@ -223,21 +223,21 @@ class PointDescriptorModel(TalkingPointsModel):
         levels = []
         for index in range(transformer.num_feature_levels):
             level = decoded.multi_scale_features[index]  # (images, channels, height, width)
-            size = level.shape[-2:]
+            height, width = level.shape[-2:]
             keys = transformer.input_projections[index](level).flatten(2)
             keys = keys + transformer.level_embed.weight[index][None, :, None]
             positions = transformer.position_embedder(level.shape, level.device, level.dtype, None)
             blocked = None
             if config.point_mask == "gaussian":
                 blocked = gaussian_attention_mask(
-                    points, *size, config.mask_sigma, config.mask_threshold
+                    points, height, width, config.mask_sigma, config.mask_threshold
                 )
                 blocked = blocked.repeat_interleave(attention_heads, 0)
             levels.append(
                 FeatureLevel(
                     keys=keys.permute(2, 0, 1),
                     positions=positions.flatten(2).permute(2, 0, 1),
-                    size=size,
+                    size=(height, width),
                     blocked=blocked,
                 )
             )
@@ -369,8 +369,10 @@ class PointDescriptorModel(TalkingPointsModel):
         if image is None and (pixel_values is not None or feature_maps is not None):
             image = self.get_image_features(pixel_values, input_points, feature_maps)
         group = 1
-        stop_token_id = self.config.region_token_id
+        stop_token_id: int | None = self.config.region_token_id
         if image is not None:
+            if input_ids is None:
+                raise ValueError("images need input_ids, which say where their tokens belong")
             tokens = self.tokens_of_images(image, input_ids)
             group = len(input_ids) // len(tokens)
             inputs_embeds = self.scatter_images(inputs_embeds, input_ids, tokens)
@@ -527,21 +529,22 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
 
     def _can_share_prefill(
         self,
-        generation_config: GenerationConfig,
-        cache: Cache | None,
-        image: PointDescriptorImageOutput | None,
         rows: int,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
     ) -> bool:
         """Whether rows alike may be prefilled once: a plain prefill of rows with one point each."""
+        cache: Any = model_kwargs.get("past_key_values")
+        encoded = model_kwargs.get("mm_encoder_outputs") or {}
         if generation_config.output_attentions or generation_config.output_hidden_states:
             return False
         if generation_config.prefill_chunk_size is not None:
             return False
         if type(cache) is not DynamicCache or cache.get_seq_length():
             return False
-        if image is None or image.point_embeds is None:
+        if encoded.get("image") is None or encoded["image"].point_embeds is None:
             return False
-        return len(image.point_embeds) == rows
+        return len(encoded["image"].point_embeds) == rows
 
     def _prefill(
         self,
@@ -551,10 +554,9 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         is_first_iteration: bool = True,
     ) -> Any:
         rows = len(input_ids)
-        image = (model_kwargs.get("mm_encoder_outputs") or {}).get("image")
-        cache = model_kwargs.get("past_key_values")
         group = 1
-        if self._can_share_prefill(generation_config, cache, image, rows):
+        if self._can_share_prefill(rows, generation_config, model_kwargs):
+            image = model_kwargs["mm_encoder_outputs"]["image"]
             tokens = self.model.tokens_of_images(image, input_ids)
             rows_per_image = rows // len(tokens)
             tokens_of_rows = [entry for entry in tokens for _ in range(rows_per_image)]

@@ -30,7 +30,7 @@ class PointLocalizerImageOutput(ModelOutput):
             What the heat map is scored against; None for "mlp".
     """
 
-    pooler_output: list[torch.FloatTensor] | None = None
+    pooler_output: list[torch.FloatTensor]
     keys: torch.FloatTensor | None = None
 
     def runs(
@@ -78,10 +78,10 @@ class PointLocalizerOutput(ModelOutput):
     """
 
     loss: torch.FloatTensor | None = None
-    points: torch.FloatTensor | None = None
+    points: torch.FloatTensor = None
     confidence: torch.FloatTensor | None = None
     heatmaps: torch.FloatTensor | None = None
-    regressed_points: torch.FloatTensor | None = None
+    regressed_points: torch.FloatTensor = None
 
 
 def squared_distances(points: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -409,17 +409,19 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         Raises:
             ValueError: neither or both are given.
         """
-        if (pixel_values is None) == (feature_maps is None):
+        if pixel_values is not None and feature_maps is None:
+            maps = self.backbone(pixel_values.to(self.dtype)).feature_maps
+        elif feature_maps is not None and pixel_values is None:
+            maps = feature_maps
+        else:
             raise ValueError("give either pixel_values or feature_maps")
-        if feature_maps is None:
-            feature_maps = self.backbone(pixel_values.to(self.dtype)).feature_maps
-        feature_maps = [level.to(self.dtype) for level in feature_maps]
-        decoded = self.pixel_decoder(feature_maps)
-        cells = self.image_projector.cells(feature_maps)
+        maps = [level.to(self.dtype) for level in maps]
+        decoded = self.pixel_decoder(maps)
+        cells = self.image_projector.cells(maps)
         prior = None
         if self.config.use_perception_prior:
             prior = self.perception_prior(decoded, cells.shape[-2:])
-        return feature_maps, decoded, self.image_projector(cells, prior)
+        return maps, decoded, self.image_projector(cells, prior)
 
     def perception_prior(self, decoded: Any, size: tuple[int, int]) -> torch.FloatTensor:
         """OMG-LLaVA's prior: object queries painted back on the pixels.

@@ -3,6 +3,7 @@ pixels again."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,7 +53,7 @@ PLAIN_TEMPLATE = (
 
 def per_channel(value: float | Sequence[float]) -> list[float]:
     """A value for each of the three color channels."""
-    return list(value) if isinstance(value, (list, tuple)) else [value] * 3
+    return list(value) if isinstance(value, Sequence) else [value] * 3
 
 
 class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
@@ -87,7 +88,7 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
     @classmethod
     def from_tokenizer(
         cls,
-        tokenizer: PreTrainedTokenizerBase | str,
+        tokenizer: PreTrainedTokenizerBase | str | os.PathLike,
         image_size: int = 1024,
         image_seq_length: int = 256,
         image_mean: float | Sequence[float] = 0.5,
@@ -101,7 +102,7 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
             image_seq_length (`int`): image tokens per image, equal to the model's `config.image_seq_length`.
             image_mean, image_std (`float` or one for each channel): of pixel values in [0, 1].
         """
-        if not hasattr(tokenizer, "add_special_tokens"):
+        if isinstance(tokenizer, (str, os.PathLike)):
             tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         tokenizer.add_special_tokens(
             {"additional_special_tokens": list(cls.special_tokens)},
