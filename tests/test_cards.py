@@ -14,11 +14,12 @@ NAMES = ("talking-points-descriptor", "talking-points-localizer")
 
 @pytest.fixture
 def clone(tmp_path):
-    """Cards, their script, stored results and training configs, to be changed."""
+    """Cards as they should be, their script, stored results and training configs, to be changed."""
     shutil.copytree(ROOT / "model_cards", tmp_path / "model_cards")
     (tmp_path / "examples").mkdir()
     for name in ("train_descriptor.yaml", "train_localizer.yaml"):
         shutil.copyfile(ROOT / "examples" / name, tmp_path / "examples" / name)
+    write_cards(tmp_path)
     return tmp_path
 
 
