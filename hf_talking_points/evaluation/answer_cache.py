@@ -71,9 +71,10 @@ class AnswerCache:
             self._ask(model, image, unknown)
         answers = []
         for key in keys:
-            answer, seconds = self._find(key)
-            answers.append(json.loads(answer))
-            self.seconds[model.fingerprint].append(seconds)
+            stored = self._find(key)
+            assert stored is not None  # it was asked for above
+            answers.append(json.loads(stored[0]))
+            self.seconds[model.fingerprint].append(stored[1])
         return answers
 
     def _find(self, key: str) -> tuple[str, float] | None:

@@ -9,7 +9,7 @@ pipelines take either place where no answers are kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -79,10 +79,7 @@ def describe_view_by_view(
     describer: Describer, views: Sequence[View], cache: AnswerCache | None
 ) -> Iterator[list[str]]:
     for view in views:
-        if cache is None:
-            yield list(describer(view.image(), places(view)))
-        else:
-            yield cache.answers(describer, view.image(), places(view))
+        yield list(ask(describer, view.image(), places(view), cache))
 
 
 def locate_points(
@@ -110,9 +107,10 @@ def locate_points(
         and for one without an answer.
     """
     name = name_of(localizer, cache)
+    found: Iterator[np.ndarray]
     if isinstance(localizer, Pipeline):
         requests = ((image(view), row) for view, row in zip(views, texts))
-        found = (points_of(answers) for answers in locate_texts(localizer, requests, batch_size))
+        found = map(points_of, locate_texts(localizer, requests, batch_size))
     else:
         found = locate_view_by_view(localizer, views, texts, cache, image)
     progress = tqdm(found, total=len(views), desc=f"Localizing: {name} {label}".rstrip())
@@ -131,11 +129,16 @@ def locate_view_by_view(
         points = np.full((len(row), 2), np.nan)
         asked = [index for index, text in enumerate(row) if text.strip()]
         questions = [row[index] for index in asked]
-        if questions and cache is None:
-            points[asked] = localizer(image(view), questions)
-        elif questions:
-            points[asked] = cache.answers(localizer, image(view), questions)
+        if questions:
+            points[asked] = ask(localizer, image(view), questions, cache)
         yield points
+
+
+def ask(model: Any, image: Image.Image, questions: Sequence, cache: AnswerCache | None) -> Sequence:
+    """The answers of a describer or localizer to questions about one image."""
+    if cache is None:
+        return model(image, questions)
+    return cache.answers(model, image, questions)
 
 
 def name_of(model: Describer | Localizer | Pipeline, cache: AnswerCache | None) -> str:
