@@ -1,128 +1,77 @@
 """Any image-text-to-text model as describer or as localizer of the protocol.
 
-A describer is called with `(image, points)` and returns a text for each (x, y), a localizer with `(image, texts)` and returns an array of
-shape `(len(texts), 2)`; points are pixels of `image`, a PIL RGB image, and a row of NaN is a text for which the model gave no point: a
-miss. Both have a `name` for reports and a `fingerprint`, a string that changes when their answers may. A model that points in its own way
-joins the panel by an adapter such as
+A describer is called with `(image, points)` and returns a text for each (x, y), a localizer with `(image, texts)` and
+returns an array of shape `(len(texts), 2)`; points are pixels of `image`, a PIL RGB image, and a row of NaN is a text
+for which the model gave no point: a miss. Both have a `name` for reports and a `fingerprint`, a string that changes
+when their answers may. A model that points in its own way joins the panel by an adapter such as
 
     import numpy as np
     from transformers import AutoModelForCausalLM
 
     class MoondreamLocalizer:
         def __init__(self, model="vikhyatk/moondream2", revision="2025-06-21"):
-            self.model = AutoModelForCausalLM.from_pretrained(model, revision=revision, trust_remote_code=True)
-            self.name, self.fingerprint = "moondream2", f"{model}@{revision}"
+            self.model = AutoModelForCausalLM.from_pretrained(
+                model, revision=revision, trust_remote_code=True
+            )
+            self.name = "moondream2"
+            self.fingerprint = f"{model}@{revision}"
 
         def __call__(self, image, texts):
             found = np.full((len(texts), 2), np.nan)
-            for row, text in zip(found, texts):
+            for index, text in enumerate(texts):
                 points = self.model.point(image, text)["points"]
                 if points:
-                    row[:] = points[0]["x"] * image.width, points[0]["y"] * image.height
+                    found[index] = points[0]["x"] * image.width, points[0]["y"] * image.height
             return found
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from transformers import AutoConfig, pipeline
+import torch
+from PIL import Image
+from transformers import Pipeline, pipeline
 
-from ..data.teachers import LONGEST_SIDE, ask, prompt_hash, ring_point
+from ..checkpoints import model_version
 from ..models.coordinates import check_points
+from ..prompts import LONGEST_SIDE, Message, ask, prompt_hash, ring_point
+from .point_answers import axis_limits, parse_point, without_reasoning
 
 PROMPTS = Path(__file__).parent / "prompts"
-CONVENTIONS = {
-    "0-1": 1,
-    "0-100": 100,
-    "0-1000": 1000,
-    "pixels": None,
-}  # what the right and the bottom edge are called
-UNITS = {"0-100": "%", "pixels": "px"}  # that an answer may write behind its numbers
-PATCH = 28  # pixels; Qwen2.5-VL answers in pixels of an image whose sides it has rounded to multiples of this
-
-_NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
-_GAP = r"(?:\s*[,;]\s*|\s+)"
-_POINT = re.compile(
-    rf"(?:[\[(]|<point>)\s*{_NUMBER}{_GAP}{_NUMBER}(?:{_GAP}{_NUMBER}{_GAP}{_NUMBER})?\s*(?:[\])]|</point>)"
-    rf"|\bx1?[\"']?\s*[=:]\s*[\"']?{_NUMBER}[\"']?[\s,;]*(?:and\s+)?[\"']?y1?[\"']?\s*[=:]\s*[\"']?{_NUMBER}"
-    rf"|\bcoords=[\"']\s*\d+\s+\d+\s+{_NUMBER}\s+{_NUMBER}"
-    rf"|\A\s*{_NUMBER}{_GAP}{_NUMBER}\s*\.?\s*\Z"
-)
-
-
-def axis_limits(convention, size):
-    """What x is called at the right edge and y at the bottom edge of an image of `size`. Raises ValueError for an unknown convention."""
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {tuple(CONVENTIONS)}, got {convention!r}")
-    limit = CONVENTIONS[convention]
-    return tuple(size) if limit is None else (limit, limit)
-
-
-def without_reasoning(answer):
-    """What a model says after its <think> block; nothing where that does not end."""
-    return answer.rpartition("</think>")[2].partition("<think>")[0]
-
-
-def parse_point(answer, convention, size):
-    """The first point that an answer names.
-
-    Read are (x, y) and [x, y], also within JSON such as {"point_2d": [x, y]}; x and y as attributes (<point x="1" y="2">,
-    <points x1="1" y1="2" ...>) or keys (x=1, y=2; {"x": 1, "y": 2}); <points coords="image object x y ...">; <point>x y</point>; two bare
-    numbers; and a box [x1, y1, x2, y2], of which the centre is meant. <think> blocks are skipped.
-
-    Args:
-        answer (`str`)
-        convention (`str`): "0-1", "0-100" or "0-1000" of width and height, or "pixels".
-        size (`tuple`): (width, height) in pixels of the image that the model was shown.
-    Returns:
-        (x, y) in pixels of that image, or None for an answer without a point, or whose point or box leaves the convention's range.
-    """
-    limits = axis_limits(convention, size)
-    found = _POINT.search(without_reasoning(answer).replace(UNITS.get(convention, ""), ""))
-    if found is None:
-        return None
-    values = [float(value) for value in found.groups() if value is not None]
-    axes = (values[::2], values[1::2])
-    if not all(0 <= value <= limit for axis, limit in zip(axes, limits) for value in axis):
-        return None
-    return tuple(
-        sum(axis) / len(axis) / limit * side for axis, limit, side in zip(axes, limits, size)
-    )
-
-
-def model_version(model):
-    """The commit of a model of the Hub; of a local folder, SHA-256 over its files."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return AutoConfig.from_pretrained(model)._commit_hash
-    digest = hashlib.sha256()
-    for file in sorted(file for file in folder.iterdir() if file.is_file()):
-        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-        with open(file, "rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+# Qwen2.5-VL answers in pixels of an image whose sides it has rounded to multiples of this
+PATCH = 28
 
 
 class _VisionLanguageModel:
     """Questions of one prompt file, put to an "image-text-to-text" pipeline that is loaded when first asked."""
 
-    def __init__(self, model, prompt, batch_size, dtype, device_map, max_new_tokens, **options):
-        self.model, self.prompt = model, prompt
-        self.batch_size, self.dtype, self.device_map, self.max_new_tokens = (
-            batch_size,
-            dtype,
-            device_map,
-            max_new_tokens,
-        )
+    def __init__(
+        self,
+        model: str,
+        prompt: str,
+        batch_size: int,
+        dtype: str | torch.dtype,
+        device_map: Any,
+        max_new_tokens: int,
+        **options: Any,
+    ) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.batch_size = batch_size
+        self.dtype = dtype
+        self.device_map = device_map
+        self.max_new_tokens = max_new_tokens
         self.name = Path(model).name
         facts = {
             "version": model_version(model),
-            "prompt": prompt_hash([prompt], PROMPTS),
+            "prompt": prompt_hash(PROMPTS, [prompt]),
             "dtype": str(dtype),
             "max_new_tokens": max_new_tokens,
             **options,
@@ -130,7 +79,7 @@ class _VisionLanguageModel:
         self.fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @cached_property
-    def pipe(self):
+    def pipe(self) -> Pipeline:
         pipe = pipeline(
             "image-text-to-text", self.model, dtype=self.dtype, device_map=self.device_map
         )
@@ -138,22 +87,20 @@ class _VisionLanguageModel:
         pipe.tokenizer.pad_token = pipe.tokenizer.pad_token or pipe.tokenizer.eos_token
         return pipe
 
-    def answers(self, questions):
-        """One answer to each of `questions` (iterable of (PIL image, the words that fill the prompt's {places}))."""
-        chats = [
-            ask(self.prompt, image=image, folder=PROMPTS, **words) for image, words in questions
-        ]
-        generation = {"do_sample": False, "max_new_tokens": self.max_new_tokens}
+    def question(self, image: Image.Image, **words: Any) -> list[Message]:
+        """The chat that shows an image and asks this model's question, its {places} filled with `words`."""
+        return ask(PROMPTS, self.prompt, image=image, **words)
+
+    def answers(self, chats: list[list[Message]]) -> list[str]:
+        """One answer to each chat."""
+        if not chats:
+            return []
         # this pipeline takes all other arguments for its processor's
-        answers = (
-            self.pipe(
-                chats,
-                batch_size=self.batch_size,
-                return_full_text=False,
-                generate_kwargs=generation,
-            )
-            if chats
-            else []
+        answers = self.pipe(
+            chats,
+            batch_size=self.batch_size,
+            return_full_text=False,
+            generate_kwargs={"do_sample": False, "max_new_tokens": self.max_new_tokens},
         )
         return [answer[0]["generated_text"] for answer in answers]
 
@@ -167,19 +114,31 @@ class VisionLanguageDescriber(_VisionLanguageModel):
         max_new_tokens (`int`)
     """
 
-    def __init__(self, model, batch_size=8, dtype="auto", device_map=None, max_new_tokens=120):
+    def __init__(
+        self,
+        model: str,
+        batch_size: int = 8,
+        dtype: str | torch.dtype = "auto",
+        device_map: Any = None,
+        max_new_tokens: int = 120,
+    ) -> None:
         super().__init__(model, "describe", batch_size, dtype, device_map, max_new_tokens)
 
-    def __call__(self, image, points):
-        """-> a text, on one line, for each (x, y) in pixels of `image`; "" where the model said nothing.
+    def __call__(self, image: Image.Image, points: Sequence[tuple[float, float]]) -> list[str]:
+        """Describes points of an image.
 
-        Raises ValueError for a point outside the image."""
-        points = check_points(points, *image.size).tolist()
-        texts = []
-        for start in range(0, len(points), self.batch_size):  # each point has a picture of its own
-            texts += self.answers(
-                (ring_point(image, point), {}) for point in points[start : start + self.batch_size]
-            )
+        Args:
+            image (PIL RGB image)
+            points (list of `(x, y)`): in pixels of `image`. Raises ValueError for one outside it.
+        Returns:
+            `list[str]`: a text on one line for each point, "" where the model said nothing.
+        """
+        checked = check_points(points, *image.size).tolist()
+        texts: list[str] = []
+        # each point has a picture of its own: those of one batch exist at a time
+        for start in range(0, len(checked), self.batch_size):
+            batch = checked[start : start + self.batch_size]
+            texts += self.answers([self.question(ring_point(image, point)) for point in batch])
         return [" ".join(without_reasoning(text).split()) for text in texts]
 
 
@@ -188,8 +147,8 @@ class VisionLanguageLocalizer(_VisionLanguageModel):
 
     Args:
         model (`str`): "image-text-to-text" model; Hub id or folder.
-        convention (`str`): of its answers, as of [`parse_point`]; also said in the question. "pixels" are those of the image as shown:
-            not larger than `LONGEST_SIDE`, its sides multiples of 28.
+        convention (`str`): of its answers, as of [`parse_point`]; also said in the question. "pixels" are those of the
+            image as shown: not larger than `LONGEST_SIDE`, its sides multiples of 28.
         batch_size (`int`), dtype (`str` or `torch.dtype`), device_map (*optional*): as of `pipeline`.
         max_new_tokens (`int`)
     Attributes:
@@ -197,34 +156,51 @@ class VisionLanguageLocalizer(_VisionLanguageModel):
     """
 
     def __init__(
-        self, model, convention, batch_size=8, dtype="auto", device_map=None, max_new_tokens=128
-    ):
-        axis_limits(convention, (1, 1))
+        self,
+        model: str,
+        convention: str,
+        batch_size: int = 8,
+        dtype: str | torch.dtype = "auto",
+        device_map: Any = None,
+        max_new_tokens: int = 128,
+    ) -> None:
+        axis_limits(convention, (1, 1))  # an unknown one is told now
         super().__init__(
             model, "locate", batch_size, dtype, device_map, max_new_tokens, convention=convention
         )
-        self.convention, self.malformed = convention, []
+        self.convention = convention
+        self.malformed: list[tuple[str, str]] = []
 
-    def shown(self, image):
+    def shown(self, image: Image.Image) -> Image.Image:
         """`image` as the model is shown it."""
         image = image.copy()
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        if self.convention == "pixels":
-            image = image.resize([PATCH * max(1, round(side / PATCH)) for side in image.size])
-        return image
+        if self.convention != "pixels":
+            return image
+        width = PATCH * max(1, round(image.width / PATCH))
+        height = PATCH * max(1, round(image.height / PATCH))
+        return image.resize((width, height))
 
-    def __call__(self, image, texts):
-        """-> array of shape `(len(texts), 2)` in pixels of `image`, rows of NaN for malformed answers."""
+    def __call__(self, image: Image.Image, texts: Sequence[str]) -> np.ndarray:
+        """Where the model finds what texts describe.
+
+        Args:
+            image (PIL RGB image)
+            texts (list of `str`)
+        Returns:
+            `np.ndarray` of shape `(len(texts), 2)`: pixels of `image`, rows of NaN for malformed answers.
+        """
         shown = self.shown(image)
-        width, height = axis_limits(self.convention, shown.size)
-        answers = self.answers(
-            (shown, {"description": text, "width": width, "height": height}) for text in texts
-        )
+        right, bottom = axis_limits(self.convention, shown.size)
+        chats = []
+        for text in texts:
+            chats.append(self.question(shown, description=text, width=right, height=bottom))
+        scale = np.array(image.size) / shown.size
         found = np.full((len(texts), 2), np.nan)
-        for row, text, answer in zip(found, texts, answers):
+        for index, answer in enumerate(self.answers(chats)):
             point = parse_point(answer, self.convention, shown.size)
             if point is None:
-                self.malformed.append((text, answer))
+                self.malformed.append((texts[index], answer))
             else:
-                row[:] = np.array(point) / shown.size * image.size
+                found[index] = point * scale
         return found
