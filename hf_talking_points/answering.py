@@ -209,12 +209,13 @@ def stream_answers(
     `run.failed`."""
     opened: deque[tuple[str, tuple[int, int]]] = deque()
 
-    def requests() -> Iterator[tuple[Any, list[Question]]]:
+    def requests() -> Iterator[tuple[Any, list[Any]]]:
         for path, questions in todo.items():
             try:
                 image = to_rgb(path)
                 if run.command == "describe":
-                    questions = check_points(questions, *image.size, run.normalized).tolist()
+                    width, height = image.size
+                    questions = check_points(questions, width, height, run.normalized).tolist()
             except Exception as error:  # of whatever kind Pillow raises for a broken file
                 run.failed.append(path)
                 report = traceback.format_exception(error) if run.debug else [one_line(error)]

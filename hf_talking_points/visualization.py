@@ -149,21 +149,21 @@ def overlay_heatmap(
         size (`(width, height)`, *optional*): of the whole photo, of which `image` shows the `window` (left, top,
             right, bottom).
     """
-    size = size or image.size
-    window = window or (0, 0, *size)
+    image_width, image_height = size or image.size
+    shown_left, shown_top, shown_right, shown_bottom = window or (0, 0, image_width, image_height)
     side = 4 * max(heatmap.shape)
     shares = heatmap / max(float(heatmap.max()), 1e-12)
     canvas = Image.fromarray((255 * shares).astype(np.uint8))
     canvas = canvas.resize((side, side), Image.Resampling.BICUBIC)
 
-    left, top, width, height = canvas_box(*size, side)
-    scale_x = width / size[0]
-    scale_y = height / size[1]
+    left, top, width, height = canvas_box(image_width, image_height, side)
+    scale_x = width / image_width
+    scale_y = height / image_height
     box = (
-        left + window[0] * scale_x,
-        top + window[1] * scale_y,
-        left + window[2] * scale_x,
-        top + window[3] * scale_y,
+        left + shown_left * scale_x,
+        top + shown_top * scale_y,
+        left + shown_right * scale_x,
+        top + shown_bottom * scale_y,
     )
     alpha = canvas.resize(image.size, Image.Resampling.BICUBIC, box)
     alpha = alpha.point(lambda value: int(value * strength))
@@ -185,7 +185,7 @@ def strip_window(size: tuple[int, int], point: Point, found: Point | None) -> Wi
         start = min(max(middle - length / 2, 0), size[axis] - length)
         starts[axis] = round(start)
         ends[axis] = starts[axis] + length
-    return (*starts, *ends)
+    return starts[0], starts[1], ends[0], ends[1]
 
 
 def draw_marks(
@@ -219,14 +219,13 @@ def draw_marks(
     draw = ImageDraw.Draw(picture)
     draw.rectangle((margin - 1, margin - 1, margin + width, margin + height), outline="silver")
 
-    def on_picture(point: Point | None) -> Point | None:
-        if point is None:
-            return None
+    def on_picture(point: Point) -> Point:
         return (point[0] - left) * scale + margin, (point[1] - top) * scale + margin
 
     for row in rows:
-        point = on_picture(row["point"])
-        draw_pair(draw, point, on_picture(row.get("found")), radius, row["color"])
+        found = row.get("found")
+        cross = None if found is None else on_picture(found)
+        draw_pair(draw, on_picture(row["point"]), cross, radius, row["color"])
     return picture
 
 

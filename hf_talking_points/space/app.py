@@ -398,12 +398,12 @@ class Page:
         entry = visit.entries[index]
         descriptor = self.descriptors[names[2 * number]]
         localizer = self.localizers[names[2 * number + 1]]
-        if text is None:
+        if text is None and entry.clicked is not None:
             for text in stream_description(descriptor, visit.image, entry.clicked):
                 entry.answers[number] = Answer(text)
                 if index == visit.current:
                     yield {self.panels[number].text: text}
-        entry.answers[number] = locate(localizer, visit.image, text)
+        entry.answers[number] = locate(localizer, visit.image, text or "")
 
     def click(
         self, event: gr.SelectData, visit: Visit, direction: str, *names: str
