@@ -1,5 +1,6 @@
 """Tiny models with fixed seeds and a local Hub, shared by all tests."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -32,9 +33,8 @@ from hf_talking_points import (
 )
 from hf_talking_points.training.fresh import train_tokenizer
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # a worker has one core, and so have the processes that it starts
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # a worker has one core, and so have the processes that it starts
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
@@ -44,11 +44,11 @@ IMAGE_SIZE = 64
 SENTENCES = [
     "the tip of the left ear of the cat in the middle of the image",
     "a point on the front wheel of the car, near its upper right edge",
-    "the centre of the beak of the bird on the lower left, a dark spot",
+    "the center of the beak of the bird on the lower left, a dark spot",
     "red green blue yellow white black",
 ]
-BACKBONES = {
-    "swin": lambda: SwinConfig(
+BACKBONE_CONFIGS = {
+    "swin": SwinConfig(
         image_size=IMAGE_SIZE,
         embed_dim=16,
         depths=[1, 1, 1, 1],
@@ -57,15 +57,13 @@ BACKBONES = {
         drop_path_rate=0.0,
         out_features=["stage1", "stage2", "stage3", "stage4"],
     ),
-    "convnext": lambda: ConvNextConfig(
+    "convnext": ConvNextConfig(
         image_size=IMAGE_SIZE,
         hidden_sizes=[16, 24, 32, 48],
         depths=[1, 1, 1, 1],
         out_features=["stage1", "stage2", "stage3", "stage4"],
     ),
-    "efficientnet_lite": lambda: EfficientNetLiteConfig(
-        out_features=["stage2", "stage3", "stage4"]
-    ),
+    "efficientnet_lite": EfficientNetLiteConfig(out_features=["stage2", "stage3", "stage4"]),
 }
 LANGUAGE_MODELS = {
     "llama": (LlamaConfig, LlamaForCausalLM),
@@ -80,21 +78,21 @@ def tiny_tokenizer(**kwargs):
 
 def tiny_vision_config(backbone="convnext", **kwargs):
     """Config of a Mask2Former-style model with two or more masked decoder layers."""
-    backbone_config = BACKBONES[backbone]()
+    backbone_config = copy.deepcopy(BACKBONE_CONFIGS[backbone])
     strides = [4, 8, 16, 32][-len(backbone_config.out_features) :]
-    fields = dict(
-        feature_strides=strides,
-        common_stride=strides[0],
-        feature_size=32,
-        mask_feature_size=32,
-        hidden_dim=32,
-        encoder_feedforward_dim=48,
-        encoder_layers=0 if backbone == "efficientnet_lite" else 1,
-        decoder_layers=5,
-        dim_feedforward=48,
-        num_attention_heads=4,
-        num_queries=3,
-    )
+    fields = {
+        "feature_strides": strides,
+        "common_stride": strides[0],
+        "feature_size": 32,
+        "mask_feature_size": 32,
+        "hidden_dim": 32,
+        "encoder_feedforward_dim": 48,
+        "encoder_layers": 0 if backbone == "efficientnet_lite" else 1,
+        "decoder_layers": 5,
+        "dim_feedforward": 48,
+        "num_attention_heads": 4,
+        "num_queries": 3,
+    }
     return Mask2FormerConfig(backbone_config=backbone_config, **{**fields, **kwargs})
 
 
@@ -105,101 +103,85 @@ def tiny_vision_tower(backbone="convnext", **kwargs):
 
 
 def tiny_text_config(text="llama", tokenizer=None, **kwargs):
-    fields = dict(
-        vocab_size=len(tokenizer) if tokenizer is not None else 330,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    return LANGUAGE_MODELS[text][0](**{**fields, **kwargs})
+    config_class, _ = LANGUAGE_MODELS[text]
+    fields = {
+        "vocab_size": 330 if tokenizer is None else len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    return config_class(**{**fields, **kwargs})
 
 
 def tiny_language_model(text="llama", tokenizer=None, **kwargs):
-    return LANGUAGE_MODELS[text][1](tiny_text_config(text, tokenizer, **kwargs))
+    _, model_class = LANGUAGE_MODELS[text]
+    return model_class(tiny_text_config(text, tokenizer, **kwargs))
 
 
-def _build(
+def widen_weights(model):
+    """Draws the weights anew: the usual 0.02 leaves such small models almost constant."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                inputs = parameter[0].numel()
+                parameter.normal_(0, inputs**-0.5)
+
+
+def build_pair(
     model_class,
     processor_class,
-    backbone,
-    text,
-    token_strides,
-    seed,
-    vision_kwargs,
-    text_kwargs,
-    config_fields,
+    backbone="convnext",
+    text="llama",
+    token_strides=(8, 16),
+    seed=0,
+    vision_kwargs=None,
+    text_kwargs=None,
+    **config_fields,
 ):
+    """-> (model in eval mode, processor)."""
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
-    side = IMAGE_SIZE // min(token_strides) // config_fields.get("pixel_shuffle_ratio", 2)
+    ratio = config_fields.get("pixel_shuffle_ratio", 2)
+    tokens_per_side = IMAGE_SIZE // min(token_strides) // ratio
     processor = processor_class.from_tokenizer(
-        tokenizer, image_size=IMAGE_SIZE, image_seq_length=side**2
+        tokenizer, image_size=IMAGE_SIZE, image_seq_length=tokens_per_side**2
     )
     vision = tiny_vision_tower(backbone, **(vision_kwargs or {}))
     language_model = tiny_language_model(text, processor.tokenizer, **(text_kwargs or {}))
     model = model_class.from_vision_text_pretrained(
-        vision, language_model, processor, token_strides=token_strides, **config_fields
+        vision, language_model, processor, token_strides=list(token_strides), **config_fields
     )
-    with torch.no_grad():
-        for (
-            parameter
-        ) in model.parameters():  # the usual 0.02 leaves such small models almost constant
-            if parameter.ndim > 1:
-                parameter.normal_(0, parameter[0].numel() ** -0.5)
+    widen_weights(model)
     return model.eval(), processor
 
 
-def build_descriptor(
-    backbone="convnext",
-    text="llama",
-    token_strides=(8, 16),
-    seed=0,
-    vision_kwargs=None,
-    text_kwargs=None,
-    **config_fields,
-):
-    """-> (model in eval mode, processor)."""
-    classes = PointDescriptorForConditionalGeneration, PointDescriptorProcessor
-    return _build(
-        *classes,
+def build_descriptor(backbone="convnext", text="llama", **kwargs):
+    """-> (model in eval mode, processor); further arguments as in `build_pair`."""
+    return build_pair(
+        PointDescriptorForConditionalGeneration,
+        PointDescriptorProcessor,
         backbone,
         text,
-        list(token_strides),
-        seed,
-        vision_kwargs,
-        text_kwargs,
-        {"mask_sigma": 0.1, **config_fields},
+        **{"mask_sigma": 0.1, **kwargs},
     )
 
 
-def build_localizer(
-    backbone="convnext",
-    text="llama",
-    token_strides=(8, 16),
-    seed=0,
-    vision_kwargs=None,
-    text_kwargs=None,
-    **config_fields,
-):
-    """-> (model in eval mode, processor)."""
-    classes = PointLocalizerForKeypointDetection, PointLocalizerProcessor
-    return _build(
-        *classes,
+def build_localizer(backbone="convnext", text="llama", **kwargs):
+    """-> (model in eval mode, processor); further arguments as in `build_pair`."""
+    return build_pair(
+        PointLocalizerForKeypointDetection,
+        PointLocalizerProcessor,
         backbone,
         text,
-        list(token_strides),
-        seed,
-        vision_kwargs,
-        text_kwargs,
-        {"head_dim": 32, **config_fields},
+        **{"head_dim": 32, **kwargs},
     )
 
 
@@ -247,11 +229,8 @@ def hub(monkeypatch, tmp_path):
     """A local Hub, to which the Hub clients of this process talk as "someone"."""
     with HubServer() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            hub.url + "/{repo_id}/resolve/{revision}/{filename}",
-        )
+        file_url = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", file_url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
@@ -262,29 +241,30 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def stranger(hub, tmp_path):
-    """Runs a program in a process that has neither this package nor a token, with a cache of its own; returns what it prints."""
+    """Runs a program in a process that has neither this package nor a token, with a cache of its own; returns what it
+    prints."""
 
     def run(program, **variables):
-        blocked = "import sys; sys.modules['hf_talking_points'] = None\n"  # importing it fails, as where it is not installed
-        unset = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("HF_TOKEN", "PYTHONPATH")
-        }
-        own = {
+        # importing the package fails, as where it is not installed
+        without_package = "import sys; sys.modules['hf_talking_points'] = None\n"
+        environment = dict(os.environ)
+        for name in ("HF_TOKEN", "PYTHONPATH"):
+            environment.pop(name, None)
+        environment |= {
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "stranger"),
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            **variables,
         }
-        ran = subprocess.run(
-            [sys.executable, "-c", blocked + program],
-            env={**unset, **own, **variables},
+        result = subprocess.run(
+            [sys.executable, "-c", without_package + program],
+            env=environment,
             cwd=tmp_path,
             capture_output=True,
             text=True,
         )
-        assert ran.returncode == 0, ran.stderr[-3000:]
-        return ran.stdout
+        assert result.returncode == 0, result.stderr[-3000:]
+        return result.stdout
 
     return run
