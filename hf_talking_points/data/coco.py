@@ -13,7 +13,7 @@ from .fields import (
     is_utf8,
     misfit,
     numbers_of,
-    printable,
+    record_name,
     require_name,
     text_of,
     value_of,
@@ -193,12 +193,6 @@ def listed_photo(image: CocoRecord, folder: Path, split: str | None, by_synset: 
     if by_synset and not path.is_file():
         path = folder / name.partition("_")[0] / name
     return Photo(name, str(path), (width, height), (), split)
-
-
-def record_name(fields: Any, field: str, where: str) -> str:
-    """What a record is called where it is rejected: its photo's file name, or its place in the file."""
-    name = fields.get(field) if isinstance(fields, dict) else None
-    return printable(name) if isinstance(name, str) and name else where
 
 
 def coco_box(annotation: CocoRecord) -> Box:

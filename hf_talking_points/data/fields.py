@@ -46,7 +46,7 @@ def value_of(record: Any, name: str, kind: type, where: str) -> Any:
         expected = "a value" if kind is object else kind.__name__
         raise ValueError(f"{where}: field {name!r}: expected {expected}, found no such field")
     value = record[name]
-    is_truth_value = isinstance(value, bool) and kind is not bool
+    is_truth_value = isinstance(value, bool) and kind is not object
     if is_truth_value or not isinstance(value, kind):
         raise misfit(where, name, kind.__name__, value)
     return value
@@ -109,3 +109,9 @@ def require_name(name: str, field: str, raw: str, where: str) -> str:
     if not name:
         raise misfit(where, field, "a name", raw)
     return name
+
+
+def record_name(record: Any, field: str, where: str) -> str:
+    """What a record is called where it is rejected: the name in a field, or else its place in the file."""
+    name = record.get(field) if isinstance(record, dict) else None
+    return printable(name) if isinstance(name, str) and name else where

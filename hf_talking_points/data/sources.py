@@ -26,6 +26,7 @@ from .fields import (
     misfit,
     number_of,
     printable,
+    record_name,
     require_name,
     text_of,
     value_of,
@@ -95,8 +96,8 @@ def read_objects(folder: str | PathLike, *, on_reject: OnReject = reject) -> lis
         name = file.name  # of the line's photo, once that is known
         try:
             row = parse_line(text, where)
+            name = record_name(row, "image", file.name)
             image_id = text_of(row, "image", where)
-            name = printable(image_id)
             size = size_of_line(row, where)
             photo = photos.get(image_id)
             if photo is None:

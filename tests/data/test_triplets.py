@@ -1,79 +1,172 @@
 """Triplets drawn from views of annotated photos."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from hf_talking_points.data.sources import AnnotatedObject, PartPoint, Photo
+from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
 from hf_talking_points.data.triplets import make_views, sample_triplets, surrounding_point
+
+SIZE = (60, 40)
+DOG_BOX = (2, 2, 20, 20)
+PARTS = {"left eye", "nose", "tail base"}
 
 
 @pytest.fixture
 def photo(tmp_path):
-    Image.new("RGB", (60, 40), "red").save(tmp_path / "a.png")
-    points = (PartPoint("left_eye", 8, 8), PartPoint("nose", 10, 12), PartPoint("tailbase", 18, 15))
-    return Photo(
-        "a.png",
-        str(tmp_path / "a.png"),
-        (60, 40),
-        (AnnotatedObject("dog", (2, 2, 20, 20), points),),
+    Image.new("RGB", SIZE, "red").save(tmp_path / "a.png")
+    points = (
+        PartPoint("left eye", 8, 8),
+        PartPoint("nose", 10, 12),
+        PartPoint("tail base", 18, 15),
     )
+    dog = AnnotatedObject("dog", DOG_BOX, points)
+    return Photo("a.png", str(tmp_path / "a.png"), SIZE, (dog,))
+
+
+@pytest.fixture
+def free_photo(photo):
+    """The photo with points on no object, one of them described."""
+    texts = (("short", "A stone."), ("long", "A gray stone on the right."))
+    points = (PartPoint(None, 50, 30, texts=texts), PartPoint("handle", 30, 35))
+    return replace(photo, objects=(), points=points)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def keys(views):
+    return [view.key for view in views]
 
 
 def test_views_are_seeded_and_hold_points(photo):
     views = make_views([photo], views_per_photo=5, seed=3)
     assert views[0].crop is None and views[0].photo is photo
-    assert (
-        [v.key for v in views]
-        == [v.key for v in make_views([photo], 5, 3)]
-        != [v.key for v in make_views([photo], 5, 4)]
-    )
-    assert len({v.key for v in views}) == len(views) and all(v.points() for v in views)
-    assert all(v.image().size == v.photo.size for v in views)
+    assert keys(views) == keys(make_views([photo], 5, 3)) != keys(make_views([photo], 5, 4))
+    assert len(set(keys(views))) == len(views)
+    for view in views:
+        assert view.points()
+        assert view.image().size == view.photo.size
+
+
+def test_a_view_is_told_apart_by_content_not_by_name(photo, tmp_path):
+    shutil.copy(photo.path, tmp_path / "b.png")
+    Image.new("RGB", SIZE, "blue").save(tmp_path / "c.png")
+    renamed = replace(photo, id="b.png", path=str(tmp_path / "b.png"))
+    other = replace(photo, path=str(tmp_path / "c.png"))
+    same, again, different = keys(make_views([photo, renamed, other]))
+    assert same == again != different
+
+
+def test_points_on_no_object_are_points_of_the_view(photo, free_photo):
+    mixed = replace(photo, points=free_photo.points)
+    [view] = make_views([mixed])
+    owners = [owner for owner, _ in view.points()]
+    assert owners == [photo.objects[0]] * 3 + [None] * 2
+    assert make_views([replace(photo, objects=())]) == []
 
 
 def test_every_annotated_point_comes_before_any_comes_twice(photo):
-    [chosen] = make_views([photo])
-    points, texts, sources = sample_triplets(chosen, 6, np.random.default_rng(0))
-    assert (
-        {p.part for _, p in sources[:3]}
-        == {p.part for _, p in sources[3:]}
-        == {"left_eye", "nose", "tailbase"}
-    )
-    for (x, y), text, (_, point) in zip(points, texts, sources):
-        assert (x, y) == (point.x, point.y) and "dog" in text and "red, smooth spot" in text
+    [view] = make_views([photo])
+    points, texts, sources = sample_triplets(view, 6, rng())
+    parts = [point.part for _, point in sources]
+    assert set(parts[:3]) == set(parts[3:]) == PARTS
+    for place, text, (_, point) in zip(points, texts, sources, strict=True):
+        assert place == (point.x, point.y)
+        assert "dog" in text and "red, smooth spot" in text
 
 
 def test_styles_are_drawn_by_weight(photo):
-    [chosen] = make_views([photo])
-    _, texts, _ = sample_triplets(
-        chosen, 300, np.random.default_rng(0), {"full": 0.75, "terse": 0.25}
-    )
-    assert 0.15 < sum(len(text) < 40 for text in texts) / 300 < 0.35
+    [view] = make_views([photo])
+    _, texts, _ = sample_triplets(view, 300, rng(), {"full": 0.75, "terse": 0.25})
+    terse = [text for text in texts if len(text) < 40]
+    assert 0.15 < len(terse) / 300 < 0.35
+
+
+def with_texts(photo, *texts):
+    [dog] = photo.objects
+    points = tuple(replace(point, texts=texts) for point in dog.points)
+    return replace(photo, objects=(replace(dog, points=points),))
+
+
+def test_without_styles_the_texts_of_a_point_are_as_likely(photo):
+    texts = (("short", "One."), ("short", "Two."), ("long", "Three."))
+    [view] = make_views([with_texts(photo, *texts)])
+    _, found, _ = sample_triplets(view, 600, rng())
+    assert set(found) == {"One.", "Two.", "Three."}
+    for text in set(found):
+        assert 150 < found.count(text) < 250
+
+
+def test_without_texts_and_styles_the_writer_says_all(photo):
+    [view] = make_views([photo])
+    given = sample_triplets(view, 9, rng(), {"full": 1.0})
+    assert sample_triplets(view, 9, rng()) == given
+
+
+def test_a_text_of_the_style_is_taken_where_there_is_one(photo):
+    [view] = make_views([with_texts(photo, ("short", "One."), ("short", "Two."))])
+    _, short, _ = sample_triplets(view, 40, rng(), {"short": 1.0})
+    assert set(short) == {"One.", "Two."}
+    _, full, _ = sample_triplets(view, 9, rng(), {"full": 1.0})
+    _, unknown, _ = sample_triplets(view, 9, rng(), {"rich": 1.0})
+    for text in full + unknown:
+        assert "dog" in text and "red, smooth spot" in text
+
+
+def test_texts_of_the_whole_photo_are_not_those_of_a_crop(photo, free_photo):
+    for described in (with_texts(photo, ("full", "One.")), free_photo):
+        whole, *crops = make_views([described], views_per_photo=4)
+        assert any(point.texts for _, point in whole.points())
+        for crop in crops:
+            _, texts, _ = sample_triplets(crop, 6, rng())
+            assert not {"One.", "A stone.", "A gray stone on the right."} & set(texts)
+
+
+def test_points_without_facts_have_their_texts(free_photo):
+    [view] = make_views([free_photo])
+    for weights in (None, {"full": 1.0}):
+        points, texts, sources = sample_triplets(view, 40, rng(), weights)
+        described = set()
+        for place, text, (owner, point) in zip(points, texts, sources, strict=True):
+            assert owner is None and place == (point.x, point.y)
+            if point.texts:
+                described.add(text)
+            else:
+                assert "thing or surface" in text and "red, smooth spot" in text
+        assert described == {"A stone.", "A gray stone on the right."}
+    _, texts, _ = sample_triplets(view, 40, rng(), {"short": 1.0})
+    assert "A stone." in texts and "A gray stone on the right." not in texts
+
+
+def test_a_point_of_an_object_without_a_part_is_described_by_its_place(photo):
+    [dog] = photo.objects
+    unnamed = replace(dog, points=(PartPoint(None, 8, 8),))
+    [view] = make_views([replace(photo, objects=(unnamed,))])
+    _, [text], [(owner, _)] = sample_triplets(view, 1, rng())
+    assert owner is unnamed and "thing or surface" in text
 
 
 def test_surroundings_lie_beside_all_objects(photo):
-    [chosen] = make_views([photo])
-    points, texts, sources = sample_triplets(
-        chosen, 200, np.random.default_rng(0), surroundings=0.5
-    )
-    beside = [
-        (point, text) for point, text, source in zip(points, texts, sources) if source is None
-    ]
-    assert 60 < len(beside) < 140
-    for (x, y), text in beside:
-        assert (x >= 26 or y >= 24) and 0 <= x <= 60 and 0 <= y <= 40 and "dog" not in text
+    [view] = make_views([photo])
+    points, texts, sources = sample_triplets(view, 200, rng(), surroundings=0.5)
+    beside = 0
+    for (x, y), text, source in zip(points, texts, sources, strict=True):
+        if source is None:
+            beside += 1
+            assert x >= 26 or y >= 24
+            assert 0 <= x <= 60 and 0 <= y <= 40
+            assert "dog" not in text
+    assert 60 < beside < 140
 
 
 def test_a_photo_filled_by_its_object_has_no_surroundings(photo):
-    filled = Photo(
-        "a",
-        photo.path,
-        (60, 40),
-        (AnnotatedObject("dog", (0, 0, 60, 40), photo.objects[0].points),),
-    )
-    assert surrounding_point(filled, np.random.default_rng(0)) is None
-    _, _, sources = sample_triplets(
-        make_views([filled])[0], 10, np.random.default_rng(0), surroundings=1.0
-    )
+    filled = replace(photo, objects=(replace(photo.objects[0], box=(0, 0, 60, 40)),))
+    assert surrounding_point(filled, rng()) is None
+    [view] = make_views([filled])
+    _, _, sources = sample_triplets(view, 10, rng(), surroundings=1.0)
     assert None not in sources
