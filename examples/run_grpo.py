@@ -1,16 +1,15 @@
-"""Trains a Point Descriptor by GRPO on labelled points, without texts: a frozen localizer scores its descriptions.
+"""Trains a Point Descriptor by GRPO on labeled points, without texts: a frozen localizer scores its descriptions.
 
-python examples/run_grpo.py --config examples/run_grpo.yaml --data_dir DATA/animalpose_voc_256
+    python examples/run_grpo.py --config examples/run_grpo.yaml --data_dir DATA/animalpose_voc_256
 
-Points come from folders with an objects.jsonl, from built datasets (folder or Hub id), and from COCO keypoints such as AP-10K
-(--coco_annotations FILE --coco_images FOLDER). Several GPUs: `accelerate launch --config_file examples/accelerate_ddp.yaml
-examples/run_grpo.py ...`, or with examples/accelerate_zero2.yaml.
+Points come from folders with an objects.jsonl, from built datasets (folder or Hub id), and from COCO keypoints such as
+AP-10K (--coco_annotations FILE --coco_images FOLDER). Several GPUs: `accelerate launch --config_file
+examples/accelerate_ddp.yaml examples/run_grpo.py ...`, or with examples/accelerate_zero2.yaml.
 """
 
 from dataclasses import dataclass, field
 
-from datasets import Dataset
-from transformers import AutoProcessor, set_seed
+from datasets import DatasetDict
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
@@ -22,11 +21,13 @@ from hf_talking_points import (
     PointGRPOTrainer,
     paper_lora_config,
 )
-from hf_talking_points.data.sources import read_coco_keypoints, read_photos
+from hf_talking_points.data.rows import load_points, point_rows
+from hf_talking_points.data.sources import read_coco_keypoints
+from hf_talking_points.training.point_rows import one_row_per_point
 
 
 @dataclass
-class Arguments:
+class ScriptArguments:
     model_name_or_path: str = field(
         default=MINI_DESCRIPTOR, metadata={"help": "descriptor (path or Hub id)"}
     )
@@ -60,68 +61,50 @@ class Arguments:
     )
     reward_scale: float = field(default=1.0, metadata={"help": "factor of the reward"})
 
-    def photos(self):
-        photos = [photo for source in self.data_dir for photo in read_photos(source)]
-        if self.coco_annotations:
-            photos += read_coco_keypoints(self.coco_annotations, self.coco_images)
-        return photos
 
-
-def point_dataset(photos, categories=None):
-    """A `datasets.Dataset` with one row for each annotated point: image, point (pixels), part, object. Images are opened when used."""
-    chosen = [
-        (index, annotated.category, point)
-        for index, photo in enumerate(photos)
-        for annotated in photo.objects
-        for point in annotated.points
-        if categories is None or annotated.category in categories
-    ]
-    columns = {
-        "image": [index for index, _, _ in chosen],
-        "point": [[float(point.x), float(point.y)] for _, _, point in chosen],
-        "part": [point.part for _, _, point in chosen],
-        "object": [category for _, category, _ in chosen],
-    }
-    return Dataset.from_dict(columns).with_transform(
-        lambda rows: (
-            {**rows, "image": [photos[index].open() for index in rows["image"]]}
-            if "image" in rows
-            else rows
-        )
-    )
+def load_dataset(args: ScriptArguments) -> DatasetDict:
+    """The labeled points of all sources, split by photo."""
+    sources = list(args.data_dir)
+    if args.coco_annotations:
+        photos = read_coco_keypoints(args.coco_annotations, args.coco_images)
+        sources.append(point_rows(photos))
+    dataset = load_points(sources)
+    if args.categories:
+        categories = set(args.categories)
+        dataset = dataset.filter(lambda name: name in categories, input_columns="object")
+    for split, rows in dataset.items():
+        dataset[split] = one_row_per_point(rows)
+    if "validation" in dataset:
+        validation = dataset["validation"]
+        dataset["validation"] = validation.take(min(args.max_eval_points, len(validation)))
+    return dataset
 
 
 def main():
-    args, training = TrlParser((Arguments, PointGRPOConfig)).parse_args_and_config()
-    set_seed(
-        training.seed
-    )  # fresh weights are made before the trainer, which sets it too late for them
-    photos = args.photos()
-    train = point_dataset([photo for photo in photos if photo.split == "train"], args.categories)
-    validation = point_dataset(
-        [photo for photo in photos if photo.split == "validation"], args.categories
+    args, training_args = TrlParser((ScriptArguments, PointGRPOConfig)).parse_args_and_config()
+    dataset = load_dataset(args)
+    reward = LocalizerReward(
+        args.localizers,
+        shape=args.reward_shape,
+        tau=args.reward_tau,
+        reward_scale=args.reward_scale,
     )
-    processor = AutoProcessor.from_pretrained(args.model_name_or_path)
+    peft_config = None
+    if args.lora_rank:
+        peft_config = paper_lora_config(r=args.lora_rank, lora_alpha=2 * args.lora_rank)
+
     trainer = PointGRPOTrainer(
         model=args.model_name_or_path,
-        reward_funcs=LocalizerReward(
-            args.localizers,
-            shape=args.reward_shape,
-            tau=args.reward_tau,
-            reward_scale=args.reward_scale,
-        ),
-        args=training,
-        train_dataset=train,
-        eval_dataset=validation.select(range(min(args.max_eval_points, len(validation)))),
-        processing_class=processor,
-        peft_config=paper_lora_config(args.lora_rank, 2 * args.lora_rank)
-        if args.lora_rank
-        else None,
+        reward_funcs=reward,
+        args=training_args,
+        train_dataset=dataset["train"],
+        eval_dataset=dataset.get("validation"),
+        peft_config=peft_config,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(training.output_dir))
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(training_args.output_dir))
+
     trainer.save_model()
-    processor.save_pretrained(training.output_dir)
-    if training.push_to_hub:
+    if training_args.push_to_hub:
         trainer.push_to_hub()
 
 

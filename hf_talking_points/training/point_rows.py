@@ -135,6 +135,24 @@ def open_images(rows: Sequence[Row]) -> list[Row]:
     return with_images
 
 
+def one_row_per_point(rows: Dataset) -> Dataset:
+    """The first row of each point of a dataset, which may have one for each style of description.
+
+    Where no description is read, each point then comes once an epoch.
+    """
+    columns = [
+        name for name in ("image_id", "point", "object", "part") if name in rows.column_names
+    ]
+    seen = set()
+    kept = []
+    for number, row in enumerate(rows.select_columns(columns)):
+        point = repr(row)
+        if point not in seen:
+            seen.add(point)
+            kept.append(number)
+    return rows.select(kept)
+
+
 def find_point(dataset: Any, point: Iterable[float]) -> str:
     """Where a point stands in a dataset, for messages: the number of its first row where that can be told."""
     if isinstance(dataset, Dataset):
