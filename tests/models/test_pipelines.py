@@ -1,22 +1,38 @@
 """Both pipelines: what goes in, what comes out, and repos that load without the package."""
 
+import copy
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoModelForKeypointDetection, pipeline
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoModelForKeypointDetection,
+    GenerationConfig,
+    pipeline,
+)
 
 import hf_talking_points  # noqa: F401  registers the pipelines
+from hf_talking_points.models.pipelines import split_by_counts
 
 POINTS = [(10, 20), (60.5, 30), (95, 1)]
 TEXTS = ["red green", "the cat", "a point on the front wheel of the car"]
 
 
+def without_words(tokenizer):
+    """Ids of the tokens that are no letters, which a random model would write most of the time."""
+    ids = range(len(tokenizer))
+    words = [tokenizer.decode([index]).strip() for index in ids]
+    return [index for index in ids if not (words[index].isascii() and words[index].isalpha())]
+
+
 @pytest.fixture(scope="module")
 def describe(make_descriptor):
-    model, processor = make_descriptor()
+    """A descriptor that writes letters."""
+    model, processor = make_descriptor(seed=1)
+    model.generation_config.suppress_tokens = without_words(processor.tokenizer)
     return pipeline("point-description", model=model, processor=processor, max_new_tokens=8)
 
 
@@ -26,41 +42,60 @@ def locate(make_localizer):
     return pipeline("point-localization", model=model, processor=processor)
 
 
+def texts_of(answers):
+    return [answer["description"] for answer in answers]
+
+
 def assert_same_points(found, expected):
-    assert [f["description"] for f in found] == [e["description"] for e in expected]
-    np.testing.assert_allclose(
-        [f["point"] for f in found], [e["point"] for e in expected], atol=1e-3
-    )
+    assert texts_of(found) == texts_of(expected)
+    points = [answer["point"] for answer in found]
+    expected_points = [answer["point"] for answer in expected]
+    np.testing.assert_allclose(points, expected_points, atol=1e-3)
+
+
+def test_parts_of_given_lengths():
+    assert split_by_counts("abcdef", [1, 0, 3, 2]) == ["a", "", "bcd", "ef"]
 
 
 def test_description_of_points(describe, random_image):
+    rows = describe(random_image(), points=POINTS)
+    assert [row["point"] for row in rows] == POINTS
+    for row in rows:
+        assert set(row) == {"point", "description"}
+        assert isinstance(row["description"], str)
+
+
+def test_a_single_point_needs_no_list(describe, random_image):
     image = random_image()
     rows = describe(image, points=POINTS)
-    assert [row["point"] for row in rows] == POINTS and all(
-        set(row) == {"point", "description"} for row in rows
-    )
-    assert all(isinstance(row["description"], str) for row in rows)
     assert describe(image, points=POINTS[1]) == [rows[1]]
+
+
+def test_normalized_points_are_described_alike(describe, random_image):
+    image = random_image()
     normalized = [(x / image.width, y / image.height) for x, y in POINTS]
-    assert [row["description"] for row in describe(image, points=normalized, normalized=True)] == [
-        row["description"] for row in rows
-    ]
+    rows = describe(image, points=normalized, normalized=True)
+    assert texts_of(rows) == texts_of(describe(image, points=POINTS))
 
 
 def test_descriptions_of_several_images(describe, random_image):
-    requests = [{"image": random_image(i), "points": POINTS[: 1 + i % 3]} for i in range(5)]
+    requests = []
+    for seed in range(5):
+        requests.append({"image": random_image(seed), "points": POINTS[: 1 + seed % 3]})
     rows = describe(requests, batch_size=3)
-    assert rows == [describe(r["image"], points=r["points"]) for r in requests]
+    assert rows == [describe(request["image"], points=request["points"]) for request in requests]
 
 
 def test_one_vision_call_for_all_points(describe, random_image):
-    calls = []
-    hook = describe.model.model.backbone.register_forward_hook(
-        lambda module, args, out: calls.append(len(args[0]))
-    )
+    images_of_calls = []
+
+    def count_images(module, args, output):
+        images_of_calls.append(len(args[0]))
+
+    hook = describe.model.model.backbone.register_forward_hook(count_images)
     describe(random_image(), points=POINTS)
     hook.remove()
-    assert calls == [1]
+    assert images_of_calls == [1]
 
 
 def test_generation_options_pass_through(describe, random_image):
@@ -68,31 +103,160 @@ def test_generation_options_pass_through(describe, random_image):
     assert len(describe.processor.tokenizer(row["description"])["input_ids"]) <= 1
 
 
+FEW = 6  # new tokens
+
+
+def in_the_call(describe, request, options):
+    return describe([request], max_new_tokens=FEW, **options)[0]
+
+
+def in_generate_kwargs(describe, request, options):
+    return describe([request], generate_kwargs={"max_new_tokens": FEW, **options})[0]
+
+
+def in_a_config(describe, request, options):
+    config = GenerationConfig(max_new_tokens=FEW, **options)
+    return describe([request], generation_config=config)[0]
+
+
+def beside_a_config(describe, request, options):
+    config = GenerationConfig(max_new_tokens=FEW)
+    return describe([request], generation_config=config, **options)[0]
+
+
+def at_construction(describe, request, options):
+    made = type(describe)(
+        model=describe.model, processor=describe.processor, max_new_tokens=FEW, **options
+    )
+    return made([request])[0]
+
+
+def in_a_config_at_construction(describe, request, options):
+    config = GenerationConfig(max_new_tokens=FEW, **options)
+    made = type(describe)(
+        model=describe.model, processor=describe.processor, generation_config=config
+    )
+    return made([request])[0]
+
+
+def by_the_checkpoint(describe, request, options):
+    before = copy.deepcopy(describe.model.generation_config)
+    describe.model.generation_config.update(max_new_tokens=FEW, **options)
+    try:
+        made = type(describe)(model=describe.model, processor=describe.processor)
+        return made([request])[0]
+    finally:
+        describe.model.generation_config = before
+
+
+def in_batches(describe, request, options):
+    image, points = request["image"], request["points"]
+    requests = [{"image": image, "points": [points[0]]}, {"image": image, "points": points[1:]}]
+    answers = describe(requests, batch_size=2, max_new_tokens=FEW, **options)
+    return answers[0] + answers[1]
+
+
+WAYS = [
+    in_the_call,
+    in_generate_kwargs,
+    in_a_config,
+    beside_a_config,
+    at_construction,
+    in_a_config_at_construction,
+    by_the_checkpoint,
+    in_batches,
+]
+# options that change what `generate` returns, but not the texts
+RETURNED = [
+    {"return_dict_in_generate": True},
+    {"return_dict_in_generate": True, "output_scores": True, "output_logits": True},
+    {
+        "return_dict_in_generate": True,
+        "output_attentions": True,
+        "output_hidden_states": True,
+    },
+]
+
+
+@pytest.mark.parametrize("options", RETURNED, ids=lambda options: "+".join(options))
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.filterwarnings("ignore:Passing `generation_config` together:")
+def test_what_generate_returns_does_not_change_the_answers(describe, random_image, way, options):
+    request = {"image": random_image(), "points": POINTS}
+    expected = in_the_call(describe, request, {})
+    assert way(describe, request, options) == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("more", [{}, {"return_dict_in_generate": True}], ids=["", "dict"])
+def test_a_stop_string_ends_the_answer(describe, random_image, way, more):
+    request = {"image": random_image(), "points": POINTS}
+    whole = texts_of(in_the_call(describe, request, {}))
+    stop = whole[1][1:4]
+    until_stop = []
+    for text in whole:
+        before, found, _ = text.partition(stop)
+        until_stop.append(before + found)
+    assert len(until_stop[1]) == 4 < len(whole[1]) - len(stop)
+    assert texts_of(way(describe, request, {"stop_strings": [stop], **more})) == until_stop
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3, "num_return_sequences": 3},
+        {"num_beams": 2, "num_return_sequences": 2, "return_dict_in_generate": True},
+    ],
+    ids=["beams", "beams in a dict"],
+)
+def test_of_several_sequences_the_first_is_the_answer(describe, random_image, way, options):
+    request = {"image": random_image(), "points": POINTS}
+    expected = in_the_call(describe, request, {"num_beams": options["num_beams"]})
+    assert way(describe, request, options) == expected
+
+
+def test_of_several_samples_each_point_has_one(describe, random_image):
+    request = {"image": random_image(), "points": POINTS}
+    options = {"do_sample": True, "top_k": 1, "num_return_sequences": 4}
+    assert in_the_call(describe, request, options) == in_the_call(describe, request, {})
+
+
+def test_a_generation_config_is_not_changed(describe, random_image):
+    config = GenerationConfig(max_new_tokens=2, return_dict_in_generate=True, output_scores=True)
+    before = config.to_dict()
+    describe(random_image(), points=POINTS, generation_config=config)
+    assert config.to_dict() == before
+
+
 def test_localization(locate, random_image):
     image = random_image()
     found = locate(image, text=TEXTS)
-    assert [f["description"] for f in found] == TEXTS and all(
-        0 <= f["confidence"] <= 1 for f in found
-    )
+    assert texts_of(found) == TEXTS
+    assert all(0 <= answer["confidence"] <= 1 for answer in found)
     assert_same_points(locate(image, text=TEXTS[0]), found[:1])
     assert_same_points(locate(image, text=TEXTS[::-1]), found[::-1])
-    heatmaps = [f["heatmap"] for f in locate(image, text=TEXTS, return_heatmaps=True)]
-    assert all(h.ndim == 2 and abs(h.sum() - 1) < 1e-4 for h in heatmaps)
+
+
+def test_heatmaps_are_returned_where_they_are_wanted(locate, random_image):
+    for answer in locate(random_image(), text=TEXTS, return_heatmaps=True):
+        assert answer["heatmap"].ndim == 2
+        assert abs(answer["heatmap"].sum() - 1) < 1e-4
+    assert "heatmap" not in locate(random_image(), text=TEXTS)[0]
 
 
 def test_localizations_in_several_images(locate, random_image):
-    requests = [
-        {"image": random_image(i), "text": TEXTS[: 1 + i % 3] if i else TEXTS[0]} for i in range(5)
-    ]
-    for row, request in zip(locate(requests, batch_size=3), requests):
-        assert_same_points(row, locate(request["image"], text=request["text"]))
+    requests = [{"image": random_image(0), "text": TEXTS[0]}]
+    for seed in range(1, 5):
+        requests.append({"image": random_image(seed), "text": TEXTS[: 1 + seed % 3]})
+    for found, request in zip(locate(requests, batch_size=3), requests):
+        assert_same_points(found, locate(request["image"], text=request["text"]))
 
 
 def test_mlp_head_has_no_confidence(make_localizer, random_image):
     model, processor = make_localizer(head="mlp")
-    [found] = pipeline("point-localization", model=model, processor=processor)(
-        random_image(), text="red"
-    )
+    locate = pipeline("point-localization", model=model, processor=processor)
+    [found] = locate(random_image(), text="red")
     assert found["confidence"] is None
 
 
@@ -109,9 +273,9 @@ def test_bad_texts_are_errors(locate, random_image, text):
 
 
 def test_a_checkpoint_of_the_other_kind_is_an_error(describe, locate):
-    for one, other in ((describe, locate), (locate, describe)):
+    for right, wrong in ((describe, locate), (locate, describe)):
         with pytest.raises(ValueError, match="checkpoint, but got a"):
-            type(one)(model=other.model, processor=other.processor)
+            type(right)(model=wrong.model, processor=wrong.processor)
 
 
 def test_a_checkpoint_folder_of_the_other_kind_is_an_error(describe, tmp_path):
@@ -124,9 +288,9 @@ def test_saved_repos_load_with_the_package(describe, locate, random_image, tmp_p
     image = random_image()
     describe.save_pretrained(tmp_path / "descriptor")
     locate.save_pretrained(tmp_path / "localizer")
-    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "descriptor")
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "descriptor").state_dict()
     for name, value in describe.model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value), name
+        assert torch.equal(loaded[name], value), name
     again = pipeline(
         "point-description",
         model=str(tmp_path / "descriptor"),
@@ -134,9 +298,8 @@ def test_saved_repos_load_with_the_package(describe, locate, random_image, tmp_p
         max_new_tokens=8,
     )
     assert again(image, points=POINTS) == describe(image, points=POINTS)
-    assert isinstance(
-        AutoModelForKeypointDetection.from_pretrained(tmp_path / "localizer"), type(locate.model)
-    )
+    localizer = AutoModelForKeypointDetection.from_pretrained(tmp_path / "localizer")
+    assert isinstance(localizer, type(locate.model))
 
 
 WITHOUT_PACKAGE = """
@@ -164,9 +327,13 @@ def test_saved_repos_load_without_the_package(describe, locate, random_image, tm
     describe.save_pretrained(tmp_path / "descriptor")
     locate.save_pretrained(tmp_path / "localizer")
     program = WITHOUT_PACKAGE.format(points=POINTS, texts=TEXTS)
-    ran = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    described, located = eval(ran.stdout.strip().splitlines()[-1])
-    assert described == describe(image, points=POINTS) and located == locate(image, text=TEXTS)
+    assert result.returncode == 0, result.stderr[-3000:]
+    described, located = eval(result.stdout.strip().splitlines()[-1])
+    assert described == describe(image, points=POINTS)
+    assert located == locate(image, text=TEXTS)
