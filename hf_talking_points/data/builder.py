@@ -8,6 +8,7 @@ again after a kill.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -177,12 +178,14 @@ def build_unit(unit: Path, folder: Path, options: BuildOptions, teacher: Any) ->
     if options.localizer and described:
         measure_distances(load_localizer(options.localizer), described)
     kept = within_distance(described, options.most_distance)
+    digests = {}
     for split in SPLITS:
         rows = [item.row for item in kept if item.split == split]
         if rows:
             file = folder / "data" / f"{split}-{unit.stem[5:]}.parquet"
-            write_rows(file, rows, features(options, teacher))
-    write_atomically(summary, as_json({"described": len(described), "rows": len(kept)}))
+            digests[split] = write_rows(file, rows, features(options, teacher))
+    done = {"described": len(described), "rows": len(kept), "sha256": digests}
+    write_atomically(summary, as_json(done))
 
 
 def within_distance(
@@ -194,9 +197,19 @@ def within_distance(
     return [item for item in described if item.row["localization_distance"] <= most_distance]
 
 
-def write_rows(file: Path, rows: Sequence[dict[str, Any]], columns: Features) -> None:
-    """Writes rows as a Parquet file."""
-    table = pa.Table.from_pylist(rows, schema=columns.arrow_schema)
+def write_rows(file: Path, rows: Sequence[dict[str, Any]], columns: Features) -> str:
+    """Writes rows as a Parquet file, whose SHA-256 is returned. The rows of a photo stand together."""
+    schema = columns.arrow_schema
+    image_type = schema.field("image").type
+    images = []
+    for _, group in groupby(rows, key=lambda row: row["image_id"]):
+        of_photo = list(group)
+        # repeated in Arrow, which is much faster than converting the file for each row
+        image = pa.array([of_photo[0]["image"]], image_type)
+        images.append(image.take([0] * len(of_photo)))
+    annotation = pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("image")))
+    table = annotation.append_column("image", pa.chunked_array(images))
+    table = table.select(schema.names).replace_schema_metadata(schema.metadata)
     buffer = io.BytesIO()
     # one dictionary entry for each photo, however many points it has
     pq.write_table(
@@ -206,7 +219,9 @@ def write_rows(file: Path, rows: Sequence[dict[str, Any]], columns: Features) ->
         dictionary_pagesize_limit=2**28,
         row_group_size=len(rows),
     )
-    write_atomically(file, buffer.getvalue())
+    content = buffer.getvalue()
+    write_atomically(file, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def build_units(
@@ -286,17 +301,19 @@ def finish(folder: str | os.PathLike, options: BuildOptions, teacher: Any) -> Da
         raise ValueError(
             f"{len(missing)} of {len(units)} units are not built, the first is {missing[0]}"
         )
-    check_rows(units, options)
+    summaries = [json.loads(unit.with_suffix(".json").read_text()) for unit in units]
+    check_rows(summaries, options)
     if options.images_may_be_shared:
         draw_samples(folder)
-    card = dataset_card(folder, options, teacher, list(features(options, teacher)))
+    digests = [summary["sha256"] for summary in summaries]
+    content = hashlib.sha256(as_json(digests)).hexdigest()
+    card = dataset_card(folder, options, teacher, list(features(options, teacher)), content)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return load_built(folder)
 
 
-def check_rows(units: Sequence[Path], options: BuildOptions) -> None:
+def check_rows(summaries: Sequence[dict[str, Any]], options: BuildOptions) -> None:
     """Raises ValueError, saying why, where no unit has a row."""
-    summaries = [json.loads(unit.with_suffix(".json").read_text()) for unit in units]
     if any(summary["rows"] for summary in summaries):
         return
     described = sum(summary["described"] for summary in summaries)

@@ -201,7 +201,9 @@ def without_folders(value: Any) -> Any:
     return value
 
 
-def dataset_card(folder: Path, options: BuildOptions, teacher: Any, columns: Sequence[str]) -> str:
+def dataset_card(
+    folder: Path, options: BuildOptions, teacher: Any, columns: Sequence[str], content: str
+) -> str:
     """The card of a built dataset as Markdown.
 
     Args:
@@ -209,6 +211,8 @@ def dataset_card(folder: Path, options: BuildOptions, teacher: Any, columns: Seq
         options ([`BuildOptions`])
         teacher: what wrote the texts.
         columns (list of `str`): of the dataset.
+        content (`str`): hash of its files. `load_dataset` keeps what it has loaded by the folder's name and the head
+            of its card, and would give the rows of an earlier build in the same folder if the head were the same.
     """
     counts = count_rows(folder, columns)
     tables = [count_table(name, counts.columns[name]) for name in COUNTED if name != "plan"]
@@ -218,6 +222,7 @@ def dataset_card(folder: Path, options: BuildOptions, teacher: Any, columns: Seq
         samples = "\n![Photos, points and descriptions](samples.jpg)\n"
     return CARD.format(
         license=options.license,
+        content=content[:16],
         data_files=data_file_lines(counts.splits),
         splits=split_table(counts.splits),
         tables="\n\n".join(tables),
@@ -256,6 +261,7 @@ tags:
 - hf_talking_points
 configs:
 - config_name: default
+  description: content {content}
   data_files:
 {data_files}
 ---

@@ -6,7 +6,6 @@ docs/dataset_formats.md describes the columns. A row whose `description` is None
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections import Counter, defaultdict
@@ -16,8 +15,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import (
     Dataset,
     DatasetDict,
@@ -29,14 +26,16 @@ from datasets import (
     load_dataset,
 )
 
-from .photos import SPLITS, AnnotatedObject, OnReject, PartPoint, Photo, check_size, split_of
-from .sources import read_dataset, read_objects
+from ..models.images import UNREADABLE
+from .dataset_reader import PhotoIds, check_split, read_dataset, stored_image
+from .fields import text_of
+from .photos import SPLITS, AnnotatedObject, OnReject, PartPoint, Photo, check_size
+from .sources import read_objects
 
 logger = logging.getLogger(__name__)
 
 PointSource: TypeAlias = "str | os.PathLike | Dataset | DatasetDict"
 NUMBERS = {"point": 2, "object_box": 4, "part_box": 4}  # column -> numbers in each row
-BATCH_ROWS = 256  # rows whose stored images are held in memory at once
 
 
 def point_features(**more: Any) -> Features:
@@ -124,17 +123,24 @@ def rows_of_photos(photos: Sequence[Photo]) -> Dataset:
 
 
 def stored_in(photo: Photo) -> int | None:
-    """Identity of the dataset that holds a photo; None for a file."""
+    """Identity of the dataset that holds a photo; None for a file, and for an image that the photo itself holds."""
     return None if photo.row is None else id(photo.row[0])
 
 
+def image_place(photo: Photo) -> Any:
+    """Where the image of a photo is found: its path, the image itself, or its row in a dataset."""
+    if photo.row is not None:
+        return photo.row[1]
+    return photo.path if photo.stored is None else photo.stored
+
+
 def rows_of_one_store(photos: Sequence[Photo]) -> Dataset:
-    """The rows of photos that are all files, or all rows of one dataset, which stays where it is."""
+    """The rows of photos that are all files or images, or all rows of one dataset, which stays where it is."""
     rows: list[dict[str, Any]] = []
-    places: list[Any] = []  # of the image of each row: a path, or the row of a dataset
+    places: list[Any] = []  # of the image of each row: a path, an image, or the row of a dataset
     for photo in photos:
         annotation = annotation_rows(photo)
-        place = photo.path if photo.row is None else photo.row[1]
+        place = image_place(photo)
         rows.extend(annotation)
         places.extend([place] * len(annotation))
     annotations = Dataset.from_list(rows, features=annotation_features())
@@ -278,8 +284,7 @@ def read_source(source: PointSource, number: int, on_reject: OnReject) -> Iterat
             f"a source is a folder, a Hub id, a Dataset or a DatasetDict, got {type(source).__name__}"
         )
     for split, dataset in source.items():
-        if split not in (None, "val", *SPLITS):
-            raise ValueError(f"{name}: split must be one of {SPLITS}, found {split!r}")
+        check_split(split, name)
         yield read_rows(dataset, name, split, on_reject)
 
 
@@ -303,141 +308,80 @@ def read_folder(folder: Path, name: str, on_reject: OnReject) -> Reading:
 
 def read_rows(dataset: Dataset, name: str, split: str | None, on_reject: OnReject) -> Reading:
     """One split of a dataset, whose rows are points or photos."""
-    dataset = dataset.with_format(None)
+    photos = {photo.id: photo for photo in read_dataset(dataset, split, on_reject=on_reject)}
     if "objects" in dataset.column_names:
-        photos = {photo.id: photo for photo in read_dataset(dataset, split, on_reject=on_reject)}
         return Reading(name, rows_of_photos(list(photos.values())), photos)
-    rows, splits = in_row_format(dataset, name, split, on_reject)
-    stated = rows.add_column("split", splits)
-    photos = {photo.id: photo for photo in read_dataset(stated, on_reject=on_reject)}
     usable = set()
     for photo in photos.values():
         for row in annotation_rows(photo):
             usable.add((photo.id, *row["point"]))
+    ids = row_ids(dataset)
     kept = []
-    for index, row in enumerate(rows.select_columns(["image_id", "point"])):
-        if (row["image_id"], *row["point"]) in usable:
+    for index, row in enumerate(given_annotation(dataset)):
+        if has_fitting_numbers(row) and (ids[index], *row["point"]) in usable:
             kept.append(index)
-    return Reading(name, rows.select(kept), photos)
+    kept_ids = [ids[index] for index in kept]
+    return Reading(name, in_row_format(dataset.select(kept), kept_ids), photos)
 
 
-def in_row_format(
-    dataset: Dataset, name: str, split: str | None, on_reject: OnReject
-) -> tuple[Dataset, list[str]]:
-    """The rows with exactly the columns of the format, and the split of each; no two images have one `image_id`."""
-    for needed in ("image", "point"):
-        if needed not in dataset.column_names:
-            raise ValueError(
-                f"{name}: expected a column {needed!r}, found the columns {dataset.column_names}"
-            )
-    dataset = without_unfit_rows(dataset, name, on_reject)
-    images = dataset.select_columns("image").cast_column("image", Image())
+def given_annotation(dataset: Dataset) -> Dataset:
+    """The columns of the row format that a dataset has, less the image."""
+    given = [column for column in annotation_features() if column in dataset.column_names]
+    return dataset.with_format(None).select_columns(given)
+
+
+def has_fitting_numbers(row: dict[str, Any]) -> bool:
+    """Whether the point and the boxes of a row have as many numbers as they must; boxes may be None."""
+    for column, count in NUMBERS.items():
+        values = row.get(column)
+        if values is None and column != "point":
+            continue
+        if not isinstance(values, list) or len(values) != count:
+            return False
+    return True
+
+
+def row_ids(dataset: Dataset) -> list[str | None]:
+    """The id of the photo of each row, as [`read_dataset`] gives it; None where the row cannot be used."""
+    columns = [column for column in ("image", "image_id") if column in dataset.column_names]
+    files = dataset.with_format(None).select_columns(columns)
+    ids = PhotoIds()
+    ids_of_rows: list[str | None] = []
+    for index, row in enumerate(files.cast_column("image", Image(decode=False))):
+        stated = row.get("image_id")
+        try:
+            stored = stored_image(row["image"], f"row {index}")
+            if stated is not None:
+                text_of(row, "image_id", f"row {index}")
+            ids_of_rows.append(ids.id_of(stated, stored))
+        except UNREADABLE:
+            ids_of_rows.append(None)  # rejected by `read_dataset`
+    return ids_of_rows
+
+
+def in_row_format(dataset: Dataset, ids: Sequence[str | None]) -> Dataset:
+    """The rows with exactly the columns of the format, and with the given ids."""
+    images = dataset.with_format(None).select_columns("image").cast_column("image", Image())
+    annotations = given_annotation(dataset)
     features = annotation_features()
-    given = [column for column in features if column in dataset.column_names]
-    annotations = dataset.select_columns(given)
-    expected = Features({column: features[column] for column in given})
+    expected = Features({column: features[column] for column in annotations.column_names})
     if annotations.features != expected:
         annotations = annotations.cast(expected)
     for column in features:
-        if column not in given:
-            values = [None] * len(dataset)
-            annotations = annotations.add_column(column, values, feature=features[column])
-
-    keys = stored_keys(images)
-    stated = stated_ids(annotations, images, keys)
-    splits = [split] * len(dataset)
-    if "split" in dataset.column_names:
-        splits = [of_row or split for of_row in dataset["split"]]
-    splits = [given or split_of(image_id) for given, image_id in zip(splits, stated)]
-    ids = distinct_ids(stated, keys)
-    if ids != annotations["image_id"][:]:
-        annotations = annotations.remove_columns("image_id")
-        annotations = annotations.add_column("image_id", ids, feature=Value("string"))
-    return beside(images, annotations), splits
+        if column not in expected:
+            missing = [None] * len(dataset)
+            annotations = annotations.add_column(column, missing, feature=features[column])
+    return beside(images, with_ids(annotations, ids))
 
 
-def without_unfit_rows(dataset: Dataset, name: str, on_reject: OnReject) -> Dataset:
-    """The rows whose point and boxes have as many numbers as they must, the others rejected."""
-    unfit = set()
-    for column, count in NUMBERS.items():
-        if column not in dataset.column_names:
-            continue
-        values = dataset.select_columns(column).with_format("arrow")[:][column]
-        if not pa.types.is_list(values.type) and not pa.types.is_fixed_size_list(values.type):
-            raise ValueError(
-                f"{name}: column {column!r} must hold lists of {count} numbers, found {values.type}"
-            )
-        for index, length in enumerate(pc.list_value_length(values).to_pylist()):
-            if length != count and not (length is None and column != "point"):
-                unfit.add(index)
-                on_reject(
-                    f"{name}, row {index}",
-                    f"{column}: expected {count} numbers, found {length or 'none'}",
-                )
-    if not unfit:
-        return dataset
-    return dataset.select([index for index in range(len(dataset)) if index not in unfit])
-
-
-def stored_keys(images: Dataset) -> list[str]:
-    """What tells the stored images of rows apart: a hash of the bytes, or the path; "" where there is none."""
-    keys: list[str] = []
-    last, key = None, ""
-    for batch in images.cast_column("image", Image(decode=False)).iter(BATCH_ROWS):
-        for stored in batch["image"]:
-            # the rows of a photo mostly follow each other
-            if stored != last:
-                last, key = stored, stored_key(stored)
-            keys.append(key)
-    return keys
-
-
-def stored_key(stored: dict[str, Any] | None) -> str:
-    """See [`stored_keys`]; `stored` is {"bytes": …, "path": …}."""
-    if stored is None:
-        return ""
-    if stored["bytes"] is None:
-        return stored["path"] or ""
-    return hashlib.sha256(stored["bytes"]).hexdigest()
-
-
-def stated_ids(annotations: Dataset, images: Dataset, keys: Sequence[str]) -> list[str]:
-    """The `image_id` of each row; where it is missing, the hash of the image as it is stored."""
-    ids = annotations["image_id"][:]
-    files = images.cast_column("image", Image(decode=False))
-    hashes: dict[str, str] = {}  # key -> hash
-    stated = []
-    for index, (image_id, key) in enumerate(zip(ids, keys)):
-        if image_id is None:
-            if key not in hashes:
-                hashes[key] = stored_hash(files[index]["image"])
-            image_id = hashes[key]
-        stated.append(image_id)
-    return stated
-
-
-def stored_hash(stored: dict[str, Any] | None) -> str:
-    """SHA-256 of the bytes of a stored image; of its path where there is no such file, which is rejected later."""
-    if stored is None:
-        return "no image"
-    content = stored["bytes"]
-    if content is None:
-        path = stored["path"]
-        content = Path(path).read_bytes() if os.path.isfile(path) else path.encode()
-    return hashlib.sha256(content).hexdigest()
-
-
-def distinct_ids(ids: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """The ids, with a number behind them where another image has had the same."""
-    keys_of_id: dict[str, list[str]] = defaultdict(list)
-    distinct = []
-    for image_id, key in zip(ids, keys):
-        known = keys_of_id[image_id]
-        if key not in known:
-            known.append(key)
-        number = known.index(key) + 1
-        distinct.append(image_id if number == 1 else f"{image_id} ({number})")
-    return distinct
+def with_ids(rows: Dataset, ids: Sequence[str | None]) -> Dataset:
+    """The rows with other ids."""
+    if list(ids) == rows["image_id"][:]:
+        return rows
+    columns = rows.column_names
+    rows = rows.remove_columns("image_id")
+    rows = rows.add_column("image_id", list(ids), feature=Value("string"))
+    return rows.select_columns(columns)
 
 
 def share_splits(
@@ -556,20 +500,20 @@ def rows_by_split(readings: Sequence[Reading]) -> dict[str, Dataset]:
     """Split -> the rows of all readings, with the ids and splits of their photos."""
     pieces: dict[str, list[Dataset]] = {split: [] for split in SPLITS}
     for reading in readings:
-        rows = reading.rows
-        old_ids = rows["image_id"][:]
-        kept = [index for index, image_id in enumerate(old_ids) if image_id in reading.photos]
-        photos = [reading.photos[old_ids[index]] for index in kept]
-        if len(kept) < len(rows):
-            rows = rows.select(kept)
-        new_ids = [photo.id for photo in photos]
-        if new_ids != rows["image_id"][:]:
-            rows = rows.remove_columns("image_id")
-            rows = rows.add_column("image_id", new_ids, feature=Value("string"))
-            rows = rows.select_columns(list(point_features()))
+        kept = []
+        photos = []
+        for index, image_id in enumerate(reading.rows["image_id"]):
+            photo = reading.photos.get(image_id)
+            if photo is not None:
+                kept.append(index)
+                photos.append(photo)
+        rows = with_ids(reading.rows.select(kept), [photo.id for photo in photos])
         for split in SPLITS:
             chosen = [index for index, photo in enumerate(photos) if photo.split == split]
             if chosen:
                 pieces[split].append(rows.select(chosen))
-    joined = {split: concatenate_datasets(parts) for split, parts in pieces.items() if parts}
+    joined = {}
+    for split, parts in pieces.items():
+        if parts:
+            joined[split] = concatenate_datasets(parts)
     return joined
