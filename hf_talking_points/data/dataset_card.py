@@ -29,7 +29,7 @@ MOST_TEXTS = 5000  # of a style, of which the diversity is measured
 WORDS_STEP = 10
 # an absolute path up to its last folder; folders may have spaces in their names
 _FOLDERS = re.compile(r"(?:(?<=[\s'\"(])|^)(?:file:/|~|[A-Za-z]:)?[\\/].*[\\/]")
-_INDEX = re.compile(r"\[\d+\]|(?<=line )\d+")
+_INDEX = re.compile(r"\[\d+\]|(?<=line) \d+")
 
 
 @dataclass

@@ -1,0 +1,59 @@
+"""The YAML file that a build is started from."""
+
+from pathlib import Path
+
+import pytest
+
+from hf_talking_points.data.build_config import read_build_config
+from hf_talking_points.data.builder import BuildOptions
+from hf_talking_points.data.teachers import RuleTeacher
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "build_llama_point_in_part.yaml"
+
+
+def test_the_example_names_sources_options_and_teacher(tmp_path):
+    config = read_build_config(EXAMPLE, tmp_path)
+    readers = [(source.func.__name__, source.keywords) for source in config.sources]
+    assert readers == [
+        ("read_objects", {"folder": tmp_path / "animalpose_voc_256"}),
+        ("read_objects", {"folder": tmp_path / "cars_256"}),
+    ]
+    assert config.options == BuildOptions("unknown", styles=["full", "terse"])
+    assert isinstance(config.teacher, RuleTeacher)
+
+
+def test_without_a_teacher_the_rule_based_writer_is_meant(tmp_path):
+    file = tmp_path / "build.yaml"
+    coco = "{reader: read_coco_keypoints, annotations: a.json, images: photos, split: test}"
+    file.write_text(f"sources: [{coco}]\noptions: {{license: cc0-1.0}}\n")
+    config = read_build_config(file, tmp_path)
+    [source] = config.sources
+    assert source.keywords == {
+        "annotations": tmp_path / "a.json",
+        "images": tmp_path / "photos",
+        "split": "test",
+    }
+    assert isinstance(config.teacher, RuleTeacher)
+
+
+SOURCE = "sources: [{reader: read_objects, folder: a}]\n"
+OPTIONS = "options: {license: cc0-1.0}\n"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "sources and options"),
+        (OPTIONS, "'sources' is missing"),
+        (SOURCE, "'options' is missing"),
+        ("sources: [{reader: read_json}]\n" + OPTIONS, "read_objects.*found 'read_json'"),
+        ("sources: [{folder: a}]\n" + OPTIONS, "reader of a source.*found None"),
+        (SOURCE + "options: {license: cc0-1.0, sedd: 1}\n", "seed.*found 'sedd'"),
+        (SOURCE + OPTIONS + "teacher: {name: Oracle}\n", "RuleTeacher.*found 'Oracle'"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_named(tmp_path, content, message):
+    file = tmp_path / "build.yaml"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_build_config(file)
