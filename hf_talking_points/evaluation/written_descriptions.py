@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,10 @@ class WrittenDescriptions:
 
     def _texts_of_photos(self, photos: Sequence[Photo]) -> dict[Place, str]:
         """The texts by the ids of the photos that their images are."""
-        names = {image for image, _, _ in self.texts}
-        photos_of_name = {
-            name: self._photos_called(name, found) for name, found in called(names, photos).items()
-        }
+        names = dict.fromkeys(image for image, _, _ in self.texts)
+        photos_of_name = {}
+        for name, found in called(names, photos).items():
+            photos_of_name[name] = self._photos_called(name, found)
         annotated = annotated_places(photos)
         texts: dict[Place, str] = {}
         unused = []
@@ -140,7 +140,7 @@ def is_coordinate(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def called(names: set[str], photos: Sequence[Photo]) -> dict[str, list[Photo]]:
+def called(names: Iterable[str], photos: Sequence[Photo]) -> dict[str, list[Photo]]:
     """Name -> the photos of that id, or without one those whose id ends with the name behind a slash."""
     exact: dict[str, list[Photo]] = defaultdict(list)
     by_ending: dict[str, list[Photo]] = defaultdict(list)
