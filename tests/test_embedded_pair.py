@@ -1,4 +1,5 @@
-"""The checkpoints that ship with the package, on photos that scikit-image packages and, where they are, on annotated photos."""
+"""The checkpoints that ship with the package, on photos that scikit-image packages and, where they are, on annotated
+photos."""
 
 import json
 import os
@@ -21,16 +22,16 @@ from transformers import (
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
 from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
-from hf_talking_points.data.wording import describe_point
-from hf_talking_points.metrics import summary
-from hf_talking_points.evaluation.protocol import (
-    describe_views,
-    localize_views,
+from hf_talking_points.evaluation.controls import ground_truth_texts, image_centers
+from hf_talking_points.evaluation.report import results_table
+from hf_talking_points.evaluation.round_trip import (
+    describe_points,
+    flat,
+    locate_points,
     naming_accuracy,
-    true_points,
     view_distances,
 )
-from hf_talking_points.evaluation.report import results_table
+from hf_talking_points.metrics import summary
 
 ROOT = Path(__file__).parent.parent
 PAIR = (MINI_DESCRIPTOR, MINI_LOCALIZER)
@@ -53,49 +54,48 @@ def cat():
 
 @pytest.mark.parametrize("folder", PAIR)
 def test_files_are_small_half_precision_and_plain(folder):
-    assert sum(f.stat().st_size for f in Path(folder).iterdir()) <= 25e6
+    assert sum(file.stat().st_size for file in Path(folder).iterdir()) <= 25e6
     config = json.loads((Path(folder) / "config.json").read_text())
-    assert (
-        config["dtype"] == "float32"
-        and "custom_pipelines" not in config
-        and "auto_map" not in config
-    )
+    assert config["dtype"] == "float32"
+    assert "custom_pipelines" not in config and "auto_map" not in config
     with safe_open(Path(folder) / "model.safetensors", "pt") as weights:
-        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} <= {"F16", "I64"}
+        stored_types = {weights.get_slice(name).get_dtype() for name in weights.keys()}
+    assert stored_types <= {"F16", "I64"}
 
 
 @pytest.mark.parametrize(
-    "auto, folder",
-    [(AutoModel, MINI_DESCRIPTOR), (AutoModelForImageTextToText, MINI_DESCRIPTOR)]
-    + [(AutoModel, MINI_LOCALIZER), (AutoModelForKeypointDetection, MINI_LOCALIZER)],
+    "auto_class, folder",
+    [
+        (AutoModel, MINI_DESCRIPTOR),
+        (AutoModelForImageTextToText, MINI_DESCRIPTOR),
+        (AutoModel, MINI_LOCALIZER),
+        (AutoModelForKeypointDetection, MINI_LOCALIZER),
+    ],
 )
-def test_auto_classes_load_the_whole_model_in_float32(auto, folder):
-    model = auto.from_pretrained(folder)
-    assert (
-        model.dtype == torch.float32
-        and model.config.model_type == AutoConfig.from_pretrained(folder).model_type
-    )
+def test_auto_classes_load_the_whole_model_in_float32(auto_class, folder):
+    model = auto_class.from_pretrained(folder)
+    assert model.dtype == torch.float32
+    assert model.config.model_type == AutoConfig.from_pretrained(folder).model_type
     assert model.can_generate() == (folder == MINI_DESCRIPTOR)
     assert AutoProcessor.from_pretrained(folder).image_seq_length == model.config.image_seq_length
 
 
 def test_cat_is_described_and_found_again(describe, locate, cat):
-    points = [(172, 117), (321, 132), (266, 235)]  # both eyes and the nose
-    rows = describe(cat, points=points)
-    assert sum("cat" in row["description"] for row in rows) >= 2
-    found = locate(cat, text=[row["description"] for row in rows])
-    distances = [
-        ((f["point"][0] - x) / cat.width) ** 2 + ((f["point"][1] - y) / cat.height) ** 2
-        for f, (x, y) in zip(found, points)
-    ]
-    assert sum(d**0.5 < 0.15 for d in distances) >= 2
-    assert all(0 <= f["confidence"] <= 1 for f in found)
+    points = np.array([(172, 117), (321, 132), (266, 235)])  # both eyes and the nose
+    texts = [row["description"] for row in describe(cat, points=points.tolist())]
+    assert sum("cat" in text for text in texts) >= 2
+    answers = locate(cat, text=texts)
+    found = np.array([answer["point"] for answer in answers])
+    distances = np.linalg.norm((found - points) / cat.size, axis=1)
+    assert (distances < 0.15).sum() >= 2
+    assert all(0 <= answer["confidence"] <= 1 for answer in answers)
 
 
 def test_localizer_looks_at_the_picture(locate, cat):
     mirrored = cat.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     text = "A large cat in the middle and center of the image. The point is on its nose."
-    (x, _), (mirrored_x, _) = (locate(image, text=text)[0]["point"] for image in (cat, mirrored))
+    x, _ = locate(cat, text=text)[0]["point"]
+    mirrored_x, _ = locate(mirrored, text=text)[0]["point"]
     assert abs(x - (cat.width - mirrored_x)) < 0.1 * cat.width
 
 
@@ -104,47 +104,42 @@ def views():
     folder = Path(os.environ.get("TALKING_POINTS_DATA", "")) / "animalpose_voc_256"
     if not (folder / "objects.jsonl").is_file():
         pytest.skip("set TALKING_POINTS_DATA to the folder that holds animalpose_voc_256")
-    return make_views([photo for photo in read_objects(folder) if photo.split == "validation"])[:60]
+    photos = [photo for photo in read_objects(folder) if photo.split == "validation"]
+    return make_views(photos)[:60]
 
 
 @pytest.fixture(scope="module")
 def texts(views):
-    return [
-        [describe_point(v.photo, owner, p, np.asarray(v.image())) for owner, p in v.points()]
-        for v in views
-    ]
+    return ground_truth_texts(views, "full")
 
 
 @pytest.fixture(scope="module")
 def truth(locate, views, texts):
-    return summary(view_distances(views, localize_views(locate, views, texts)))
+    return summary(view_distances(views, locate_points(locate, views, texts)))
 
 
 def test_true_texts_are_found(truth):
-    assert truth["mpck"] >= 85 and truth["pck@0.05"] >= 55
+    assert truth["mpck"] >= 85
+    assert truth["pck@0.05"] >= 55
 
 
 def test_another_points_text_falls_to_the_level_of_chance(locate, views, texts, truth):
-    words = [text for row in texts for text in row]
-    shuffled = iter(np.random.default_rng(0).permutation(words))
-    other = summary(
-        view_distances(
-            views,
-            localize_views(locate, views, [[str(next(shuffled)) for _ in row] for row in texts]),
-        )
-    )
-    _, sizes, _ = true_points(views)
-    centre = summary(view_distances(views, sizes / 2))
-    assert other["mpck"] <= centre["mpck"] + 10 and other["pck@0.05"] <= 0.2 * truth["pck@0.05"]
+    shuffled = iter(np.random.default_rng(0).permutation(flat(texts)).tolist())
+    others = [[next(shuffled) for _ in row] for row in texts]
+    other = summary(view_distances(views, locate_points(locate, views, others)))
+    center = summary(view_distances(views, image_centers(views)))
+    assert other["mpck"] <= center["mpck"] + 10
+    assert other["pck@0.05"] <= 0.2 * truth["pck@0.05"]
 
 
 @pytest.mark.slow
 def test_descriptions_are_found_and_name_things(describe, locate, views, truth):
-    described = describe_views(describe, views)
-    own = summary(view_distances(views, localize_views(locate, views, described)))
-    assert own["mpck"] >= 0.8 * truth["mpck"]
-    named = naming_accuracy(views, [text for row in described for text in row])
-    assert named["category"] >= 80 and named["part"] >= 40
+    descriptions = describe_points(describe, views)
+    described = summary(view_distances(views, locate_points(locate, views, descriptions)))
+    assert described["mpck"] >= 0.8 * truth["mpck"]
+    named = naming_accuracy(views, flat(descriptions))
+    assert named["category"] >= 80
+    assert named["part"] >= 40
 
 
 @pytest.mark.parametrize(
