@@ -1,12 +1,12 @@
-"""The paper's cross-family experiment at mini size: GRPO on the points of animals whose descriptions nobody has written.
+"""The paper's cross-family experiment at mini size: GRPO on the points of animals that nobody has described.
 
     python examples/cross_family.py --data_dir DATA/animalpose_voc_256 --output_dir runs/cross_family --num_proc 2
 
-The descriptor and the reward's localizers read texts about cats and horses alone, and half of the descriptor's do not name the part. GRPO
-then sees points, without texts, of one family: dogs (Canidae) or cows and sheep (Bovidae). Descriptions before and after are judged on test
-photos of that family and of the other one, by the two localizers of the reward (one of each head), by two judges that were trained apart
-(other seeds, the other half of the photos, all families; one of each head), and by the embedded localizer. Photos that show both families
-are left out.
+The descriptor and the reward's localizers read texts about cats and horses alone, and half of the descriptor's do not
+name the part. GRPO then sees points, without texts, of one family: dogs (Canidae) or cows and sheep (Bovidae).
+Descriptions before and after are judged on test photos of that family and of the other one, by the two localizers of
+the reward (one of each head), by two judges that were trained apart (other seeds, the other half of the photos, all
+families; one of each head), and by the embedded localizer. Photos that show both families are left out.
 Every stage is a folder of its own, with a time limit; what was cut off goes on where it stopped.
 """
 
@@ -27,27 +27,41 @@ from transformers import HfArgumentParser
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_talking_points import MINI_LOCALIZER
-from hf_talking_points.data.wording import HORIZONTAL, VERTICAL, names_it, readable
+from hf_talking_points.data.json_lines import parse_json, read_json_lines
+from hf_talking_points.data.names import names_it
+from hf_talking_points.data.wording import HORIZONTAL, VERTICAL
+from hf_talking_points.evaluation.protocol import EvaluationOptions, evaluate_descriptions
+from hf_talking_points.evaluation.report import difference, p_value, table_row
 from hf_talking_points.metrics import (
     clustered_interval,
     distinct_n,
     mpck_values,
     paired_difference,
 )
-from hf_talking_points.evaluation.protocol import EvaluationOptions, evaluate_descriptions
-from hf_talking_points.evaluation.report import p_value
 from hf_talking_points.visualization import plot_learning_curves
 
 EXAMPLES = Path(__file__).parent
 FAMILIES = {"Canidae": {"dog"}, "Bovidae": {"cow", "sheep"}}
-REWARDS, JUDGES = ("reward", "reward_mlp"), ("judge", "judge_mlp")
+REWARDS = ("reward", "reward_mlp")
+JUDGES = ("judge", "judge_mlp")
 LOCALIZERS = REWARDS + JUDGES
 SCRIPTS = {
-    **dict.fromkeys(LOCALIZERS, "train_localizer"),
+    "reward": "train_localizer",
+    "reward_mlp": "train_localizer",
+    "judge": "train_localizer",
+    "judge_mlp": "train_localizer",
     "start": "train_descriptor",
     "grpo": "run_grpo",
 }
-POSITIONS = {word for phrase in HORIZONTAL + VERTICAL for word in phrase.split()}
+# the photos of each supervised stage
+PHOTOS = {
+    "reward": "half",
+    "reward_mlp": "half",
+    "judge": "judge",
+    "judge_mlp": "judge",
+    "start": "rest",
+}
+POSITION_WORDS = set(" ".join(HORIZONTAL + VERTICAL).split())
 
 
 @dataclass
@@ -69,75 +83,124 @@ class CrossFamilyArguments:
     num_proc: int = field(default=1, metadata={"help": "stages side by side, of one thread each"})
 
 
-def write_data(source, output):
-    """Folders with the photos of each stage: "rest" (neither family), its "half" for the reward, "judge" (the other half, all families),
-    and the families."""
-    photos = {}
-    for line in (Path(source) / "objects.jsonl").read_text(encoding="utf-8").splitlines():
-        photos.setdefault(json.loads(line)["image"], []).append(json.loads(line))
-    chosen = {name: [] for name in ("rest", "half", "judge", *FAMILIES)}
-    for image, objects in photos.items():
-        shown = {
-            family
-            for family, names in FAMILIES.items()
-            if names & {record["category"] for record in objects}
-        }
-        other_half = hashlib.sha1(image.encode()).digest()[1] % 2
-        if len(shown) == 2:
+@dataclass
+class TrainedModels:
+    """Folders of the checkpoints.
+
+    Args:
+        start (`str`): the descriptor before GRPO.
+        localizers (`dict`): name -> folder.
+        policies (`dict`): (family, seed) -> folder of the descriptor after GRPO.
+    """
+
+    start: str
+    localizers: dict[str, str]
+    policies: dict[tuple[str, int], str]
+
+    def policy_names(self, family: str, seeds: list[int]) -> list[str]:
+        """What the evaluation calls the policies of one family."""
+        return [Path(self.policies[family, seed]).name for seed in seeds]
+
+
+def data_folder(output_dir: str, name: str) -> Path:
+    """Where the photos of "rest", "half", "judge" or a family are."""
+    return Path(output_dir) / "data" / name
+
+
+def read_records(source: str | Path) -> dict[str, list[dict]]:
+    """Image -> its records in the `objects.jsonl` of a folder."""
+    records: dict[str, list[dict]] = {}
+    for _, text in read_json_lines(Path(source) / "objects.jsonl"):
+        record = parse_json(text)
+        records.setdefault(record["image"], []).append(record)
+    return records
+
+
+def families_shown(records: list[dict]) -> list[str]:
+    """The families of which an image shows an animal."""
+    shown = {record["category"] for record in records}
+    return [family for family, categories in FAMILIES.items() if categories & shown]
+
+
+def is_of_judges_half(image: str) -> bool:
+    """Whether an image is in the half of the photos that the judges learn from."""
+    return hashlib.sha1(image.encode()).digest()[1] % 2 == 1
+
+
+def assign_records(records_of_image: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """The records of each stage: "rest" (neither family), its "half" for the reward, "judge" (the other half, all
+    families), and the families."""
+    assigned: dict[str, list[dict]] = {name: [] for name in ("rest", "half", "judge", *FAMILIES)}
+    for image, records in records_of_image.items():
+        families = families_shown(records)
+        if len(families) > 1:
             continue
-        if other_half:
-            chosen["judge"] += objects
-        if shown:
-            [family] = shown
-            chosen[family] += [
-                record for record in objects if record["category"] in FAMILIES[family]
-            ]
-        else:
-            chosen["rest"] += objects
-            if not other_half:
-                chosen["half"] += objects
-    for name, objects in chosen.items():
-        folder = Path(output) / "data" / name
+        if is_of_judges_half(image):
+            assigned["judge"] += records
+        if not families:
+            assigned["rest"] += records
+            if not is_of_judges_half(image):
+                assigned["half"] += records
+        for family in families:
+            for record in records:
+                if record["category"] in FAMILIES[family]:
+                    assigned[family].append(record)
+    return assigned
+
+
+def write_data(source: str | Path, output_dir: str | Path) -> None:
+    """Writes a folder with the photos of each stage."""
+    images = (Path(source) / "images").resolve()
+    for name, records in assign_records(read_records(source)).items():
+        folder = data_folder(output_dir, name)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "objects.jsonl").write_text(
-            "".join(json.dumps(record) + "\n" for record in objects), encoding="utf-8"
-        )
-        if not (folder / "images").is_symlink():
-            (folder / "images").symlink_to(
-                (Path(source) / "images").resolve(), target_is_directory=True
-            )
+        lines = [json.dumps(record) + "\n" for record in records]
+        (folder / "objects.jsonl").write_text("".join(lines), encoding="utf-8")
+        link = folder / "images"
+        if not link.is_symlink():
+            link.symlink_to(images, target_is_directory=True)
 
 
-def run_stage(kind, name, args, common, **fields):
-    """Folder of a trained model; trains it, or goes on with it, where it is not finished.
+def stage_options(kind: str, folder: Path, stages: dict[str, dict], changes: dict) -> dict:
+    """Options of a stage: those of its script, less what the stage or `changes` set to None."""
+    script_options = yaml.safe_load((EXAMPLES / f"{SCRIPTS[kind]}.yaml").read_text())
+    options = {**script_options, **stages[kind], **changes, "output_dir": str(folder)}
+    return {name: value for name, value in options.items() if value is not None}
 
-    Raises RuntimeError where it reaches its time limit."""
-    folder, script = Path(args.output_dir) / name, SCRIPTS[kind]
+
+def run_stage(
+    kind: str, name: str, output_dir: str, stages: dict[str, dict], **changes: object
+) -> str:
+    """Trains a model, or goes on with it, where it is not finished.
+
+    Args:
+        kind (`str`): of the stage, a key of `SCRIPTS`.
+        name (`str`): of its folder.
+        stages (`dict`): kind -> options, with the time limit in `minutes`.
+        changes: further options.
+    Returns:
+        `str`: folder of the trained model.
+
+    Raises RuntimeError where the stage reaches its time limit.
+    """
+    folder = Path(output_dir) / name
     if (folder / "processor_config.json").is_file():
         return str(folder)
-    options = (
-        yaml.safe_load((EXAMPLES / f"{script}.yaml").read_text())
-        | common[kind]
-        | fields
-        | {"output_dir": str(folder)}
-    )
+    print(f"stage {name}", flush=True)
+    options = stage_options(kind, folder, stages, changes)
     minutes = options.pop("minutes")
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "config.yaml"
-    config.write_text(
-        yaml.safe_dump({key: value for key, value in options.items() if value is not None})
-    )
-    print(f"stage {name}", flush=True)
+    config.write_text(yaml.safe_dump(options))
+    script = EXAMPLES / f"{SCRIPTS[kind]}.py"
     with open(folder / "log.txt", "a") as log:
-        command = [sys.executable, str(EXAMPLES / f"{script}.py"), "--config", str(config)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         try:
             subprocess.run(
-                command,
+                [sys.executable, str(script), "--config", str(config)],
                 check=True,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
                 timeout=60 * minutes,
             )
         except subprocess.TimeoutExpired as error:
@@ -147,152 +210,221 @@ def run_stage(kind, name, args, common, **fields):
     return str(folder)
 
 
-def text_numbers(samples):
-    """Of descriptions of points: distinct-2, words and position words a text (not those in names of parts, such as "left eye"), share (%)
-    that names the part."""
-    texts, names = (
-        samples.description.tolist(),
-        "|".join(re.escape(readable(part)) for part in samples.part.unique()),
-    )
-    positions = [
-        [word in POSITIONS for word in re.findall("[a-z]+", re.sub(names, "", text.lower()))]
-        for text in texts
-    ]
+def train_models(args: CrossFamilyArguments, stages: dict[str, dict]) -> TrainedModels:
+    """Trains the localizers and the start side by side, then the policies."""
+
+    def submit(kind, name, photos, **changes):
+        data_dir = [str(data_folder(args.output_dir, photos))]
+        return pool.submit(
+            run_stage, kind, name, args.output_dir, stages, data_dir=data_dir, **changes
+        )
+
+    with ThreadPoolExecutor(args.num_proc) as pool:
+        feature_cache = str(Path(args.output_dir) / "features")
+        supervised = {}
+        for kind in ("start", *LOCALIZERS):
+            supervised[kind] = submit(kind, kind, PHOTOS[kind], feature_cache=feature_cache)
+        start = supervised["start"].result()
+        rewards = [supervised[kind].result() for kind in REWARDS]
+
+        policies = {}
+        for seed in args.seeds:
+            for family in args.families:
+                policies[family, seed] = submit(
+                    "grpo",
+                    f"{family}-seed-{seed}",
+                    family,
+                    model_name_or_path=start,
+                    localizers=rewards,
+                    seed=seed,
+                )
+        return TrainedModels(
+            start,
+            {kind: supervised[kind].result() for kind in LOCALIZERS},
+            {run: job.result() for run, job in policies.items()},
+        )
+
+
+def learning_curve(folder: str) -> tuple[list[int], list[float]]:
+    """Steps and mean distances that a run of GRPO logged."""
+    state = json.loads(Path(get_last_checkpoint(folder), "trainer_state.json").read_text())
+    steps = []
+    distances = []
+    for entry in state["log_history"]:
+        if "localizer/distance" in entry:
+            steps.append(entry["step"])
+            distances.append(entry["localizer/distance"])
+    return steps, distances
+
+
+def plot_policies(trained: TrainedModels, output_dir: str) -> None:
+    curves: dict[str, list] = {}
+    for (family, _), folder in trained.policies.items():
+        curves.setdefault(family, []).append(learning_curve(folder))
+    picture = Path(output_dir) / "learning_curves.png"
+    plot_learning_curves(curves, picture, "mean distance, parts of the image's sides")
+
+
+def count_position_words(text: str, part_names: re.Pattern) -> int:
+    """Position words of a text, not counting those in names of parts, such as "left eye"."""
+    words = re.findall("[a-z]+", part_names.sub("", text.lower()))
+    return sum(word in POSITION_WORDS for word in words)
+
+
+def text_numbers(samples: pd.DataFrame) -> dict[str, float]:
+    """What descriptions of points are like: distinct-2, words and position words a text, share (%) that names the
+    part."""
+    texts = samples.description.tolist()
+    part_names = re.compile("|".join(re.escape(part) for part in samples.part.unique()))
+    words = [len(text.split()) for text in texts]
+    position_words = [count_position_words(text, part_names) for text in texts]
+    named = [names_it(text, part) for text, part in zip(texts, samples.part)]
     return {
         "distinct_2": distinct_n(texts),
-        "words": float(np.mean([len(text.split()) for text in texts])),
-        "position_words": float(np.mean([sum(row) for row in positions])),
-        "part_named": float(
-            100 * np.mean([names_it(text, part) for text, part in zip(texts, samples.part)])
-        ),
+        "words": float(np.mean(words)),
+        "position_words": float(np.mean(position_words)),
+        "part_named": float(100 * np.mean(named)),
     }
 
 
-def compare(samples, localizer, runs):
-    """Before and after for one family trained on, test family and localizer."""
-    before = samples[(samples.localizer == localizer) & (samples.system == "start")]
-    after = [samples[(samples.localizer == localizer) & (samples.system == run)] for run in runs]
-    values = [
-        mpck_values(before.distance),
-        np.mean([mpck_values(run.distance) for run in after], 0),
-    ]
-    near = [(before.distance < 0.05).to_numpy(), np.mean([run.distance < 0.05 for run in after], 0)]
-    fine = {
-        key: [text_numbers(before)[key], float(np.mean([text_numbers(run)[key] for run in after]))]
-        for key in text_numbers(before)
-    }
-    return {
+def compare(samples: pd.DataFrame, localizer: str, runs: list[str]) -> dict:
+    """Before and after, by one localizer, on one test family, for one family trained on.
+
+    Args:
+        samples (`pandas.DataFrame`): of the protocol, a row for each system, localizer and point.
+        runs (`list[str]`): systems, one for each seed.
+    """
+    judged = samples[samples.localizer == localizer]
+    before = judged[judged.system == "start"]
+    after = [judged[judged.system == run] for run in runs]
+
+    mpck_before = mpck_values(before.distance)
+    mpck_of_runs = [mpck_values(run.distance) for run in after]
+    mpck_after = np.mean(mpck_of_runs, axis=0)
+    near_before = before.distance < 0.05
+    near_after = np.mean([run.distance < 0.05 for run in after], axis=0)
+    result = {
         "n": len(before),
         "photos": int(before.image_id.nunique()),
-        "mpck": [float(value.mean()) for value in values],
-        "mpck_ci95": [clustered_interval(value, before.image_id) for value in values],
-        "mpck_of_seeds": [float(mpck_values(run.distance).mean()) for run in after],
-        "gain": paired_difference(values[1], values[0], before.image_id),
-        "pck@0.05": [float(100 * value.mean()) for value in near],
-        **fine,
+        "mpck": [float(mpck_before.mean()), float(mpck_after.mean())],
+        "mpck_ci95": [
+            clustered_interval(mpck_before, before.image_id),
+            clustered_interval(mpck_after, before.image_id),
+        ],
+        "mpck_of_seeds": [float(values.mean()) for values in mpck_of_runs],
+        "gain": paired_difference(mpck_after, mpck_before, before.image_id),
+        "pck@0.05": [float(100 * near_before.mean()), float(100 * near_after.mean())],
     }
+    texts_before = text_numbers(before)
+    texts_after = [text_numbers(run) for run in after]
+    for name, value in texts_before.items():
+        result[name] = [value, float(np.mean([numbers[name] for numbers in texts_after]))]
+    return result
 
 
-def markdown(result):
-    """The results as Markdown tables."""
+def evaluate_family(
+    tested: str, args: CrossFamilyArguments, trained: TrainedModels
+) -> pd.DataFrame:
+    """Descriptions of test photos of a family, before and after GRPO, through all localizers."""
+    descriptors = [trained.start, *trained.policies.values()]
+    options = EvaluationOptions(
+        dataset=[str(data_folder(args.output_dir, tested))],
+        output=str(Path(args.output_dir) / f"evaluation-{tested}"),
+        descriptions=["ground-truth", *(f"point-descriptor:{folder}" for folder in descriptors)],
+        localizers=[*trained.localizers.values(), MINI_LOCALIZER],
+        styles=["full"],
+        controls=False,
+        max_photos=args.max_photos,
+    )
+    evaluate_descriptions(options)
+    return pd.read_parquet(Path(options.output) / "samples.parquet")
+
+
+def compare_families(args: CrossFamilyArguments, trained: TrainedModels) -> list[dict]:
+    """A row for each family tested on, family trained on and localizer."""
+    rows = []
+    for tested in FAMILIES:
+        samples = evaluate_family(tested, args, trained)
+        for family in args.families:
+            runs = trained.policy_names(family, args.seeds)
+            for localizer in (*LOCALIZERS, Path(MINI_LOCALIZER).name):
+                case = {"trained_on": family, "tested_on": tested, "localizer": localizer}
+                rows.append({**case, **compare(samples, localizer, runs)})
+    return rows
+
+
+def before_and_after(values: list[float], digits: int) -> str:
+    before, after = values
+    return f"{before:.{digits}f} → {after:.{digits}f}"
+
+
+def gains_table(rows: list[dict]) -> list[str]:
+    """Lines of a Markdown table: how much better descriptions are found after GRPO."""
     lines = [
         "| GRPO on | tested on | localizer | n | mPCK before | after | gain | of each seed | PCK@0.05 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in result["rows"]:
-        low, high = row["gain"]["ci95"]
-        seeds = ", ".join(f"{value - row['mpck'][0]:+.1f}" for value in row["mpck_of_seeds"])
-        lines.append(
-            f"| {row['trained_on']} | {row['tested_on']} | {row['localizer']} | {row['n']} | {row['mpck'][0]:.1f} | {row['mpck'][1]:.1f} "
-            f"| {row['gain']['difference']:+.1f} [{low:+.1f}, {high:+.1f}], p {p_value(row['gain'])} | {seeds} "
-            f"| {row['pck@0.05'][0]:.1f} → {row['pck@0.05'][1]:.1f} |"
-        )
-    lines += [
-        "",
+    for row in rows:
+        before, after = row["mpck"]
+        gains = [f"{value - before:+.1f}" for value in row["mpck_of_seeds"]]
+        cells = [
+            row["trained_on"],
+            row["tested_on"],
+            row["localizer"],
+            row["n"],
+            f"{before:.1f}",
+            f"{after:.1f}",
+            f"{difference(row['gain'])}, p {p_value(row['gain'])}",
+            ", ".join(gains),
+            before_and_after(row["pck@0.05"], 1),
+        ]
+        lines.append(table_row(cells))
+    return lines
+
+
+def texts_table(rows: list[dict]) -> list[str]:
+    """Lines of a Markdown table: what the descriptions are like, whichever localizer judges them."""
+    lines = [
         "| GRPO on | tested on | distinct-2 | words | position words | part named, % |",
         "|---|---|---|---|---|---|",
     ]
-    for row in result["rows"]:
+    for row in rows:
         if row["localizer"] == "judge":
-            cells = " | ".join(
-                f"{row[key][0]:.{digits}f} → {row[key][1]:.{digits}f}"
-                for key, digits in (
-                    ("distinct_2", 3),
-                    ("words", 1),
-                    ("position_words", 2),
-                    ("part_named", 1),
-                )
-            )
-            lines.append(f"| {row['trained_on']} | {row['tested_on']} | {cells} |")
-    return "\n".join(lines)
+            cells = [
+                row["trained_on"],
+                row["tested_on"],
+                before_and_after(row["distinct_2"], 3),
+                before_and_after(row["words"], 1),
+                before_and_after(row["position_words"], 2),
+                before_and_after(row["part_named"], 1),
+            ]
+            lines.append(table_row(cells))
+    return lines
 
 
-def main():
-    args = HfArgumentParser(CrossFamilyArguments).parse_args_into_dataclasses()[0]
-    output, common = Path(args.output_dir), yaml.safe_load(Path(args.config).read_text())
-    write_data(args.data_dir, output)
-    data = {name: [str(output / "data" / name)] for name in ("rest", "half", "judge", *FAMILIES)}
-    cache = {"feature_cache": str(output / "features")}
-    with ThreadPoolExecutor(args.num_proc) as pool:
-        photos = {
-            "start": "rest",
-            **dict.fromkeys(REWARDS, "half"),
-            **dict.fromkeys(JUDGES, "judge"),
-        }
-        jobs = {
-            kind: pool.submit(run_stage, kind, kind, args, common, data_dir=data[name], **cache)
-            for kind, name in photos.items()
-        }
-        start, rewards = jobs["start"].result(), [jobs[kind].result() for kind in REWARDS]
-        taught = {
-            (family, seed): pool.submit(
-                *(run_stage, "grpo", f"{family}-seed-{seed}", args, common),
-                **{
-                    "model_name_or_path": start,
-                    "localizers": rewards,
-                    "data_dir": data[family],
-                    "seed": seed,
-                },
-            )
-            for seed in args.seeds
-            for family in args.families
-        }
-        taught = {key: job.result() for key, job in taught.items()}
-        localizers = [jobs[kind].result() for kind in LOCALIZERS]
-    curves = {}
-    for (family, _), folder in taught.items():
-        state = json.loads(Path(get_last_checkpoint(folder), "trainer_state.json").read_text())
-        rows = [row for row in state["log_history"] if "localizer/distance" in row]
-        curves.setdefault(family, []).append(
-            ([row["step"] for row in rows], [row["localizer/distance"] for row in rows])
-        )
-    plot_learning_curves(
-        curves, output / "learning_curves.png", "mean distance, parts of the image's sides"
-    )
-    rows = []
-    for tested in FAMILIES:
-        options = EvaluationOptions(
-            dataset=data[tested],
-            output=str(output / f"evaluation-{tested}"),
-            descriptions=[
-                "ground-truth",
-                *(f"point-descriptor:{folder}" for folder in (start, *taught.values())),
-            ],
-            localizers=[*localizers, MINI_LOCALIZER],
-            styles=["full"],
-            controls=False,
-            max_photos=args.max_photos,
-        )
-        evaluate_descriptions(options)
-        samples = pd.read_parquet(Path(options.output) / "samples.parquet")
-        for trained in args.families:
-            runs = [Path(taught[trained, seed]).name for seed in args.seeds]
-            for localizer in (*LOCALIZERS, Path(MINI_LOCALIZER).name):
-                row = {"trained_on": trained, "tested_on": tested, "localizer": localizer}
-                rows.append({**row, **compare(samples, localizer, runs)})
-    result = {"seeds": args.seeds, "max_photos": args.max_photos, "stages": common, "rows": rows}
-    (output / "results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"\n{markdown(result)}")
+def markdown(rows: list[dict]) -> str:
+    """The results as Markdown tables."""
+    return "\n".join([*gains_table(rows), "", *texts_table(rows)])
+
+
+def main() -> None:
+    (args,) = HfArgumentParser(CrossFamilyArguments).parse_args_into_dataclasses()
+    stages = yaml.safe_load(Path(args.config).read_text())
+    write_data(args.data_dir, args.output_dir)
+
+    trained = train_models(args, stages)
+    plot_policies(trained, args.output_dir)
+    rows = compare_families(args, trained)
+
+    result = {
+        "seeds": args.seeds,
+        "max_photos": args.max_photos,
+        "stages": stages,
+        "rows": rows,
+    }
+    file = Path(args.output_dir) / "results.json"
+    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"\n{markdown(rows)}")
 
 
 if __name__ == "__main__":
