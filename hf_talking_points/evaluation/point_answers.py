@@ -84,7 +84,7 @@ RANGES = re.compile(
 )
 
 # "x": 100, or an attribute
-KEY_AND_NUMBER = re.compile(rf"\b([A-Za-z][\w-]*){ASSIGN}{NUMBER}(?!\s*(?:%|px)|[\w.])")
+KEY_AND_NUMBER = re.compile(rf"\b([A-Za-z][\w-]*){ASSIGN}{NUMBER}(?!\s*(?:%|px)|\.?\w)")
 WITHOUT_BRACES = re.compile(r"[^{}<>]+")
 
 

@@ -148,19 +148,6 @@ def test_the_hash_follows_the_prompts(folders, tmp_path, monkeypatch):
     assert ModelTeacher(folders[0]).info["prompts"] != before
 
 
-def test_a_converted_smollm2_is_used_as_it_is_and_nothing_is_overwritten(tmp_path):
-    done = tmp_path / "done"
-    done.mkdir()
-    (done / "config.json").write_text("{}")
-    assert smollm2_checkpoint(done) == str(done)
-    assert [file.name for file in done.iterdir()] == ["config.json"]
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="foreign"):
-        smollm2_checkpoint(foreign)
-
-
 @pytest.mark.slow
 def test_smollm2_rewords(tmp_path):
     pytest.importorskip("gguf", reason="needs the extra 'offline'")
