@@ -12,7 +12,7 @@ import os
 import pickle
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -24,9 +24,11 @@ from tqdm import tqdm
 from .duplicates import near_duplicates, perceptual_hash
 from .keypoints import STRATA, balanced_thresholds, draw_number
 from .photos import AnnotatedObject, OnReject, Photo, reject
-from .rows import tell_apart
+from .rows import reason_kind, tell_apart
 
 Source: TypeAlias = Callable[..., Iterable[Photo]]
+# (split, category, name) -> the largest number of a point or part that is kept
+Thresholds: TypeAlias = dict[Hashable, float]
 # split, category, name, image id, number of the object, "point" or "part", number of that point or part
 NamedThing: TypeAlias = tuple[str, str, str | None, str, int, str, int]
 
@@ -86,7 +88,7 @@ class Rejects:
 
     def most_frequent(self, count: int = 3) -> str:
         """The most frequent kinds of reasons in one line."""
-        kinds = Counter(row["reason"].partition(":")[0] for row in self.rows)
+        kinds = Counter(reason_kind(row["reason"]) for row in self.rows)
         return "; ".join(f"{number} x {kind}" for kind, number in kinds.most_common(count))
 
 
@@ -181,28 +183,39 @@ def plan_units(
     work.mkdir(parents=True)
     (folder / "data").mkdir(exist_ok=True)
     rejects = Rejects()
+    facts = write_plan_units(sources, folder, options, rejects, strict)
+    lines = [json.dumps(row) + "\n" for row in rejects.rows]
+    write_atomically(folder / "rejects.jsonl", "".join(lines).encode())
+    if not facts["photos"]:
+        reasons = rejects.most_frequent() or "the sources have none"
+        raise ValueError(f"no photo is left to build: {reasons} (see {folder}/rejects.jsonl)")
+    plan = {**stated, **facts, "rejects": len(rejects.rows)}
+    write_atomically(work / "plan.json", as_json(plan))
+    return planned_units(folder)
+
+
+def write_plan_units(
+    sources: Sequence[Source],
+    folder: Path,
+    options: BuildOptions,
+    rejects: Rejects,
+    strict: bool,
+) -> dict[str, Any]:
+    """Writes the units; returns what the plan says of their photos."""
     on_reject = reject if strict else rejects
-    with open(work / "photos.pkl", "w+b") as spool:
+    spool_file = folder / "work" / "photos.pkl"
+    with open(spool_file, "w+b") as spool:
         listing = list_photos(sources, spool, on_reject)
         photos = with_distinct_ids(listing.photos, spool, on_reject)
         thresholds = part_thresholds(photos, spool, options)
         photos = without_near_duplicates(photos, options.duplicate_bits, rejects)
         write_units(photos, spool, folder, thresholds, options)
-    (work / "photos.pkl").unlink()
-    rejected = "".join(json.dumps(row) + "\n" for row in rejects.rows)
-    write_atomically(folder / "rejects.jsonl", rejected.encode())
-    if not photos:
-        reasons = rejects.most_frequent() or "the sources have none"
-        raise ValueError(f"no photo is left to build: {reasons} (see {folder}/rejects.jsonl)")
-    plan = {
-        **stated,
+    spool_file.unlink()
+    return {
         "contents": listing.contents,
         "photos": len(photos),
-        "rejects": len(rejects.rows),
         "vocabulary": sorted(listing.vocabulary),
     }
-    write_atomically(work / "plan.json", as_json(plan))
-    return planned_units(folder)
 
 
 def stated_build(sources: Sequence[Source], options: BuildOptions, teacher: Any) -> dict[str, Any]:
@@ -399,18 +412,18 @@ def named_things(photo: Photo) -> Iterator[NamedThing]:
 
 def part_thresholds(
     photos: Sequence[ListedPhoto], spool: BinaryIO, options: BuildOptions
-) -> dict[tuple, float] | None:
-    """(split, category, name) -> the largest number of a point or part that is kept; None where all are."""
+) -> Thresholds | None:
+    """What keeps `options.most_per_part` points or parts of each split, category and name; None where all are kept."""
     if not options.most_per_part:
         return None
-    numbers: dict[tuple, list[float]] = defaultdict(list)
+    numbers: dict[Hashable, list[float]] = defaultdict(list)
     for listed in photos:
         for thing in named_things(spooled(spool, listed)):
             numbers[thing[:3]].append(draw_number(options.seed, *thing))
     return balanced_thresholds(numbers, options.most_per_part)
 
 
-def keep_below(photo: Photo, thresholds: dict[tuple, float], seed: int) -> Photo:
+def keep_below(photo: Photo, thresholds: Thresholds, seed: int) -> Photo:
     """The photo with those points and parts whose number is within the threshold of their split, category and name."""
     kept = set()
     for thing in named_things(photo):
@@ -441,7 +454,7 @@ def write_units(
     photos: Sequence[ListedPhoto],
     spool: BinaryIO,
     folder: Path,
-    thresholds: dict[tuple, float] | None,
+    thresholds: Thresholds | None,
     options: BuildOptions,
 ) -> None:
     """Writes the photos in units of `options.unit_photos`, in their order."""

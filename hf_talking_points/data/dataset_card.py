@@ -21,6 +21,7 @@ from ..models.images import to_rgb
 from ..visualization import draw_round_trip, stack
 from .build_plan import BuildOptions
 from .photos import SPLITS
+from .rows import reason_kind
 
 COUNTED = ("object", "part", "stratum", "style", "plan")
 OPTIONAL = ("plan", "fallback", "localization_distance")
@@ -173,14 +174,13 @@ def rejected_kinds(folder: Path) -> Counter:
     kinds: Counter = Counter()
     for line in (folder / "rejects.jsonl").read_text().splitlines():
         row = json.loads(line)
-        kinds[reason_kind(row["reason"], row["image"])] += 1
+        kinds[shareable_kind(row["reason"], row["image"])] += 1
     return kinds
 
 
-def reason_kind(reason: str, image_id: str) -> str:
-    """A reason without what is peculiar to one photo, and without the folders of a machine."""
-    reason = _FOLDERS.sub("", reason)
-    kind = reason.partition(":")[0]
+def shareable_kind(reason: str, image_id: str) -> str:
+    """The kind of a reason without what is peculiar to one photo, and without the folders of a machine."""
+    kind = reason_kind(_FOLDERS.sub("", reason))
     kind = _INDEX.sub("", kind)
     name = re.split(r"[\\/]", image_id)[-1]
     return kind.replace(name, "the photo") if name else kind

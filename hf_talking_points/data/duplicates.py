@@ -24,12 +24,12 @@ def perceptual_hash(image: Image.Image) -> int:
 def near_duplicates(hashes: Sequence[int], originals: Sequence[int], bits: int) -> np.ndarray:
     """Which of `hashes` differ by at most `bits` bits from any of `originals`, a bool array."""
     compared = np.array(hashes, dtype=np.uint64)
-    originals = np.array(originals, dtype=np.uint64)
+    held_out = np.array(originals, dtype=np.uint64)
     is_near = np.zeros(len(compared), dtype=bool)
-    if len(originals) == 0:
+    if len(held_out) == 0:
         return is_near
     for start in range(0, len(compared), CHUNK):
         chunk = compared[start : start + CHUNK, None]
-        differing_bits = np.bitwise_count(chunk ^ originals[None])  # (chunk, originals)
+        differing_bits = np.bitwise_count(chunk ^ held_out[None])  # (chunk, originals)
         is_near[start : start + CHUNK] = (differing_bits <= bits).any(axis=1)
     return is_near

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from .sources import read_objects
 logger = logging.getLogger(__name__)
 
 PointSource: TypeAlias = "str | os.PathLike | Dataset | DatasetDict"
+MISPLACED = re.compile(r"lies outside the photo|has no area")
 NUMBERS = {"point": 2, "object_box": 4, "part_box": 4}  # column -> numbers in each row
 
 
@@ -159,6 +161,12 @@ def beside(images: Dataset, annotations: Dataset) -> Dataset:
     )
 
 
+def reason_kind(reason: str) -> str:
+    """What a reason has in common with others: its first clause, or what is wrong with a place."""
+    misplaced = MISPLACED.search(reason)
+    return misplaced.group() if misplaced else reason.partition(":")[0]
+
+
 class RejectCounts:
     """An `on_reject` that counts reasons, to be told at the end."""
 
@@ -167,14 +175,16 @@ class RejectCounts:
         self.first: dict[str, str] = {}  # reason -> the first record that it was given for
 
     def __call__(self, image_id: str, reason: str) -> None:
-        kind = reason.partition(":")[0]
+        kind = reason_kind(reason)
         self.counts[kind] += 1
         self.first.setdefault(kind, f"{image_id}: {reason}")
 
     def lines(self) -> list[str]:
         """A line for each kind of reason, the most frequent first."""
-        most_frequent = self.counts.most_common()
-        return [f"{count} x {self.first[kind]}" for kind, count in most_frequent]
+        lines = []
+        for kind, count in self.counts.most_common():
+            lines.append(f"{count} x {kind}, first {self.first[kind]}")
+        return lines
 
 
 @dataclass

@@ -13,7 +13,7 @@ from hf_talking_points.data.dataset_card import (
     count_table,
     dataset_card,
     entropy,
-    reason_kind,
+    shareable_kind,
     without_folders,
 )
 from hf_talking_points.data.teachers import RuleTeacher
@@ -114,11 +114,15 @@ def test_folders_are_left_out_of_names(value, shown):
         ("/home/jane doe/b/a.jpg does not exist", "the photo does not exist"),
         ("C:\\Users\\jane\\a.jpg does not exist", "the photo does not exist"),
         ("/home/jane/coco.json, annotations[17]: no mask", "coco.json, annotations"),
+        (
+            "left ear: (311.0, -12.0) lies outside the photo of 381 x 253 pixels",
+            "lies outside the photo",
+        ),
         ("line 3 has a name that is not UTF-8", "line has a name that is not UTF-8"),
     ],
 )
 def test_reasons_are_counted_without_what_is_peculiar_to_a_photo(reason, kind):
-    assert reason_kind(reason, "b/a.jpg") == kind
+    assert shareable_kind(reason, "b/a.jpg") == kind
 
 
 def test_long_tables_end_with_a_sum():
