@@ -10,7 +10,7 @@ from typing import NamedTuple
 CONVENTIONS = {"0-1": 1, "0-100": 100, "0-1000": 1000, "pixels": None}
 UNITS = {"0-100": "%", "pixels": "px"}  # that an answer may write behind its numbers
 
-NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+NUMBER = r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)"
 GAP = r"(?:\s*[,;]\s*|\s+)"
 ASSIGN = r"[\"']?\s*[=:]\s*[\"']?"
 
@@ -34,7 +34,7 @@ FOUR_NUMBERS = re.compile(rf"\A\s*{FOUR_IN_A_ROW}\s*\.?\s*\Z")
 # <|begin_of_box|> frames any answer of GLM
 REGION = r"(?:box|rect|quad|poly|region|bounds|area)"
 REGION_NAME = (
-    rf"(?:<\|?(?!begin_of)\w*{REGION}\w*\|?>|{REGION}\w*{ASSIGN}"
+    rf"(?:<\|?(?!begin_of)\w{{0,20}}{REGION}\w{{0,20}}\|?>|{REGION}\w{{0,20}}{ASSIGN}"
     r"|(?:bbox|bounding[ _-]?box)[^\d\[({<>]{0,40})"
 )
 BETWEEN_PAIRS = r"(?:[\s,;\[\](){}–-]|and|to|[\"']\w+[\"']\s*:)*?"

@@ -276,7 +276,10 @@ def test_pieces_of_boxes_are_read_or_missed(answer):
         assert 0 <= found[1] <= SIZE[1]
 
 
-@pytest.mark.parametrize("piece", ["(", "[[", "<box>", "(1, 2", "(1, 2) ", "x=1 ", "bbox: ", "1 "])
+LONG_PIECES = ("(", "[[", "<box>", "box", "(1, 2", "(1, 2) ", "x=1 ", "bbox: ", "1", "1 ")
+
+
+@pytest.mark.parametrize("piece", LONG_PIECES)
 def test_long_answers_are_read_at_once(piece):
     parse_point(piece * 2000, "0-1000", SIZE)
 
