@@ -1,182 +1,200 @@
 """Supervised training of tiny models on a folder of drawn photos."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from huggingface_hub import ModelCard
-from PIL import Image
+from peft import LoraConfig
 from safetensors.torch import load, load_file
+from supervised_runs import (
+    SPLIT_NAMES,
+    TRAINING,
+    descriptor_args,
+    descriptor_trainer,
+    draw_photos,
+    localizer_args,
+    localizer_trainer,
+    logged,
+)
 from transformers import AutoModel, EvalPrediction, TrainingArguments, pipeline
 from trl import SFTConfig
 
-from hf_talking_points.data.sources import AnnotatedObject, PartPoint, read_objects, split_of
-from hf_talking_points.data.triplets import make_views
-from hf_talking_points.training.arguments import ModelArguments
-from hf_talking_points.training.supervised import (
-    DescriptorCollator,
-    PointDescriptorTrainer,
-    PointHeads,
-    PointLocalizerTrainer,
-    box_mask_loss,
-    cache_views,
-    triplet_dataset,
-)
+from hf_talking_points import PointDescriptorTrainer, PointLocalizerTrainer
+from hf_talking_points.data.builder import BuildOptions, build_dataset
+from hf_talking_points.data.rows import load_points
+from hf_talking_points.data.sources import read_objects
+from hf_talking_points.training.lora import paper_lora_config
 
-PARTS = {"nose": (0.2, 0.3), "tailbase": (0.8, 0.6), "left_eye": (0.3, 0.1)}
+KINDS = ["localizer", "descriptor"]
+VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # also of words that no text has
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Noisy photos, a brown or white rectangle on each, with three named points."""
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    lines = []
-    for i in range(11):
-        pixels = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-        x, y, w, h = (
-            int(v)
-            for v in (
-                rng.integers(0, 25),
-                rng.integers(0, 15),
-                rng.integers(24, 36),
-                rng.integers(20, 30),
-            )
-        )
-        category, colour = (("dog", (120, 80, 50)), ("sheep", (240, 240, 240)))[i % 2]
-        pixels[y : y + h, x : x + w] = colour
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-        points = [[name, x + u * w, y + v * h] for name, (u, v) in PARTS.items()]
-        line = {
-            "image": f"{i}.png",
-            "size": [64, 48],
-            "category": category,
-            "object_box": [x, y, x + w, y + h],
-            "points": points,
-        }
-        lines.append(json.dumps(line))
-    (folder / "objects.jsonl").write_text("\n".join(lines))
-    return folder
+    return draw_photos(tmp_path_factory.mktemp("data") / "photos")
 
 
 @pytest.fixture(scope="module")
-def views(folder):
-    return make_views(read_objects(folder))
+def dataset(folder):
+    return load_points(folder)
 
 
-def arguments(kind, folder, **kwargs):
-    fields = dict(
-        per_device_train_batch_size=3,
-        learning_rate=3e-3,
-        logging_steps=1,
-        report_to="none",
-        use_cpu=True,
-        seed=0,
-        bf16=False,
-    )
-    return kind(
-        output_dir=str(folder), **{**fields, "max_steps": 4, "save_strategy": "no", **kwargs}
-    )
+@pytest.fixture(scope="module")
+def rows(dataset):
+    return dataset["train"]
 
 
-def localizer_trainer(make_localizer, views, folder, head="heatmap", **kwargs):
-    model, processor = make_localizer(head=head)
-    data = triplet_dataset(
-        views,
-        processor,
-        points_per_image=4,
-        style_weights={"full": 0.5, "terse": 0.5},
-        surroundings=0.2,
-    )
-    evaluation = triplet_dataset(views[:4], processor, points_per_image=4, seed=0)
-    args = arguments(TrainingArguments, folder, **kwargs)
-    return PointLocalizerTrainer(
-        model=model,
-        args=args,
-        processing_class=processor,
-        train_dataset=data,
-        eval_dataset=evaluation,
-    )
+@pytest.fixture
+def make_trainer(make_localizer, make_descriptor):
+    """Makes a trainer of one of the kinds."""
+
+    def make(kind, *args, **options):
+        if kind == "localizer":
+            return localizer_trainer(make_localizer, *args, **options)
+        return descriptor_trainer(make_descriptor, *args, **options)
+
+    return make
 
 
-def descriptor_trainer(
-    make_descriptor, views, folder, fields=None, heads=False, peft_config=None, **kwargs
-):
-    model, processor = make_descriptor(**(fields or {}))
-    data = triplet_dataset(views, processor, points_per_image=4, surroundings=0.2)
-    args = arguments(SFTConfig, folder, **kwargs)
-    made = PointHeads(64, PARTS, ["dog", "sheep"]) if heads else None
-    return PointDescriptorTrainer(
-        model=model,
-        args=args,
-        processing_class=processor,
-        train_dataset=data,
-        eval_dataset=triplet_dataset(views[:2], processor, points_per_image=3, seed=0),
-        heads=made,
-        peft_config=peft_config,
-    )
+@pytest.fixture
+def make_model(make_localizer, make_descriptor):
+    """Makes a tiny model of one of the kinds, and its processor."""
+    makers = {"localizer": make_localizer, "descriptor": make_descriptor}
+    return lambda kind, **fields: makers[kind](**fields)
 
 
-def losses(trainer):
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+@pytest.fixture
+def make_checkpoint(make_model, tmp_path):
+    """Saves a tiny model of one of the kinds; with its processor, unless told otherwise."""
+
+    def make(kind, with_processor=True, **fields):
+        folder = tmp_path / f"tiny-{kind}"
+        model, processor = make_model(kind, **fields)
+        model.save_pretrained(folder)
+        if with_processor:
+            processor.save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+TRAINERS = {"localizer": PointLocalizerTrainer, "descriptor": PointDescriptorTrainer}
+MAKE_ARGS = {"localizer": localizer_args, "descriptor": descriptor_args}
+
+
+def trained_values(model):
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def unmoved(model, before):
+    """Names of the parameters that are as before, but for those of words that may not have come."""
+    names = []
+    for name, parameter in model.named_parameters():
+        is_still = name in before and torch.equal(parameter, before[name])
+        if is_still and not name.endswith(VOCABULARY):
+            names.append(name)
+    return names
 
 
 @pytest.mark.parametrize("head", ["mlp", "heatmap"])
-def test_localizer_learns_and_reports_mpck(make_localizer, views, tmp_path, head):
+def test_localizer_learns_and_reports_mpck(make_localizer, rows, tmp_path, head):
     trainer = localizer_trainer(
-        make_localizer, views, tmp_path, head, max_steps=30, learning_rate=5e-3
+        make_localizer,
+        rows,
+        tmp_path,
+        eval_rows=rows,
+        model_fields={"head": head},
+        max_steps=30,
+        learning_rate=5e-3,
+        max_eval_photos=4,
     )
+    before = trained_values(trainer.model)
     trainer.train()
+    # the last stage is coarser than the image tokens, and only the heat map looks at it
+    still = [name for name in unmoved(trainer.model, before) if "stages.3." not in name]
+    assert still == []
+    assert head == "mlp" or unmoved(trainer.model, before) == []
     metrics = trainer.evaluate()
-    assert np.mean(losses(trainer)[-5:]) < 0.8 * np.mean(losses(trainer)[:3])
-    assert (
-        metrics["eval_n"] == 16
-        and metrics["eval_mpck"] == (metrics["eval_pck@0.1"] + metrics["eval_pck@0.2"]) / 2
-    )
+    losses = logged(trainer, "loss")
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+    assert metrics["eval_n"] == 16
+    assert metrics["eval_mpck"] == (metrics["eval_pck@0.1"] + metrics["eval_pck@0.2"]) / 2
 
 
-def test_evaluation_distances_are_parts_of_the_photo(make_localizer, views, tmp_path):
+def test_evaluation_distances_are_parts_of_the_photo(make_localizer, rows, tmp_path):
     """The photos are 4:3 on a square canvas: a quarter of their height is 3/16 of the canvas."""
-    trainer = localizer_trainer(make_localizer, views, tmp_path)
+    trainer = localizer_trainer(make_localizer, rows, tmp_path)
     row = trainer.eval_dataset[0]
     moved = row["points"] + torch.tensor([0.0, 0.1875])
-    labels = row["points"][None].numpy(), row["scale"][None, None].numpy()
+    labels = (row["points"][None].numpy(), row["scale"][None, None].numpy())
     prediction = EvalPrediction(predictions=moved[None].numpy(), label_ids=labels)
-    assert trainer.localization_metrics(prediction)["mean_distance"] == pytest.approx(
-        0.25, abs=1e-4
-    )
+    scores = trainer.localization_metrics(prediction)
+    assert scores["mean_distance"] == pytest.approx(0.25, abs=1e-4)
 
 
-def test_descriptor_learns_with_heads_and_saves_without_them(make_descriptor, views, tmp_path):
-    trainer = descriptor_trainer(
-        make_descriptor, views, tmp_path, heads=True, max_steps=30, learning_rate=5e-3
-    )
-    before = {
-        name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad
-    }
+def test_descriptor_learns_with_heads_and_saves_without_them(make_descriptor, rows, tmp_path):
+    options = {"heads_weight": 1.0, "max_steps": 30, "learning_rate": 5e-3}
+    trainer = descriptor_trainer(make_descriptor, rows, tmp_path, **options)
+    before = trained_values(trainer.model)
+    heads_before = trained_values(trainer.heads)
+    modules_before = [name for name, _ in trainer.model.named_modules()]
     trainer.train()
-    assert np.mean(losses(trainer)[-5:]) < 0.6 * losses(trainer)[0]
-    heads = [entry["heads_loss"] for entry in trainer.state.log_history if "heads_loss" in entry]
-    assert heads[-1] < heads[0] and any(name.startswith("point_heads") for name in before)
-    still = {
-        name
-        for name, p in trainer.model.named_parameters()
-        if name in before and torch.equal(p, before[name])
-    }
-    unseen = {n for n in still if n.endswith(("embed_tokens.weight", "lm_head.weight"))}
-    assert still == unseen, still
+    losses = logged(trainer, "loss")
+    assert np.mean(losses[-5:]) < 0.6 * losses[0]
+    heads_losses = logged(trainer, "heads_loss")
+    assert np.mean(heads_losses[-5:]) < 0.8 * np.mean(heads_losses[:3])
+    assert unmoved(trainer.model, before) == []
+    assert unmoved(trainer.heads, heads_before) == []
+
     trainer.save_model()
-    assert not any("point_heads" in name for name in load_file(tmp_path / "model.safetensors"))
+    assert [name for name, _ in trainer.model.named_modules()] == modules_before
+    assert not (tmp_path / "auxiliary_heads.safetensors").exists()
+    assert set(load_file(tmp_path / "model.safetensors")) <= set(trainer.model.state_dict())
     assert AutoModel.from_pretrained(tmp_path).can_generate()
 
 
-def test_a_loss_function_of_ones_own_sees_all_logits(make_descriptor, views, tmp_path):
-    trainer = descriptor_trainer(make_descriptor, views, tmp_path, max_steps=1)
+def test_gradients_of_heads_are_those_of_one_step(make_descriptor, rows, tmp_path):
+    """Neither left over from the step before, nor left out of clipping."""
+    norms = {}
+    for max_grad_norm in (1e-6, 1e6):
+        trainer = descriptor_trainer(
+            make_descriptor,
+            rows,
+            tmp_path,
+            heads_weight=1.0,
+            max_steps=3,
+            learning_rate=0.0,
+            max_grad_norm=max_grad_norm,
+            gradient_accumulation_steps=2,
+        )
+        seen = []
+        trainer.optimizer = trainer.create_optimizer()
+        trainer.optimizer.register_step_pre_hook(
+            lambda *_, heads=trainer.heads, seen=seen: seen.append(gradient_norm(heads))
+        )
+        trainer.train()
+        assert all(parameter.grad is None for parameter in trainer.heads.parameters())
+        norms[max_grad_norm] = seen
+    assert len(norms[1e6]) == 3
+    assert max(norms[1e-6]) <= 1e-6
+    first, *_, last = norms[1e6]
+    assert last < 2 * first
+
+
+def gradient_norm(module):
+    gradients = [parameter.grad for parameter in module.parameters()]
+    return float(torch.nn.utils.get_total_norm(gradients))
+
+
+def test_a_loss_function_of_ones_own_sees_all_logits(make_descriptor, rows, tmp_path):
+    trainer = descriptor_trainer(make_descriptor, rows, tmp_path, max_steps=1)
     seen = []
 
     def loss(outputs, labels, num_items_in_batch=None):
@@ -185,266 +203,398 @@ def test_a_loss_function_of_ones_own_sees_all_logits(make_descriptor, views, tmp
 
     trainer.compute_loss_func = loss
     trainer.train()
-    assert seen and all(logits == labels for logits, labels in seen)
+    assert seen
+    assert all(logits == labels for logits, labels in seen)
 
 
-def test_predicted_masks_are_supervised_by_the_boxes(make_descriptor, views, tmp_path):
+def test_predicted_masks_are_supervised_by_the_boxes(make_descriptor, rows, tmp_path):
     trainer = descriptor_trainer(
         make_descriptor,
-        views,
+        rows,
         tmp_path,
-        {"point_mask": "predicted"},
+        model_fields={"point_mask": "predicted"},
         max_steps=25,
         learning_rate=5e-3,
     )
+    before = trained_values(trainer.model)
     trainer.train()
-    masks = [entry["mask_loss"] for entry in trainer.state.log_history if "mask_loss" in entry]
-    assert np.mean(masks[-5:]) < 0.9 * masks[0]
+    losses = logged(trainer, "mask_loss")
+    assert np.mean(losses[-5:]) < 0.9 * losses[0]
+    assert unmoved(trainer.model, before) == []
 
 
-def test_box_mask_loss_wants_the_inside_of_the_box():
-    boxes = torch.tensor([[0.25, 0.0, 0.75, 0.5], [float("nan")] * 4])
-    inside = torch.full((2, 8, 8), -20.0)
-    inside[:, :4, 2:6] = 20.0
-    assert float(box_mask_loss([inside], boxes)) < 1e-3 < 1 < float(box_mask_loss([-inside], boxes))
-    assert float(box_mask_loss([inside[1:]], boxes[1:])) == 0
-
-
-@pytest.mark.parametrize("kind", ["localizer", "descriptor"])
-def test_a_resumed_run_ends_like_an_undisturbed_one(
-    make_localizer, make_descriptor, views, tmp_path, kind
-):
-    def trainer(folder, **kwargs):
-        if kind == "localizer":
-            return localizer_trainer(make_localizer, views, folder, **kwargs)
-        return descriptor_trainer(make_descriptor, views, folder, heads=True, **kwargs)
-
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_ends_like_an_undisturbed_one(make_trainer, rows, tmp_path, kind):
     options = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
-    undisturbed = trainer(tmp_path / "whole", **options)
+    if kind == "descriptor":
+        options["heads_weight"] = 1.0
+    undisturbed = make_trainer(kind, rows, tmp_path / "whole", **options)
     undisturbed.train()
-    resumed = trainer(tmp_path / "resumed", **options)
+    resumed = make_trainer(kind, rows, tmp_path / "resumed", **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    for (name, one), other in zip(undisturbed.model.named_parameters(), resumed.model.parameters()):
-        torch.testing.assert_close(one, other, msg=lambda text, name=name: f"{name}: {text}")
+    torch.testing.assert_close(resumed.model.state_dict(), undisturbed.model.state_dict())
+    if kind == "descriptor":
+        torch.testing.assert_close(resumed.heads.state_dict(), undisturbed.heads.state_dict())
 
 
-def test_the_same_seed_gives_the_same_run(make_localizer, views, tmp_path):
+def test_heads_are_not_resumed_from_a_run_without_them(make_descriptor, rows, tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    descriptor_trainer(make_descriptor, rows, tmp_path, **options).train()
+    trainer = descriptor_trainer(make_descriptor, rows, tmp_path, heads_weight=1.0, **options)
+    with pytest.raises(ValueError, match="holds no auxiliary_heads.safetensors"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_run(make_trainer, rows, tmp_path, kind):
+    options = {"heads_weight": 1.0} if kind == "descriptor" else {}
     runs = []
     for name in "ab":
-        trainer = localizer_trainer(make_localizer, views, tmp_path / name)
+        torch.manual_seed(ord(name))  # what was drawn before does not matter
+        trainer = make_trainer(kind, rows, tmp_path / name, **options)
         trainer.train()
-        runs.append(losses(trainer))
+        runs.append(logged(trainer, "loss"))
     assert runs[0] == runs[1]
 
 
-def test_lora_trains_adapters_alone(make_descriptor, views, tmp_path):
-    config = ModelArguments(lora_rank=2).lora_config(["point_projector"])
-    trainer = descriptor_trainer(make_descriptor, views, tmp_path, peft_config=config)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_trains_like_the_dataset_in_its_order(make_trainer, rows, tmp_path, kind):
+    losses = []
+    for train_rows in (rows, rows.to_iterable_dataset()):
+        options = {"train_sampling_strategy": "sequential", "views_per_photo": 2}
+        trainer = make_trainer(kind, train_rows, tmp_path, eval_rows=rows, **options)
+        trainer.train()
+        losses.append(logged(trainer, "loss"))
+    assert len(losses[0]) == 4
+    assert losses[0] == losses[1]
+
+
+def test_a_stream_does_not_tell_heads_its_names(make_descriptor, rows, tmp_path):
+    with pytest.raises(ValueError, match="which a stream does not tell"):
+        stream = rows.to_iterable_dataset()
+        descriptor_trainer(make_descriptor, stream, tmp_path, eval_rows=rows, heads_weight=1.0)
+
+
+def test_lora_trains_adapters_alone(make_descriptor, rows, tmp_path):
+    config = paper_lora_config(2, 4, modules_to_save=["point_projector"])
+    trainer = descriptor_trainer(make_descriptor, rows, tmp_path, peft_config=config)
+    before = trained_values(trainer.model)
+    assert before
+    for name in before:
+        assert "modules_to_save" in name or ("lora_" in name and "language_model" in name)
     trainer.train()
-    names = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
-    assert names and all("lora_" in name or "modules_to_save" in name for name in names)
-    assert {"language_model" in name for name in names if "lora_" in name} == {True}
+    assert unmoved(trainer.model, before) == []
 
 
-def test_gradient_checkpointing_and_bfloat16_train(make_descriptor, views, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_adapter_of_a_fresh_model_becomes_part_of_it(make_model, rows, tmp_path, kind):
+    model, processor = make_model(kind)
+    # the language model's own layers, so that merging changes weights
+    config = LoraConfig(r=2, target_modules=r".*language_model.*\.(q|v)_proj")
+    trainer = TRAINERS[kind](
+        model=model,
+        args=MAKE_ARGS[kind](tmp_path, learning_rate=1e-2),
+        train_dataset=rows,
+        processing_class=processor,
+        peft_config=config,
+    )
+    trainer.train()
+    with pytest.raises(ValueError, match="call merge_fresh_adapter"):
+        trainer.save_model()
+    adapted = trainer.get_test_dataloader(rows)
+    batch = next(iter(adapted))
+    trainer.model.eval()
+    with torch.no_grad():
+        expected, _ = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
+    trainer.merge_fresh_adapter()
+    trainer.save_model()
+    assert not (tmp_path / "adapter_config.json").exists()
+    merged = type(model).from_pretrained(tmp_path)
+    fresh = TRAINERS[kind](
+        model=merged, args=MAKE_ARGS[kind](tmp_path), train_dataset=rows, processing_class=processor
+    )
+    fresh.model.eval()
+    with torch.no_grad():
+        found, _ = fresh.compute_loss(fresh.model, dict(batch), return_outputs=True)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_adapter_of_a_checkpoint_stays_an_adapter(make_checkpoint, rows, tmp_path, kind):
+    trainer = TRAINERS[kind](
+        model=make_checkpoint(kind),
+        args=MAKE_ARGS[kind](tmp_path / "run", max_steps=1),
+        train_dataset=rows,
+        peft_config=paper_lora_config(2, 4),
+    )
+    trainer.train()
+    trainer.merge_fresh_adapter()
+    trainer.save_model()
+    assert (tmp_path / "run" / "adapter_config.json").is_file()
+
+
+def test_gradient_checkpointing_and_bfloat16_train(make_descriptor, rows, tmp_path):
     trainer = descriptor_trainer(
         make_descriptor,
-        views,
+        rows,
         tmp_path,
         bf16=True,
         gradient_checkpointing=True,
+        heads_weight=0.1,
         max_steps=25,
         learning_rate=5e-3,
     )
     trainer.train()
-    assert np.mean(losses(trainer)[-5:]) < 0.7 * losses(trainer)[0]
+    losses = logged(trainer, "loss")
+    assert np.mean(losses[-5:]) < 0.7 * losses[0]
 
 
-def test_heads_and_adapters_exclude_each_other(make_descriptor, views, tmp_path):
+def test_heads_and_adapters_exclude_each_other(make_descriptor, rows, tmp_path):
+    config = paper_lora_config(2, 4)
     with pytest.raises(ValueError, match="leave one of the two out"):
-        descriptor_trainer(
-            make_descriptor,
-            views,
-            tmp_path,
-            heads=True,
-            peft_config=ModelArguments(lora_rank=2).lora_config(),
-        )
+        descriptor_trainer(make_descriptor, rows, tmp_path, heads_weight=1.0, peft_config=config)
 
 
-def test_cached_features_equal_computed_ones(make_localizer, views, tmp_path):
-    model, processor = make_localizer()
-    caches = [cache_views(tmp_path, model.model.backbone, processor, views) for _ in range(2)]
-    pixels, cached = (
-        triplet_dataset(views, processor, cache, seed=0)[0] for cache in (None, caches[1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cached_frozen_backbone_trains(make_model, rows, tmp_path, kind):
+    model, processor = make_model(kind)
+    model.freeze_backbone()
+    trainer = TRAINERS[kind](
+        model=model,
+        args=MAKE_ARGS[kind](tmp_path / "run", feature_cache=str(tmp_path / "cache")),
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=processor,
     )
-    with torch.no_grad():
-        expected = model.model.backbone(pixels["pixel_values"][None]).feature_maps
-    for one, other in zip(cached["feature_maps"], expected):
-        torch.testing.assert_close(
-            one, other[0].float(), atol=0.05, rtol=0.05
-        )  # computed under bfloat16 autocast, kept in half precision
-    assert cached["descriptions"] == pixels["descriptions"] and torch.equal(
-        cached["points"], pixels["points"]
+    before = trained_values(trainer.model)
+    trainer.train()
+    assert unmoved(trainer.model, before) == []
+    assert not any("backbone" in name for name in before)
+    assert np.isfinite(trainer.evaluate()["eval_loss"])
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # the same photos
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_users_arguments_stay_as_they_are(make_trainer, make_model, rows, tmp_path, kind):
+    plain_class = {"localizer": TrainingArguments, "descriptor": SFTConfig}[kind]
+    plain_options = {name: value for name, value in TRAINING.items() if name != "points_per_image"}
+    plain = plain_class(output_dir=str(tmp_path), **plain_options)
+    for args in (MAKE_ARGS[kind](tmp_path), plain):
+        model, processor = make_model(kind)
+        before = {name: repr(value) for name, value in vars(args).items()}
+        stream = rows.to_iterable_dataset()
+        trainer = TRAINERS[kind](model, args, processor, train_dataset=stream, eval_dataset=rows)
+        trainer.train()
+        trainer.evaluate()
+        after = {name: repr(vars(args)[name]) for name in before}
+        assert after == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plain_arguments_and_none_train_with_the_defaults(
+    make_checkpoint, rows, tmp_path, monkeypatch, kind
+):
+    monkeypatch.chdir(tmp_path)
+    checkpoint = make_checkpoint(kind)
+    trainer = TRAINERS[kind](checkpoint, train_dataset=rows)
+    assert trainer.args.output_dir == f"tiny-{kind}-trained"
+    assert trainer.train_dataset[0]["points"].shape == (8, 2)
+    options = {"max_steps": 1, "report_to": "none", "use_cpu": True, "save_strategy": "no"}
+    args = TrainingArguments(str(tmp_path / "run"), **options)
+    trainer = TRAINERS[kind](checkpoint, args, train_dataset=rows)
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_processor_is_the_checkpoints(make_checkpoint, make_model, rows, tmp_path, kind):
+    checkpoint = make_checkpoint(kind)
+    args = MAKE_ARGS[kind](tmp_path / "run")
+    trainer = TRAINERS[kind](checkpoint, args, train_dataset=rows)
+    _, processor = make_model(kind)
+    assert trainer.processing_class.to_dict() == processor.to_dict()
+    trainer.save_model()
+    assert (tmp_path / "run" / "processor_config.json").is_file()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_processor_that_nothing_tells_is_asked_for(
+    make_checkpoint, make_model, rows, tmp_path, kind
+):
+    args = MAKE_ARGS[kind](tmp_path / "run")
+    fresh, _ = make_model(kind)
+    bare = make_checkpoint(kind, with_processor=False)
+    for model in (fresh, bare):
+        with pytest.raises(ValueError, match="processing_class is missing"):
+            TRAINERS[kind](model, args, train_dataset=rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_the_other_kind_is_refused(make_model, rows, tmp_path, kind):
+    [other] = set(KINDS) - {kind}
+    model, processor = make_model(other)
+    with pytest.raises(ValueError, match=f"must be a point_{kind}, got a point_{other}"):
+        TRAINERS[kind](model, MAKE_ARGS[kind](tmp_path), processor, train_dataset=rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_built_dataset_trains(make_trainer, folder, tmp_path, kind):
+    options = BuildOptions(license="cc0-1.0", styles=("full", "terse"))
+    built = build_dataset([partial(read_objects, folder)], tmp_path / "points", options)
+    trainer = make_trainer(
+        kind,
+        built["train"],
+        tmp_path / "run",
+        eval_rows=built["validation"],
+        styles=None,
+        surroundings=0.0,
     )
-    assert len(list(tmp_path.iterdir())) == 1
+    before = trained_values(trainer.model)
+    trainer.train()
+    assert unmoved(trainer.model, before) == []
+    assert np.isfinite(trainer.evaluate()["eval_loss"])
+    texts = set(built["train"]["description"])
+    for row in trainer.train_dataset:
+        assert set(row["descriptions"]) <= texts
 
 
-def test_a_cache_that_was_cut_off_is_completed(make_localizer, views, tmp_path):
-    model, processor = make_localizer()
-    many = (views * 80)[:720]  # progress is noted every 640
-    whole = cache_views(tmp_path / "whole", model.model.backbone, processor, many)
-    model.model.backbone.register_forward_hook(fail_at_call(21))
-    with pytest.raises(KeyboardInterrupt):
-        cache_views(tmp_path / "cut", model.model.backbone, processor, many)
-    model.model.backbone._forward_hooks.clear()
-    calls = []
-    model.model.backbone.register_forward_hook(lambda *args: calls.append(1))
-    completed = cache_views(tmp_path / "cut", model.model.backbone, processor, many)
-    assert len(calls) == 3  # 80 canvases in batches of 32
-    for one, other in zip(whole.levels, completed.levels):
-        np.testing.assert_array_equal(one, other)
+def test_metrics_carry_the_names_of_dataset_and_style(make_localizer, dataset, tmp_path):
+    rows = dataset["validation"]
+    named = {"near": rows, "far": rows}
+    options = {"eval_styles": ["full", "terse"], "eval_strategy": "steps", "eval_steps": 4}
+    trainer = localizer_trainer(make_localizer, dataset["train"], tmp_path, rows, **options)
+    trainer.train()
+    assert len(logged(trainer, "eval_full_mpck")) == len(logged(trainer, "eval_terse_mpck")) == 1
+    assert {"eval_full_mpck", "eval_terse_mpck"} <= set(trainer.evaluate())
+    metrics = trainer.evaluate(named, metric_key_prefix="test")
+    for name in named:
+        for style in options["eval_styles"]:
+            assert metrics[f"test_{name}_{style}_mpck"] >= 0
+    assert trainer.evaluate("full")["eval_mpck"] >= 0
+
+    trainer = localizer_trainer(make_localizer, dataset["train"], tmp_path, named)
+    assert {"eval_near_mpck", "eval_far_mpck"} <= set(trainer.evaluate())
+    assert trainer.predict(rows).metrics["test_mpck"] >= 0
 
 
-def fail_at_call(number):
-    calls = []
-
-    def hook(*args):
-        calls.append(1)
-        if len(calls) == number:
-            raise KeyboardInterrupt
-
-    return hook
-
-
-def test_another_backbone_has_another_cache(make_localizer, views, tmp_path):
-    for seed in (0, 1):
-        model, processor = make_localizer(seed=seed)
-        cache_views(tmp_path, model.model.backbone, processor, views)
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_labels_cover_the_descriptions_alone(make_descriptor, views):
-    _, processor = make_descriptor()
-    rows = triplet_dataset(views[:2], processor, points_per_image=3, seed=0)[:]
-    batch = DescriptorCollator(processor)([{k: v[i] for k, v in rows.items()} for i in range(2)])
-    texts = [text for row in rows["descriptions"] for text in row]
-    assert batch["input_points"].shape == (2, 3, 2) and len(batch["labels"]) == 6
-    for label, text in zip(batch["labels"], texts):
-        assert processor.tokenizer.decode(label[label >= 0]) == text + processor.tokenizer.eos_token
+def test_descriptions_are_judged_once_for_each_dataset(
+    make_descriptor, make_checkpoint, dataset, tmp_path
+):
+    named = {"some": dataset["validation"], "others": dataset["test"]}
+    trainer = descriptor_trainer(
+        make_descriptor,
+        dataset["train"],
+        tmp_path,
+        named,
+        localizer=make_checkpoint("localizer"),
+        judged_photos=1,
+        eval_styles=["full", "terse"],
+        max_steps=1,
+    )
+    trainer.train()
+    metrics = trainer.evaluate()
+    for name in named:
+        assert metrics[f"eval_{name}_n"] == 3  # points of one photo
+        assert {f"eval_{name}_{score}" for score in ("mpck", "category", "part")} <= set(metrics)
+        assert {f"eval_{name}_full_loss", f"eval_{name}_terse_loss"} <= set(metrics)
+        assert f"eval_{name}_full_mpck" not in metrics
+        assert len(logged(trainer, f"eval_{name}_mpck")) == 1
+    assert trainer.evaluate(dataset["test"], metric_key_prefix="test")["test_n"] == 3
 
 
-def test_head_targets():
-    heads = PointHeads(8, ["nose", "tail"], ["cat", "dog"])
-    annotated = AnnotatedObject("dog", (10, 20, 50, 60), ())
-    targets = heads.targets((annotated, PartPoint("tail", 20, 40)), (100, 80))
-    np.testing.assert_allclose(targets, [1, 1, 0.25, 0.5, 0.3, 0.5, 0.4, 0.5])
-    assert heads.targets(None, (100, 80))[:2] == [-100, 2]
-    assert torch.isfinite(heads(torch.randn(1, 8), torch.tensor([heads.targets(None, (100, 80))])))
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_to_train_or_evaluate_on_is_said(make_trainer, rows, tmp_path, kind):
+    empty = rows.select([])
+    with pytest.raises(ValueError, match="train_dataset has no rows, so there is no photo"):
+        make_trainer(kind, empty, tmp_path, eval_rows=rows)
+    with pytest.raises(ValueError, match="eval_dataset has no rows, so there is no photo"):
+        make_trainer(kind, rows, tmp_path, eval_rows=empty)
+    with pytest.raises(ValueError, match=r"eval_dataset\['far'\] has no rows"):
+        make_trainer(kind, rows, tmp_path, eval_rows={"near": rows, "far": empty})
+    trainer = make_trainer(kind, rows, tmp_path)
+    trainer.evaluation = {}
+    with pytest.raises(ValueError, match="eval_dataset is missing, so there is no photo"):
+        trainer.evaluate()
+    stream = rows.to_iterable_dataset().take(0)
+    with pytest.raises(ValueError, match="train_dataset gives no photo"):
+        make_trainer(kind, stream, tmp_path, eval_rows=rows).train()
 
 
-def run_example(kind, folder, output, **fields):
-    root = Path(__file__).parent.parent.parent
-    options = yaml.safe_load((root / f"examples/train_{kind}.yaml").read_text())
-    options = {
-        name: value for name, value in options.items() if name not in ("backbone", "localizer")
-    }
-    options |= {
-        "max_steps": 2,
-        "save_steps": 1,
-        "eval_steps": 2,
-        "views_per_photo": 2,
-        "data_dir": [str(folder)],
-    }
-    options |= {
-        "feature_cache": str(output / "cache"),
-        "output_dir": str(output / "run"),
-        "half_precision_dir": str(output / "half"),
-    }
-    output.mkdir(exist_ok=True)
-    (output / "run.yaml").write_text(yaml.safe_dump(options | fields))
-    command = [sys.executable, f"examples/train_{kind}.py", "--config", str(output / "run.yaml")]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=root)
-    assert ran.returncode == 0, ran.stderr[-3000:]
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_train_photo_there_is_no_training(make_model, tmp_path, kind):
+    folder = draw_photos(tmp_path / "photos", SPLIT_NAMES["test"])
+    model, processor = make_model(kind)
+    with pytest.raises(ValueError, match="train_dataset"):
+        TRAINERS[kind](
+            model,
+            MAKE_ARGS[kind](tmp_path),
+            processor,
+            train_dataset=load_points(folder).get("train"),
+        ).train()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["localizer", "descriptor"])
-def test_examples_run_from_a_clone(folder, tmp_path, kind):
-    assert {split_of(f"{i}.png") for i in range(11)} == {"train", "validation", "test"}
-    run_example(kind, folder, tmp_path)
-    assert AutoModel.from_pretrained(tmp_path / "half").dtype == torch.float32
-
-
-@pytest.mark.parametrize("kind", ["localizer", "descriptor"])
-def test_the_same_command_gives_the_same_fresh_model(folder, tmp_path, kind):
-    models = []
-    for name in "ab":
-        run_example(kind, folder, tmp_path / name, layers=1, eval_strategy="no", max_steps=1)
-        models.append(load_file(tmp_path / name / "run" / "model.safetensors"))
-    for name, value in models[0].items():
-        assert torch.equal(value, models[1][name]), name
+@pytest.mark.parametrize("kind", KINDS)
+def test_anything_but_rows_is_refused(make_trainer, dataset, tmp_path, kind):
+    with pytest.raises(TypeError, match="must be a Dataset or IterableDataset in the row format"):
+        make_trainer(kind, dataset, tmp_path)
+    with pytest.raises(ValueError, match="point"):
+        make_trainer(kind, dataset["train"].remove_columns("point"), tmp_path)
 
 
 def test_pushed_runs_load_without_the_package(
-    hub, stranger, make_localizer, views, random_image, tmp_path
+    hub, stranger, make_localizer, rows, random_image, tmp_path
 ):
-    pushing = dict(
+    trainer = localizer_trainer(
+        make_localizer,
+        rows,
+        tmp_path / "run",
         push_to_hub=True,
         hub_model_id="someone/run",
         save_strategy="steps",
         save_steps=2,
         hub_always_push=True,
     )
-    trainer = localizer_trainer(make_localizer, views, tmp_path / "run", **pushing)
     trainer.train()
     score = trainer.evaluate()["eval_mpck"]
     trainer.push_to_hub()
-    for files in (
-        files for files in hub.revisions["models/someone/run"].values() if "config.json" in files
-    ):
-        assert "auto_map" in json.loads(files["config.json"]) and "auto_map" in json.loads(
-            files["processor_config.json"]
-        )
+    pushed = hub.revisions["models/someone/run"].values()
+    for files in [files for files in pushed if "config.json" in files]:
+        assert "auto_map" in json.loads(files["config.json"])
+        assert "auto_map" in json.loads(files["processor_config.json"])
         assert {"pipelines.py", "modeling_point_localizer.py", "model.safetensors"} <= set(files)
     card = ModelCard.load("someone/run")
-    assert card.data.pipeline_tag == "keypoint-detection" and 'model="someone/run"' in card.text
-    assert (
-        f"| eval_mpck | {score:.4g} |" in card.text
-        and "| learning_rate | 0.003 |" in card.text
-        and "4 steps" in card.text
-    )
+    assert card.data.pipeline_tag == "keypoint-detection"
+    assert 'model="someone/run"' in card.text
+    assert f"| eval_mpck | {score:.4g} |" in card.text
+    assert "| learning_rate | 0.003 |" in card.text
+    assert "4 steps" in card.text
+
     random_image().save(tmp_path / "image.png")
     program = """
 from transformers import pipeline
-print(pipeline("point-localization", model="someone/run", trust_remote_code=True)("image.png", text="the nose of the dog"))
+locate = pipeline("point-localization", model="someone/run", trust_remote_code=True)
+print(locate("image.png", text="the nose of the dog"))
 """
-    locate = pipeline(
-        "point-localization", model=trainer.model.eval(), processor=trainer.processing_class
-    )
-    [found], [expected] = (
-        eval(stranger(program).strip().splitlines()[-1]),
-        locate(random_image(), text="the nose of the dog"),
-    )
-    assert found["point"] == pytest.approx(expected["point"], abs=1e-3) and found[
-        "confidence"
-    ] == pytest.approx(expected["confidence"], abs=1e-4)
+    processor = trainer.processing_class
+    locate = pipeline("point-localization", model=trainer.model.eval(), processor=processor)
+    [found] = eval(stranger(program).strip().splitlines()[-1])
+    [expected] = locate(random_image(), text="the nose of the dog")
+    assert found["point"] == pytest.approx(expected["point"], abs=1e-3)
+    assert found["confidence"] == pytest.approx(expected["confidence"], abs=1e-4)
 
 
-def test_a_pushed_descriptor_comes_without_its_training_heads(
-    hub, make_descriptor, views, tmp_path
+def test_a_pushed_descriptor_comes_without_its_auxiliary_heads(
+    hub, make_descriptor, rows, tmp_path
 ):
-    trainer = descriptor_trainer(
-        make_descriptor, views, tmp_path, heads=True, hub_model_id="someone/run"
-    )
+    options = {"heads_weight": 1.0, "hub_model_id": "someone/run", "save_strategy": "steps"}
+    trainer = descriptor_trainer(make_descriptor, rows, tmp_path, save_steps=2, **options)
     trainer.train()
     trainer.save_model()
     trainer.push_to_hub()
     files = hub.repos["models/someone/run"]
-    assert (
-        not any("point_heads" in name for name in load(files["model.safetensors"]))
-        and "processor_config.json" in files
-    )
+    assert set(load(files["model.safetensors"])) <= set(trainer.model.state_dict())
+    assert not any("heads" in name for name in files)
+    assert "processor_config.json" in files
     card = ModelCard(files["README.md"].decode())
-    assert (
-        "trl" in card.data.tags and 'pipeline("point-description", model="someone/run"' in card.text
-    )
+    assert "trl" in card.data.tags
+    assert 'pipeline("point-description", model="someone/run"' in card.text

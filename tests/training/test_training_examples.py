@@ -1,0 +1,106 @@
+"""The scripts that train both models."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from supervised_runs import SPLIT_NAMES, draw_photos
+from transformers import AutoModel
+
+ROOT = Path(__file__).parent.parent.parent
+KINDS = ["localizer", "descriptor"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    assert all(SPLIT_NAMES.values())
+    return draw_photos(tmp_path_factory.mktemp("data") / "photos")
+
+
+def write_config(kind, folder, output, **fields):
+    """The YAML file of an example, for two steps on the drawn photos."""
+    options = yaml.safe_load((ROOT / f"examples/train_{kind}.yaml").read_text())
+    for of_other_runs in ("backbone", "localizer"):
+        options.pop(of_other_runs, None)
+    options.update(
+        max_steps=2,
+        save_steps=1,
+        eval_steps=2,
+        views_per_photo=2,
+        data_dir=[str(folder)],
+        feature_cache=str(output / "cache"),
+        output_dir=str(output / "run"),
+        half_precision_dir=str(output / "half"),
+    )
+    output.mkdir(exist_ok=True)
+    config = output / "run.yaml"
+    config.write_text(yaml.safe_dump({**options, **fields}))
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_examples_run_from_a_clone(folder, tmp_path, kind):
+    config = write_config(kind, folder, tmp_path)
+    # without telemetry, whose thread would still be at work when the program ends
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run(
+        [sys.executable, f"examples/train_{kind}.py", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert ran.returncode == 0, f"exit code {ran.returncode}: {ran.stderr[-3000:]}"
+    assert AutoModel.from_pretrained(tmp_path / "half").dtype == torch.float32
+
+
+@pytest.fixture
+def run_example(monkeypatch):
+    """Runs an example in this process."""
+
+    def run(kind, config):
+        script = str(ROOT / f"examples/train_{kind}.py")
+        monkeypatch.setattr(sys, "argv", [script, "--config", str(config)])
+        runpy.run_path(script, run_name="__main__")
+
+    return run
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_command_gives_the_same_fresh_model(run_example, folder, tmp_path, kind):
+    models = []
+    for name in "ab":
+        torch.manual_seed(ord(name))  # what was drawn before does not matter
+        output = tmp_path / name
+        options = {"layers": 1, "eval_strategy": "no", "max_steps": 2, "warmup_steps": 0}
+        run_example(kind, write_config(kind, folder, output, **options))
+        models.append(load_file(output / "run" / "model.safetensors"))
+    first, second = models
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapted_fresh_model_is_saved_whole(run_example, folder, tmp_path, kind):
+    options = {"layers": 1, "lora_rank": 2, "max_steps": 1, "heads_weight": 0.0}
+    if kind == "localizer":
+        options.pop("heads_weight")
+    run_example(kind, write_config(kind, folder, tmp_path, **options))
+    assert not (tmp_path / "run" / "adapter_config.json").exists()
+    for name in ("run", "half"):
+        assert AutoModel.from_pretrained(tmp_path / name).config.model_type == f"point_{kind}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_without_a_train_photo_is_said(run_example, tmp_path, kind):
+    folder = draw_photos(tmp_path / "photos", SPLIT_NAMES["test"])
+    with pytest.raises(ValueError, match="train_dataset is missing: there is no photo"):
+        run_example(kind, write_config(kind, folder, tmp_path))
