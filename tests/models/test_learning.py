@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-COLOURS = {
+COLORS = {
     "red": (1, 0, 0),
     "green": (0, 1, 0),
     "blue": (0, 0, 1),
@@ -14,31 +14,48 @@ COLOURS = {
 STEPS = 120
 
 
-def coloured_squares(images, points, generator):
-    """-> pixel values of images of 4 x 4 coloured squares, points, and the index of the colour under each point."""
-    colours = torch.randint(len(COLOURS), (images, 4, 4), generator=generator)
-    pixel_values = (2.0 * torch.tensor(list(COLOURS.values())) - 1)[colours].permute(0, 3, 1, 2)
+def colored_squares(images, points, generator):
+    """Images of 4 x 4 colored squares, and what is under points on them.
+
+    Returns pixel values `(images, 3, 64, 64)`, points `(images, points, 2)`, and the index of the color under each
+    point `(images * points,)`.
+    """
+    colors = torch.randint(len(COLORS), (images, 4, 4), generator=generator)
+    palette = 2.0 * torch.tensor(list(COLORS.values())) - 1
+    squares = palette[colors].permute(0, 3, 1, 2)  # (images, 3, 4, 4)
+    pixel_values = squares.repeat_interleave(16, 2).repeat_interleave(16, 3)
     input_points = torch.rand(images, points, 2, generator=generator)
     column, row = (input_points * 4).long().clamp(max=3).unbind(-1)
-    under = colours[torch.arange(images)[:, None], row, column].flatten()
-    return pixel_values.repeat_interleave(16, 2).repeat_interleave(16, 3), input_points, under
+    image = torch.arange(images)[:, None]
+    return pixel_values, input_points, colors[image, row, column].flatten()
 
 
-def train(model, processor, generator):
-    texts = processor.tokenize([processor.render(word) for word in COLOURS], padding_side="right")
+def encoded_answers(processor):
+    """Prompts with each color's name, and labels on the names alone; a row for each color."""
+    answered = [processor.render(word) for word in COLORS]
+    texts = processor.tokenize(answered, padding_side="right")
     prompt_length = processor.tokenize([processor.render()])["input_ids"].shape[1]
     labels = texts["input_ids"].masked_fill(texts["attention_mask"] == 0, -100)
     labels[:, :prompt_length] = -100
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    return texts, labels
+
+
+def train(model, processor, generator):
+    texts, labels = encoded_answers(processor)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=STEPS)
     model.train()
     for _ in range(STEPS):
-        pixel_values, input_points, under = coloured_squares(8, 8, generator)
-        text = {name: value[under] for name, value in texts.items()}
+        pixel_values, input_points, under = colored_squares(8, 8, generator)
+        outputs = model(
+            **{name: value[under] for name, value in texts.items()},
+            pixel_values=pixel_values,
+            input_points=input_points,
+            labels=labels[under],
+        )
         optimizer.zero_grad()
-        model(
-            **text, pixel_values=pixel_values, input_points=input_points, labels=labels[under]
-        ).loss.backward()
+        outputs.loss.backward()
         optimizer.step()
         schedule.step()
     model.eval()
@@ -46,24 +63,24 @@ def train(model, processor, generator):
 
 def accuracy(model, processor, generator):
     """Share of the right answers for 200 points of fresh images."""
-    pixel_values, input_points, under = coloured_squares(25, 8, generator)
+    pixel_values, input_points, under = colored_squares(25, 8, generator)
     prompt = processor.tokenize([processor.render()] * len(under))
-    answers = model.generate(
+    sequences = model.generate(
         **prompt,
         pixel_values=pixel_values,
         input_points=input_points,
         max_new_tokens=6,
         do_sample=False,
     )
-    answers = processor.batch_decode(
-        answers[:, prompt["input_ids"].shape[1] :], skip_special_tokens=True
-    )
-    words = list(COLOURS)
-    return sum(answer.strip() == words[index] for answer, index in zip(answers, under)) / len(under)
+    completions = sequences[:, prompt["input_ids"].shape[1] :]
+    answers = processor.batch_decode(completions, skip_special_tokens=True)
+    words = list(COLORS)
+    right = [answer.strip() == words[index] for answer, index in zip(answers, under, strict=True)]
+    return sum(right) / len(right)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_gaussian_mask_learns_the_colour_under_the_point(make_descriptor, seed):
+def test_gaussian_mask_learns_the_color_under_the_point(make_descriptor, seed):
     accuracies = {}
     for point_mask in ("gaussian", "none"):
         model, processor = make_descriptor(
@@ -74,8 +91,7 @@ def test_gaussian_mask_learns_the_colour_under_the_point(make_descriptor, seed):
             vision_kwargs={"encoder_layers": 0, "decoder_layers": 4},
         )
         train(model, processor, torch.Generator().manual_seed(seed))
-        accuracies[point_mask] = accuracy(
-            model, processor, torch.Generator().manual_seed(1000 + seed)
-        )
+        fresh = torch.Generator().manual_seed(1000 + seed)
+        accuracies[point_mask] = accuracy(model, processor, fresh)
     assert accuracies["gaussian"] >= 0.9, accuracies
     assert accuracies["none"] <= 0.5, accuracies

@@ -1,57 +1,67 @@
+"""Scoring no more than the completions."""
+
+import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
 from hf_talking_points.training.fused_head import completions_only
 
 FIELDS = ("log_probs", "entropy", "is_top1")
+TEXTS = [
+    "<image>describe <region>. a wheel",
+    "<image>describe <region>. red green blue yellow",
+    "<image>describe <region>. an ear",
+]
+POINTS = [(10, 12), (80, 50), (48, 3)]
+
+
+def gradients_of(model):
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def test_scoring_completions_alone_gives_the_same(make_descriptor, random_image):
     model, processor = make_descriptor()
-    texts = [
-        "<image>describe <region>. a wheel",
-        "<image>describe <region>. red green blue yellow",
-        "<image>describe <region>. an ear",
-    ]
-    inputs = processor(
-        [random_image()], text=texts, points=[[(10, 12), (80, 50), (48, 3)]], padding_side="right"
-    )
-    after = (inputs["input_ids"] == processor.region_token_id).cumsum(1).bool()
-    labels = inputs["input_ids"].masked_fill(~after | ~inputs["attention_mask"].bool(), -100)
+    inputs = processor([random_image()], text=TEXTS, points=[POINTS], padding_side="right")
+    is_after_region = (inputs["input_ids"] == processor.region_token_id).cumsum(1).bool()
+    is_labeled = is_after_region & inputs["attention_mask"].bool()
+    labels = inputs["input_ids"].masked_fill(~is_labeled, -100)
     add_fused_lm_head(model, outputs=FIELDS)
-    scored = completions_only(labels)
+    shortened = completions_only(labels)
     length = int((labels != -100).any(0).sum())
-    assert scored["shift_labels"].shape == (3, length) and length < labels.shape[1] / 2
-    runs = []
-    for given in ({"labels": labels}, scored):
+    assert shortened["shift_labels"].shape == (3, length)
+    assert length < labels.shape[1] / 2
+
+    outputs = []
+    gradients = []
+    for scored in ({"labels": labels}, shortened):
         model.zero_grad()
-        outputs = model(**inputs, **given, fused_lm_head=True)
-        outputs.loss.backward()
-        runs.append(
-            (
-                outputs,
-                {
-                    name: p.grad.clone()
-                    for name, p in model.named_parameters()
-                    if p.grad is not None
-                },
-            )
-        )
-    (plain, gradients), (short, others) = runs
-    torch.testing.assert_close(short.loss, plain.loss)
+        output = model(**inputs, **scored, fused_lm_head=True)
+        output.loss.backward()
+        outputs.append(output)
+        gradients.append(gradients_of(model))
+    whole, short = outputs
+    torch.testing.assert_close(short.loss, whole.loss)
     for field in (*FIELDS, "label_mask"):
-        torch.testing.assert_close(getattr(short, field), getattr(plain, field)[:, -length:])
-    assert gradients.keys() == others.keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(others[name], gradient, msg=name)
+        torch.testing.assert_close(getattr(short, field), getattr(whole, field)[:, -length:])
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_without_a_label_everything_is_scored():
-    labels = torch.full((2, 5), -100)
+    scored = completions_only(torch.full((2, 5), -100))
+    assert scored["shift_labels"].shape == (2, 4)
+    assert scored["logits_to_keep"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("first", [1, 3, 4])
+def test_labels_stand_beside_the_positions_that_predict_them(first):
+    labels = torch.tensor([[10, 11, 12, 13, 14], [20, 21, 22, 23, 24]])
+    labels[:, :first] = -100
+    labels[1, first] = -100  # the rows' prompts may differ in length
     scored = completions_only(labels)
-    assert scored["shift_labels"].shape == (2, 4) and scored["logits_to_keep"].tolist() == [
-        0,
-        1,
-        2,
-        3,
-    ]
+    positions = scored["logits_to_keep"]
+    assert positions.tolist() == list(range(first - 1, 4))
+    assert torch.equal(scored["shift_labels"], labels[:, positions + 1])

@@ -446,6 +446,7 @@ def test_a_built_dataset_trains(make_trainer, folder, tmp_path, kind):
         built["train"],
         tmp_path / "run",
         eval_rows=built["validation"],
+        model_fields={"head": "heatmap"} if kind == "localizer" else None,
         styles=None,
         surroundings=0.0,
     )

@@ -15,6 +15,7 @@ from transformers import AutoModel
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = ["localizer", "descriptor"]
+TINY = {"layers": 1, "image_size": 64}
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_the_same_command_gives_the_same_fresh_model(run_example, folder, tmp_pa
     for name in "ab":
         torch.manual_seed(ord(name))  # what was drawn before does not matter
         output = tmp_path / name
-        options = {"layers": 1, "eval_strategy": "no", "max_steps": 2, "warmup_steps": 0}
-        run_example(kind, write_config(kind, folder, output, **options))
+        options = {"eval_strategy": "no", "warmup_steps": 0}
+        run_example(kind, write_config(kind, folder, output, **TINY, **options))
         models.append(load_file(output / "run" / "model.safetensors"))
     first, second = models
     assert first.keys() == second.keys()
@@ -90,10 +91,10 @@ def test_the_same_command_gives_the_same_fresh_model(run_example, folder, tmp_pa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapted_fresh_model_is_saved_whole(run_example, folder, tmp_path, kind):
-    options = {"layers": 1, "lora_rank": 2, "max_steps": 1, "heads_weight": 0.0}
-    if kind == "localizer":
-        options.pop("heads_weight")
-    run_example(kind, write_config(kind, folder, tmp_path, **options))
+    options = {"lora_rank": 2, "max_steps": 1}
+    if kind == "descriptor":
+        options["heads_weight"] = 0.0
+    run_example(kind, write_config(kind, folder, tmp_path, **TINY, **options))
     assert not (tmp_path / "run" / "adapter_config.json").exists()
     for name in ("run", "half"):
         assert AutoModel.from_pretrained(tmp_path / name).config.model_type == f"point_{kind}"
