@@ -350,22 +350,33 @@ def read_coco_parts(
     """
     coco = CocoFile(annotations, on_reject=on_reject)
     for photo, records in coco.photos(images, split, by_synset=True):
-        parts: dict[str, list[Part]] = {}  # category of the object -> its parts
-        for record in records:
-            try:
-                category = coco.category_of(record)
-                part = annotated_part(record, category, photo.size)
-                parts.setdefault(category_name(category, "supercategory"), []).append(part)
-            except UsualLack as lack:
-                leave_out(on_reject, photo.id, f"{record.where}: {lack}")
-            except ValueError as error:
-                on_reject(photo.id, str(error))
-        objects = []
-        for category_in_words, found in parts.items():
-            objects.append(AnnotatedObject(category_in_words, hull(found), (), tuple(found)))
-        usable = usable_photo(replace(photo, objects=tuple(objects)), on_reject)
+        objects = objects_of_parts(coco, photo, records)
+        usable = usable_photo(replace(photo, objects=objects), on_reject)
         if usable is not None:
             yield usable
+
+
+def objects_of_parts(
+    coco: CocoFile, photo: Photo, records: list[CocoRecord]
+) -> tuple[AnnotatedObject, ...]:
+    """The parts that are annotated on a photo, those of a supercategory as one object."""
+    parts: dict[str, list[Part]] = {}  # category of the object -> its parts
+    for record in records:
+        try:
+            category = coco.category_of(record)
+            part = annotated_part(record, category, photo.size)
+            owner = category_name(category, "supercategory")
+        except UsualLack as lack:
+            leave_out(coco.on_reject, photo.id, f"{record.where}: {lack}")
+            continue
+        except ValueError as error:
+            coco.on_reject(photo.id, str(error))
+            continue
+        parts.setdefault(owner, []).append(part)
+    objects = []
+    for owner, found in parts.items():
+        objects.append(AnnotatedObject(owner, hull(found), (), tuple(found)))
+    return tuple(objects)
 
 
 def hull(parts: list[Part]) -> Box:

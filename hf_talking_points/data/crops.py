@@ -30,19 +30,26 @@ class _Frame:
 
     def holds(self, point: PartPoint) -> bool:
         """Whether a point of the photo lies on the crop."""
-        in_width = self.left <= point.x <= self.left + self.width
-        in_height = self.top <= point.y <= self.top + self.height
-        return in_width and in_height
+        right = self.left + self.width
+        bottom = self.top + self.height
+        return self.left <= point.x <= right and self.top <= point.y <= bottom
+
+    def column(self, x: float) -> float:
+        """The nearest x of the crop before it is mirrored."""
+        return min(max(x - self.left, 0.0), self.width)
+
+    def row(self, y: float) -> float:
+        """The nearest y of the crop."""
+        return min(max(y - self.top, 0.0), self.height)
 
     def box(self, box: Box) -> Box:
         """What the crop shows of a box, in its own pixels; without area where it shows nothing."""
-        left = min(max(box[0] - self.left, 0.0), self.width)
-        top = min(max(box[1] - self.top, 0.0), self.height)
-        right = min(max(box[2] - self.left, 0.0), self.width)
-        bottom = min(max(box[3] - self.top, 0.0), self.height)
+        x1, y1, x2, y2 = box
+        left = self.column(x1)
+        right = self.column(x2)
         if self.mirror:
-            return self.width - right, top, self.width - left, bottom
-        return left, top, right, bottom
+            left, right = self.width - right, self.width - left
+        return left, self.row(y1), right, self.row(y2)
 
     def point(self, point: PartPoint) -> PartPoint:
         """A point in the crop's pixels, without texts."""
@@ -58,17 +65,19 @@ class _Frame:
         """Those of the points that lie on the crop."""
         return tuple(self.point(point) for point in points if self.holds(point))
 
-    def mask(self, part: Part, shown: Part) -> np.ndarray:
+    def mask(self, mask: np.ndarray, part: Part, shown: Part) -> np.ndarray:
         """What the crop shows of a part's mask, for the pixels of `shown.pixel_box`."""
         left, top, right, bottom = shown.pixel_box
         if self.mirror:
             left, right = self.width - right, self.width - left
         mask_left, mask_top, _, _ = part.pixel_box
-        rows = slice(top + self.top - mask_top, bottom + self.top - mask_top)
-        columns = slice(left + self.left - mask_left, right + self.left - mask_left)
-        assert part.mask is not None
-        mask = part.mask[rows, columns]
-        return mask[:, ::-1] if self.mirror else mask
+        # from pixels of the crop to those of the mask
+        right_by = self.left - mask_left
+        down_by = self.top - mask_top
+        rows = slice(top + down_by, bottom + down_by)
+        columns = slice(left + right_by, right + right_by)
+        visible = mask[rows, columns]
+        return visible[:, ::-1] if self.mirror else visible
 
     def part(self, part: Part) -> Part | None:
         """A part in the crop's pixels; None where too little of it is seen."""
@@ -77,7 +86,7 @@ class _Frame:
             return None
         if part.mask is None:
             return shown
-        mask = self.mask(part, shown)
+        mask = self.mask(part.mask, part, shown)
         return replace(shown, mask=mask) if mask.any() else None
 
     def object(self, annotated: AnnotatedObject) -> AnnotatedObject | None:
@@ -155,8 +164,8 @@ def random_crop(
         places = [(width / 2, height / 2)]
     x, y = places[rng.integers(len(places))]
     left = round(x - rng.uniform(0.1, 0.9) * crop_width)
-    top = round(y - rng.uniform(0.1, 0.9) * crop_height)
     left = min(max(left, 0), width - crop_width)
+    top = round(y - rng.uniform(0.1, 0.9) * crop_height)
     top = min(max(top, 0), height - crop_height)
     mirror = bool(rng.integers(2))
     return (left, top, left + crop_width, top + crop_height), mirror

@@ -196,17 +196,7 @@ def read_dataset(
     check_split(split, "split")
     rows = DatasetRows(dataset, on_reject)
     for rows_of_photo in rows.photos():
-        objects, points = rows_of_photo.annotation()
-        photo = Photo(
-            id=rows_of_photo.id,
-            path=None,
-            size=(0, 0),
-            objects=objects,
-            given_split=rows_of_photo.split or split,
-            row=rows.row_of(rows_of_photo),
-            points=points,
-            stored=rows_of_photo.stored,
-        )
+        photo = rows.photo_of(rows_of_photo, split)
         try:
             photo = replace(photo, size=photo.displayed_size())
         except OSError as error:
@@ -265,11 +255,20 @@ class DatasetRows:
         read = PHOTO_COLUMNS if self.has_objects else POINT_COLUMNS
         return dataset.select_columns([name for name in ("image", *read) if name in columns])
 
-    def row_of(self, rows_of_photo: PhotoRows) -> tuple[Any, int] | None:
-        """(dataset, index) of the row that holds a photo's image; None where the photo holds it."""
-        if self.images is None:
-            return None
-        return self.images, rows_of_photo.index
+    def photo_of(self, rows_of_photo: PhotoRows, split: str | None) -> Photo:
+        """The photo of its rows, whose size is not known yet."""
+        objects, points = rows_of_photo.annotation()
+        row = None if self.images is None else (self.images, rows_of_photo.index)
+        return Photo(
+            id=rows_of_photo.id,
+            path=None,
+            size=(0, 0),
+            objects=objects,
+            given_split=rows_of_photo.split or split,
+            row=row,
+            points=points,
+            stored=rows_of_photo.stored,
+        )
 
     def photos(self) -> Iterator[PhotoRows]:
         """Yields the rows of each photo together."""

@@ -16,20 +16,24 @@ COMPOUNDS = {"tailbase": "tail base"}
 
 _BRACKETS = re.compile(r"[()\[\]{}]")
 _NEW_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # eyeL, leftEye, LEye
-_SIDE_SUFFIX = re.compile(r"(?<=\w)[.-](?=[LlRr](?:[.-][LlRr])*(?:[\s_]|$))")  # eye.L
-_SIDE_PREFIX = re.compile(r"^(left|right)-", re.IGNORECASE)
+_SIDE = r"(?:left|right|[lr])"
+_SIDE_SUFFIX = re.compile(  # eye.L, eye-left
+    rf"(?<=\w)[.-](?={_SIDE}(?:[.-]{_SIDE})*(?:[\s_]|$))", re.IGNORECASE
+)
+_SIDE_PREFIX = re.compile(r"^(left|right)-(?=\w)", re.IGNORECASE)
+_RIDDEN_PREFIX = re.compile(r"^(left|right|near|off|nearside|offside)-(?=\w)", re.IGNORECASE)
 _GAP = re.compile(r"[ _\t\n\r\f\v\u00a0\u3000]+")
 
 
 def _spaced(raw: str) -> str:
-    """A name with single spaces instead of brackets, underscores and other gaps."""
-    return _GAP.sub(" ", _BRACKETS.sub(" ", raw)).strip(" ")
+    """A name with single spaces for brackets, underscores and other gaps, also before a capital that begins a word."""
+    without_brackets = _BRACKETS.sub(" ", raw)
+    return _GAP.sub(" ", _NEW_WORD.sub(" ", without_brackets)).strip(" ")
 
 
 def _words(spaced: str) -> list[str]:
-    """The words of a name in small letters, also where only a capital begins them."""
-    words = _NEW_WORD.sub(" ", spaced).lower()
-    return words.split(" ") if words else []
+    """The words of a name in small letters."""
+    return spaced.lower().split(" ") if spaced else []
 
 
 def normalize_category(raw: str) -> str:
@@ -50,11 +54,13 @@ def normalize_part(raw: str, category: str = "") -> str:
     Returns:
         `str`: "" where nothing is left. A name that is normalized already stays as it is.
     """
+    is_ridden = not RIDDEN.isdisjoint(category.split(" "))
+    prefix = _RIDDEN_PREFIX if is_ridden else _SIDE_PREFIX
     spaced = _SIDE_SUFFIX.sub(" ", _spaced(raw))
-    spelled = _words(_SIDE_PREFIX.sub(r"\1 ", spaced))
+    spelled = _words(prefix.sub(r"\1 ", spaced))
     if len(spelled) > 1:
-        if RIDDEN.intersection(category.split(" ")):
-            spelled[0] = NEAR_AND_OFF.get(spelled[0], spelled[0])
+        if is_ridden:
+            spelled = [NEAR_AND_OFF.get(word, word) for word in spelled]
         spelled = _side_first(spelled)
     return " ".join(COMPOUNDS.get(word, word) for word in spelled)
 

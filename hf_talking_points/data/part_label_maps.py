@@ -101,8 +101,8 @@ def read_part_label_maps(
         on_reject: is told of each photo or annotation that cannot be used.
     Yields:
         [`Photo`]: all of train, then all of validation.
-
-    Raises ValueError where names or folder are of another layout, ModuleNotFoundError without OpenCV.
+    Raises:
+        ValueError where names or folder are of another layout, ModuleNotFoundError without OpenCV.
     """
     folder = Path(folder)
     names = label_names(object_names, part_names)
@@ -110,15 +110,13 @@ def read_part_label_maps(
         yield from pascal_part_photos(folder, "train", "train", names, on_reject)
         yield from pascal_part_photos(folder, "val", "validation", names, on_reject)
     elif (folder / "ade20k_instance_train.json").is_file():
-        train = CocoFile(folder / "ade20k_instance_train.json", categories_of(names), on_reject)
-        yield from ade20k_part_photos(folder, train, "training", "train", names, on_reject)
-        val = CocoFile(folder / "ade20k_instance_val.json", categories_of(names), on_reject)
-        yield from ade20k_part_photos(folder, val, "validation", "validation", names, on_reject)
+        for short, split in (("train", "train"), ("val", "validation")):
+            file = folder / f"ade20k_instance_{short}.json"
+            coco = CocoFile(file, categories_of(names), on_reject)
+            yield from ade20k_part_photos(folder, coco, split, names)
     else:
-        raise ValueError(
-            f"{folder}: expected annotations_detectron2_obj, of Pascal-Part-116, or "
-            "ade20k_instance_train.json, of ADE20K-Part-234, found neither"
-        )
+        either = "annotations_detectron2_obj, of Pascal-Part-116, or ade20k_instance_train.json"
+        raise ValueError(f"{folder}: expected {either}, of ADE20K-Part-234, found neither")
 
 
 def categories_of(names: LabelNames) -> dict[int, CocoRecord]:
@@ -178,35 +176,29 @@ def pascal_part_photo(
 
 
 def ade20k_part_photos(
-    folder: Path,
-    coco: CocoFile,
-    subfolder: str,
-    split: str,
-    names: LabelNames,
-    on_reject: OnReject,
+    folder: Path, coco: CocoFile, split: str, names: LabelNames
 ) -> Iterator[Photo]:
     """Yields the photos of one split of ADE20K-Part-234."""
+    subfolder = "training" if split == "train" else split
     for photo, records in coco.photos(folder / "images" / subfolder, split):
         part_file = folder / "annotations_detectron2_part" / subfolder / photo.id
         part_file = part_file.with_suffix(".png")
         try:
             part_map = part_map_of_size(part_file, photo.size, names)
         except (OSError, ValueError) as error:
-            on_reject(photo.id, str(error))
+            coco.on_reject(photo.id, str(error))
             continue
         objects = []
         for record in records:
             try:
-                category = coco.category_of(record).fields["name"]
-                whole = whole_object(record, category, photo.size)
+                whole = whole_object(record, coco.category_of(record), photo.size)
             except ValueError as error:
-                on_reject(photo.id, str(error))
+                coco.on_reject(photo.id, str(error))
                 continue
-            left, top, right, bottom = whole.pixel_box
-            box = (left, top, right, bottom)
             assert whole.mask is not None
-            objects.append(object_of_maps(category, box, whole.mask, part_map, names))
-        usable = usable_photo(replace(photo, objects=tuple(objects)), on_reject)
+            annotated = object_of_maps(whole.name, whole.pixel_box, whole.mask, part_map, names)
+            objects.append(annotated)
+        usable = usable_photo(replace(photo, objects=tuple(objects)), coco.on_reject)
         if usable is not None:
             yield usable
 
@@ -224,11 +216,11 @@ def part_map_of_size(file: Path, size: tuple[int, int], names: LabelNames) -> np
     return part_map
 
 
-def whole_object(record: CocoRecord, category: str, size: tuple[int, int]) -> Part:
-    """The mask of an annotated object of ADE20K-Part-234."""
+def whole_object(record: CocoRecord, category: CocoRecord, size: tuple[int, int]) -> Part:
+    """An annotated object of ADE20K-Part-234, with its mask."""
     try:
         mask = segmentation_mask(record.fields.get("segmentation"), size)
-        return part_of_mask(category, mask)
+        return part_of_mask(category.fields["name"], mask)
     except ValueError as error:
         raise ValueError(f"{record.where}: {error}") from error
 

@@ -169,7 +169,7 @@ def without_points_beside(
         if 0 <= point.x <= width and 0 <= point.y <= height:
             points.append(point)
             continue
-        place = f"({point.x}, {point.y}) lies outside the photo of {width} x {height} pixels"
+        place = f"at ({point.x}, {point.y}) lies outside the photo of {width} x {height} pixels"
         leave_out(on_reject, printable(photo.id), f"{point.part}: {place}")
     return replace(annotated, points=tuple(points))
 

@@ -34,6 +34,8 @@ LEFT_EYE = [
     "eye.L",
     "eye-l",
     "eye_left",
+    "eye-left",
+    "Eye.Left",
     "eye (left)",
     "eye(L)",
     "left\u00a0eye",
@@ -114,7 +116,10 @@ def test_nothing_is_left_of_a_name_without_words(raw):
 
 def test_the_near_side_is_the_left_one_of_what_is_ridden_alone():
     assert normalize_part("near_fore", "horse") == "left fore"
+    assert normalize_part("near-fore", "horse") == "left fore"
     assert normalize_part("off_eye", "shetland pony") == "right eye"
+    assert normalize_part("eye (near)", "horse") == "left eye"
+    assert normalize_part("hind_off_hoof", "horse") == "hind right hoof"
     assert normalize_part("offside_ear", "donkey") == "right ear"
     assert normalize_part("near_fore", "dog") == "near fore"
     assert normalize_part("off_switch", "lamp") == "off switch"

@@ -196,6 +196,7 @@ def test_what_is_no_image_is_an_error(image):
         to_rgb(image)
 
 
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("share", [0, 0.01, 0.5])
 def test_broken_files_raise_what_is_caught(smooth, kind, share):
