@@ -188,7 +188,7 @@ def test_many_images_are_drawn_in_chunks():
 
 
 def paired_systems(rng):
-    """Values of two systems on ten samples of each of 40 images that are hard or easy for both; the first is better by 0.1."""
+    """Values of two systems on ten samples of each of 40 images, hard or easy for both; the first is better by 0.1."""
     hardness = np.repeat(rng.normal(size=40), 10)
     clusters = np.repeat(np.arange(40), 10)
     better = hardness + 0.2 * rng.normal(size=400) + 0.1
