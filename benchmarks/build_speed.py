@@ -17,7 +17,7 @@ from datasets import load_dataset_builder
 ROOT = Path(__file__).parent.parent
 
 
-def main():
+def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,

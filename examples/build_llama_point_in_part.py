@@ -32,7 +32,7 @@ class Arguments:
     )
 
 
-def main():
+def main() -> None:
     parser = HfArgumentParser(Arguments)
     args = parser.parse_args_into_dataclasses()[0]
     config = read_build_config(args.config, args.root)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .duplicates import near_duplicates, perceptual_hash
 from .keypoints import STRATA, balanced_thresholds, draw_number
-from .photos import AnnotatedObject, OnReject, Photo, reject
+from .photos import AnnotatedObject, OnReject, PartPoint, Photo, reject
 from .rows import reason_kind, tell_apart
 
 Source: TypeAlias = Callable[..., Iterable[Photo]]
@@ -263,14 +263,23 @@ class ContentDigest:
         self._hash = hashlib.sha256()
 
     def add(self, photo: Photo) -> None:
-        self._hash.update(repr((photo.id, photo.size, photo.split, photo.points)).encode())
+        self._add_values(photo.id, photo.size, photo.split)
+        self._add_points(photo.points)
         for annotated in photo.objects:
-            self._hash.update(repr((annotated.category, annotated.box, annotated.points)).encode())
+            self._add_values(annotated.category, annotated.box)
+            self._add_points(annotated.points)
             for part in annotated.parts:
-                self._hash.update(repr((part.name, part.box)).encode())
+                self._add_values(part.name, part.box)
                 if part.mask is not None:
                     self._hash.update(np.packbits(part.mask).tobytes())
         self._hash.update(file_digest(photo))
+
+    def _add_points(self, points: Sequence[PartPoint]) -> None:
+        for point in points:
+            self._add_values(point.part, point.x, point.y, point.box, point.texts, point.stratum)
+
+    def _add_values(self, *values: Any) -> None:
+        self._hash.update(repr(values).encode())
 
     def value(self) -> str:
         """The hash of all photos that were added, in their order."""
@@ -349,10 +358,13 @@ def shareable_id(image_id: str) -> str:
 
 def names_of(photo: Photo) -> set[str]:
     """The names of objects, points and parts of a photo."""
-    names: set[str | None] = set()
-    for _, category, name, *_ in named_things(photo):
-        names.update((category, name))
-    return {name for name in names if name is not None}
+    names: set[str] = set()
+    for annotated in photo.objects:
+        if annotated.points or annotated.parts:
+            names.add(annotated.category)
+        names.update(point.part for point in annotated.points if point.part is not None)
+        names.update(part.name for part in annotated.parts)
+    return names
 
 
 def spooled(spool: BinaryIO, listed: ListedPhoto) -> Photo:
@@ -403,11 +415,13 @@ def without_near_duplicates(
 
 def named_things(photo: Photo) -> Iterator[NamedThing]:
     """The key of every annotated point and part."""
+    split = photo.split
     for number, annotated in enumerate(photo.objects):
+        category = annotated.category
         for index, point in enumerate(annotated.points):
-            yield photo.split, annotated.category, point.part, photo.id, number, "point", index
+            yield split, category, point.part, photo.id, number, "point", index
         for index, part in enumerate(annotated.parts):
-            yield photo.split, annotated.category, part.name, photo.id, number, "part", index
+            yield split, category, part.name, photo.id, number, "part", index
 
 
 def part_thresholds(

@@ -104,6 +104,7 @@ def photo_queries(photo: Photo, options: BuildOptions) -> list[Described]:
     gray = np.asarray(image.convert("L"))
     rng = np.random.default_rng(seed_of(options, "points", photo.id))
     chosen = choose_points(photo, gray, options.per_part, options.min_distance, rng)
+    split = photo.split
     described = []
     for number, (annotated, point, stratum) in enumerate(chosen):
         facts = point_facts(photo, annotated, point, pixels)
@@ -118,7 +119,7 @@ def photo_queries(photo: Photo, options: BuildOptions) -> list[Described]:
                 seed=seed_of(options, "words", photo.id, number, style),
             )
             row = {**annotation, "style": style, **fact_columns}
-            described.append(Described(photo.split, query, row))
+            described.append(Described(split, query, row))
     return described
 
 
