@@ -41,10 +41,11 @@ settings.register_profile("fixed", derandomize=True, deadline=None, database=Non
 settings.load_profile("fixed")
 
 IMAGE_SIZE = 64
+# the tokenizer is learned from these, to the letter: what the tiny models write follows from them
 SENTENCES = [
     "the tip of the left ear of the cat in the middle of the image",
     "a point on the front wheel of the car, near its upper right edge",
-    "the center of the beak of the bird on the lower left, a dark spot",
+    "the centre of the beak of the bird on the lower left, a dark spot",
     "red green blue yellow white black",
 ]
 BACKBONE_CONFIGS = {
