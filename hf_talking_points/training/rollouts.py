@@ -80,7 +80,9 @@ def rows_per_encoding(samples: Sequence[Sample]) -> int:
     Rows of one sample follow each other, in runs of different lengths where a batch cuts a group; the number divides
     the length of each run.
     """
-    run_lengths = [len(list(run)) for _, run in groupby(samples, key=id)]
+    run_lengths = []
+    for _, run in groupby(samples, key=id):
+        run_lengths.append(len(list(run)))
     return math.gcd(*run_lengths)
 
 
@@ -92,26 +94,36 @@ def image_inputs(samples: Sequence[Sample], share: bool) -> dict[str, Any]:
         share (`bool`): consecutive rows of one sample share its encoding.
     """
     rows = rows_per_encoding(samples) if share else 1
-    encoded = samples[::rows]
-    if encoded[0].image_tokens is not None:
+    distinct = samples[::rows]  # one for each encoding
+    if distinct[0].image_tokens is not None:
+        point_embeds = [sample.point_embeds for sample in samples]
         image_output = PointDescriptorImageOutput(
-            pooler_output=[sample.image_tokens for sample in encoded],
-            point_embeds=torch.cat([sample.point_embeds for sample in samples]),
+            pooler_output=[sample.image_tokens for sample in distinct],
+            point_embeds=torch.cat(point_embeds),  # (completions, hidden)
         )
         return {"mm_encoder_outputs": {"image": image_output}}
-    pixel_values = torch.stack([sample.pixel_values for sample in encoded])
-    points = torch.stack([sample.input_points.expand(rows, 2) for sample in encoded])
-    return {"pixel_values": pixel_values, "input_points": points}
+    pixel_values = []
+    points = []
+    for sample in distinct:
+        pixel_values.append(sample.pixel_values)
+        points.append(sample.input_points.expand(rows, 2))
+    return {
+        "pixel_values": torch.stack(pixel_values),  # (encodings, 3, image_size, image_size)
+        "input_points": torch.stack(points),  # (encodings, rows, 2)
+    }
 
 
 def keep_groups_together(batches: Sequence[Batch]) -> list[Batch]:
     """Micro-batches of shuffled rows, filled anew so that the rows of one [`Sample`] follow each other; the samples
     keep their shuffled order."""
-    samples = list(chain.from_iterable(batch["samples"] for batch in batches))
+    samples: list[Sample] = []
+    for batch in batches:
+        samples += batch["samples"]
     order = grouped_order(samples)
     reordered = {}
     for name in batches[0]:
-        reordered[name] = reorder([batch[name] for batch in batches], order)
+        parts = [batch[name] for batch in batches]
+        reordered[name] = reorder(parts, order)
     return split_tensor_dict(reordered, len(batches))
 
 
