@@ -44,8 +44,8 @@ if TYPE_CHECKING:
         PointGRPOTrainer,
         PointRLOOConfig,
         PointRLOOTrainer,
-        paper_lora_config,
     )
+    from .training.lora import paper_lora_config
     from .training.supervised import PointDescriptorTrainer, PointLocalizerTrainer
 
 _PACKAGE = Path(__file__).parent
@@ -65,7 +65,7 @@ _LAZY = {
     "PointRLOOConfig": ".training.grpo",
     "PointRLOOTrainer": ".training.grpo",
     "load_points": ".data.rows",
-    "paper_lora_config": ".training.grpo",
+    "paper_lora_config": ".training.lora",
 }
 
 AutoConfig.register("point_descriptor", PointDescriptorConfig, exist_ok=True)

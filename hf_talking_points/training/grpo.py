@@ -28,7 +28,6 @@ from ..rewards import LocalizerReward
 from ..visualization import draw_round_trip
 from .fused_head import completions_only
 from .hub_trainer import HubTrainerMixin
-from .lora import paper_lora_config as paper_lora_config
 from .pictures import report_picture, save_picture
 from .point_rows import (
     Row,
