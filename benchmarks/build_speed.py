@@ -33,7 +33,9 @@ def main() -> None:
         builder.download_and_prepare()
         rows = sum(split.num_examples for split in builder.info.splits.values())
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"{rows} rows in {seconds:.0f} s: {rows / seconds:.0f} rows a second, {peak:.2f} GiB")
+    print(
+        f"{rows} rows in {seconds:.0f} s: {rows / seconds:.0f} rows a second, {peak:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":

@@ -57,13 +57,20 @@ class Arguments:
     smollm2: bool = field(
         default=False, metadata={"help": "an untrained descriptor on SmolLM2-135M"}
     )
-    localizer: str = field(default=MINI_LOCALIZER, metadata={"help": "localizer (path or Hub id)"})
-    num_generations: int = field(default=3, metadata={"help": "completions for each point"})
+    localizer: str = field(
+        default=MINI_LOCALIZER, metadata={"help": "localizer (path or Hub id)"}
+    )
+    num_generations: int = field(
+        default=3, metadata={"help": "completions for each point"}
+    )
     points: int = field(default=4, metadata={"help": "points of a step"})
-    completion_length: int = field(default=32, metadata={"help": "tokens of each completion"})
+    completion_length: int = field(
+        default=32, metadata={"help": "tokens of each completion"}
+    )
     steps: int = field(default=3, metadata={"help": "steps that count"})
     lora_rank: int = field(
-        default=0, metadata={"help": "rank of LoRA on the language model; 0 trains it in full"}
+        default=0,
+        metadata={"help": "rank of LoRA on the language model; 0 trains it in full"},
     )
     share: bool | None = field(
         default=None,
@@ -105,7 +112,9 @@ def smollm2_descriptor(folder: str) -> str:
     """Folder of an untrained descriptor on SmolLM2-135M."""
     language_model = smollm2_checkpoint(Path(folder) / "text")
     processor = PointDescriptorProcessor.from_tokenizer(
-        AutoTokenizer.from_pretrained(language_model), image_size=256, image_seq_length=64
+        AutoTokenizer.from_pretrained(language_model),
+        image_size=256,
+        image_seq_length=64,
     )
     model = PointDescriptorForConditionalGeneration.from_vision_text_pretrained(
         small_vision_tower(),
@@ -177,7 +186,10 @@ def measure_in_process(share: str, descriptor_options: list[str]) -> dict[str, f
     """[`measure`] in a process of its own, with the options of this one."""
     options = [*sys.argv[1:], *descriptor_options, "--share", share]
     ran = subprocess.run(
-        [sys.executable, __file__, *options], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, *options],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     return json.loads(ran.stdout.splitlines()[-1])
 
@@ -190,10 +202,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         descriptor_options = []
         if args.smollm2:
-            descriptor_options = ["--smollm2", "false", "--descriptor", smollm2_descriptor(folder)]
+            descriptor_options = [
+                "--smollm2",
+                "false",
+                "--descriptor",
+                smollm2_descriptor(folder),
+            ]
         shared = measure_in_process("true", descriptor_options)
         plain = measure_in_process("false", descriptor_options)
-    print(f"G = {args.num_generations}, {args.points} points, {args.completion_length} tokens\n")
+    print(
+        f"G = {args.num_generations}, {args.points} points, {args.completion_length} tokens\n"
+    )
     print("| seconds a step | shared | not shared | ratio |\n|---|---|---|---|")
     for part in shared:
         ratio = plain[part] / shared[part]

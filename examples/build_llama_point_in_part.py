@@ -22,7 +22,9 @@ class Arguments:
     root: str = field(
         default=".", metadata={"help": "what the paths of the sources are relative to"}
     )
-    num_proc: int = field(default=1, metadata={"help": "processes that build side by side"})
+    num_proc: int = field(
+        default=1, metadata={"help": "processes that build side by side"}
+    )
     strict: bool = field(
         default=False,
         metadata={"help": "stop at the first photo or annotation that cannot be used"},

@@ -30,7 +30,10 @@ from hf_talking_points import MINI_LOCALIZER
 from hf_talking_points.data.json_lines import parse_json, read_json_lines
 from hf_talking_points.data.names import names_it
 from hf_talking_points.data.wording import HORIZONTAL, VERTICAL
-from hf_talking_points.evaluation.protocol import EvaluationOptions, evaluate_descriptions
+from hf_talking_points.evaluation.protocol import (
+    EvaluationOptions,
+    evaluate_descriptions,
+)
 from hf_talking_points.evaluation.report import difference, p_value, table_row
 from hf_talking_points.metrics import (
     clustered_interval,
@@ -66,21 +69,31 @@ POSITION_WORDS = set(" ".join(HORIZONTAL + VERTICAL).split())
 
 @dataclass
 class CrossFamilyArguments:
-    data_dir: str = field(metadata={"help": "folder with the objects.jsonl of Animal-Pose"})
+    data_dir: str = field(
+        metadata={"help": "folder with the objects.jsonl of Animal-Pose"}
+    )
     output_dir: str = field(
-        default="runs/cross_family", metadata={"help": "data, stages, evaluation, results"}
+        default="runs/cross_family",
+        metadata={"help": "data, stages, evaluation, results"},
     )
     config: str = field(
-        default=str(EXAMPLES / "cross_family.yaml"), metadata={"help": "options of the stages"}
+        default=str(EXAMPLES / "cross_family.yaml"),
+        metadata={"help": "options of the stages"},
     )
     families: list[str] = field(
-        default_factory=lambda: list(FAMILIES), metadata={"help": "families to train on"}
+        default_factory=lambda: list(FAMILIES),
+        metadata={"help": "families to train on"},
     )
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "of GRPO"})
+    seeds: list[int] = field(
+        default_factory=lambda: [0, 1, 2], metadata={"help": "of GRPO"}
+    )
     max_photos: int | None = field(
-        default=None, metadata={"help": "test photos of each family; all of them if not given"}
+        default=None,
+        metadata={"help": "test photos of each family; all of them if not given"},
     )
-    num_proc: int = field(default=1, metadata={"help": "stages side by side, of one thread each"})
+    num_proc: int = field(
+        default=1, metadata={"help": "stages side by side, of one thread each"}
+    )
 
 
 @dataclass
@@ -130,7 +143,9 @@ def is_of_judges_half(image: str) -> bool:
 def assign_records(records_of_image: dict[str, list[dict]]) -> dict[str, list[dict]]:
     """The records of each stage: "rest" (neither family), its "half" for the reward, "judge" (the other half, all
     families), and the families."""
-    assigned: dict[str, list[dict]] = {name: [] for name in ("rest", "half", "judge", *FAMILIES)}
+    assigned: dict[str, list[dict]] = {
+        name: [] for name in ("rest", "half", "judge", *FAMILIES)
+    }
     for image, records in records_of_image.items():
         families = families_shown(records)
         if len(families) > 1:
@@ -161,7 +176,9 @@ def write_data(source: str | Path, output_dir: str | Path) -> None:
             link.symlink_to(images, target_is_directory=True)
 
 
-def stage_options(kind: str, folder: Path, stages: dict[str, dict], changes: dict) -> dict:
+def stage_options(
+    kind: str, folder: Path, stages: dict[str, dict], changes: dict
+) -> dict:
     """Options of a stage: those of its script, less what the stage or `changes` set to None."""
     script_options = yaml.safe_load((EXAMPLES / f"{SCRIPTS[kind]}.yaml").read_text())
     options = {**script_options, **stages[kind], **changes, "output_dir": str(folder)}
@@ -223,7 +240,9 @@ def train_models(args: CrossFamilyArguments, stages: dict[str, dict]) -> Trained
         feature_cache = str(Path(args.output_dir) / "features")
         supervised = {}
         for kind in ("start", *LOCALIZERS):
-            supervised[kind] = submit(kind, kind, PHOTOS[kind], feature_cache=feature_cache)
+            supervised[kind] = submit(
+                kind, kind, PHOTOS[kind], feature_cache=feature_cache
+            )
         start = supervised["start"].result()
         rewards = [supervised[kind].result() for kind in REWARDS]
 
@@ -247,7 +266,9 @@ def train_models(args: CrossFamilyArguments, stages: dict[str, dict]) -> Trained
 
 def learning_curve(folder: str) -> tuple[list[int], list[float]]:
     """Steps and mean distances that a run of GRPO logged."""
-    state = json.loads(Path(get_last_checkpoint(folder), "trainer_state.json").read_text())
+    state = json.loads(
+        Path(get_last_checkpoint(folder), "trainer_state.json").read_text()
+    )
     steps = []
     distances = []
     for entry in state["log_history"]:
@@ -318,7 +339,10 @@ def compare(samples: pd.DataFrame, localizer: str, runs: list[str]) -> dict:
     texts_before = text_numbers(before)
     texts_after = [text_numbers(run) for run in after]
     for name, value in texts_before.items():
-        result[name] = [value, float(np.mean([numbers[name] for numbers in texts_after]))]
+        result[name] = [
+            value,
+            float(np.mean([numbers[name] for numbers in texts_after])),
+        ]
     return result
 
 
@@ -330,7 +354,10 @@ def evaluate_family(
     options = EvaluationOptions(
         dataset=[str(data_folder(args.output_dir, tested))],
         output=str(Path(args.output_dir) / f"evaluation-{tested}"),
-        descriptions=["ground-truth", *(f"point-descriptor:{folder}" for folder in descriptors)],
+        descriptions=[
+            "ground-truth",
+            *(f"point-descriptor:{folder}" for folder in descriptors),
+        ],
         localizers=[*trained.localizers.values(), MINI_LOCALIZER],
         styles=["full"],
         controls=False,
@@ -348,7 +375,11 @@ def compare_families(args: CrossFamilyArguments, trained: TrainedModels) -> list
         for family in args.families:
             runs = trained.policy_names(family, args.seeds)
             for localizer in (*LOCALIZERS, Path(MINI_LOCALIZER).name):
-                case = {"trained_on": family, "tested_on": tested, "localizer": localizer}
+                case = {
+                    "trained_on": family,
+                    "tested_on": tested,
+                    "localizer": localizer,
+                }
                 rows.append({**case, **compare(samples, localizer, runs)})
     return rows
 

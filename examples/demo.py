@@ -22,7 +22,9 @@ ROCKET_POINTS = [(320, 160), (320, 266), (192, 266)]
 
 @dataclass
 class DemoArguments:
-    output: str = field(default="demo.png", metadata={"help": "where the picture is written"})
+    output: str = field(
+        default="demo.png", metadata={"help": "where the picture is written"}
+    )
 
 
 def round_trip(describe, locate, image, points):
@@ -40,7 +42,11 @@ def print_rows(name, rows):
     for row in rows:
         distance = math.dist(row["point"], row["found"])
         print("{} ({:.0f}, {:.0f}): {}".format(name, *row["point"], row["description"]))
-        print("    found at ({:.0f}, {:.0f}), {:.1f} px away".format(*row["found"], distance))
+        print(
+            "    found at ({:.0f}, {:.0f}), {:.1f} px away".format(
+                *row["found"], distance
+            )
+        )
 
 
 def main():

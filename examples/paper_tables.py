@@ -20,10 +20,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, HfArgumentParser
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    HfArgumentParser,
+)
 
 from hf_talking_points import MINI_LOCALIZER
-from hf_talking_points.evaluation.protocol import EvaluationOptions, evaluate_descriptions
+from hf_talking_points.evaluation.protocol import (
+    EvaluationOptions,
+    evaluate_descriptions,
+)
 from hf_talking_points.evaluation.report import difference, p_value, table_row
 from hf_talking_points.metrics import clustered_interval, mpck_values, paired_difference
 from hf_talking_points.offline import smollm2_checkpoint
@@ -66,7 +74,9 @@ TABLES: dict[str, dict[str, GroundTruth | Training]] = {
     },
     "llm": {
         "language model with LoRA": Training("localizer_llm", {"lora_rank": 16}),
-        "language model frozen": Training("localizer_llm", {"freeze_language_model": True}),
+        "language model frozen": Training(
+            "localizer_llm", {"freeze_language_model": True}
+        ),
     },
     "heads": {
         "heatmap": Training("localizer", {"head": "heatmap"}),
@@ -86,7 +96,9 @@ REFERENCES = {
 class TableArguments:
     table: str = field(metadata={"help": f"one of {', '.join(TABLES)}"})
     data_dir: list[str] = field(
-        metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"}
+        metadata={
+            "help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"
+        }
     )
     output_dir: str = field(
         default="runs/tables",
@@ -99,7 +111,8 @@ class TableArguments:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     split: str = field(default="test", metadata={"help": "test, validation or train"})
     max_photos: int | None = field(
-        default=None, metadata={"help": "the first photos of the split; all of them if not given"}
+        default=None,
+        metadata={"help": "the first photos of the split; all of them if not given"},
     )
     num_proc: int = field(
         default=1, metadata={"help": "trainings side by side, of one thread each"}
@@ -107,7 +120,9 @@ class TableArguments:
 
     def __post_init__(self) -> None:
         if self.table not in TABLES:
-            raise ValueError(f"table must be one of {tuple(TABLES)}, got {self.table!r}")
+            raise ValueError(
+                f"table must be one of {tuple(TABLES)}, got {self.table!r}"
+            )
 
 
 def save_backbone(folder: Path) -> None:
@@ -153,7 +168,9 @@ def command_line_options(options: dict[str, object]) -> list[str]:
     return words
 
 
-def train(row: Training, seed: int, args: TableArguments, common: dict[str, dict]) -> Path:
+def train(
+    row: Training, seed: int, args: TableArguments, common: dict[str, dict]
+) -> Path:
     """Folder of a trained model; trains it, or goes on with it, where there is none yet."""
     changed = "-".join(f"{name}-{value}" for name, value in row.changes.items())
     folder = Path(args.output_dir) / f"{row.kind}-{changed}-seed-{seed}"
@@ -192,7 +209,9 @@ def train_rows(args: TableArguments, common: dict[str, dict]) -> dict[str, list[
                 if isinstance(row, Training):
                     job = pool.submit(train, row, seed, args, common)
                     jobs.setdefault(name, []).append(job)
-        return {name: [job.result() for job in row_jobs] for name, row_jobs in jobs.items()}
+        return {
+            name: [job.result() for job in row_jobs] for name, row_jobs in jobs.items()
+        }
 
 
 def folders_of(
@@ -206,7 +225,9 @@ def folders_of(
     return folders
 
 
-def evaluate(args: TableArguments, trained: dict[str, list[Path]]) -> tuple[dict, pd.DataFrame]:
+def evaluate(
+    args: TableArguments, trained: dict[str, list[Path]]
+) -> tuple[dict, pd.DataFrame]:
     """The protocol over all rows: its report, and a row for each system, localizer and point."""
     rows = TABLES[args.table]
     descriptors = folders_of("descriptor", rows, trained)
@@ -219,7 +240,10 @@ def evaluate(args: TableArguments, trained: dict[str, list[Path]]) -> tuple[dict
         dataset=args.data_dir,
         # one for all tables: they have systems in common
         output=str(Path(args.output_dir) / "evaluation"),
-        descriptions=["ground-truth", *(f"point-descriptor:{folder}" for folder in descriptors)],
+        descriptions=[
+            "ground-truth",
+            *(f"point-descriptor:{folder}" for folder in descriptors),
+        ],
         localizers=localizers or [MINI_LOCALIZER],
         styles=styles,
         split=args.split,
@@ -252,7 +276,9 @@ def measure(
     images = None  # of each point
     for name, row in TABLES[args.table].items():
         runs = samples_of(row, trained.get(name, []), samples)
-        distances = np.stack([run.distance.to_numpy() for run in runs])  # (seeds, points)
+        distances = np.stack(
+            [run.distance.to_numpy() for run in runs]
+        )  # (seeds, points)
         mpck = mpck_values(distances)
         mpck_of_row[name] = mpck.mean(axis=0)
         images = runs[0].image_id
@@ -266,7 +292,9 @@ def measure(
     reference = REFERENCES[args.table]
     for name in numbers:
         if name != reference:
-            comparison = paired_difference(mpck_of_row[name], mpck_of_row[reference], images)
+            comparison = paired_difference(
+                mpck_of_row[name], mpck_of_row[reference], images
+            )
             numbers[name]["versus"] = {"row": reference, **comparison}
     return numbers
 

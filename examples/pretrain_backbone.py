@@ -36,7 +36,9 @@ from hf_talking_points.training.arguments import DataArguments
 
 # columns of the points of a batch
 IMAGE, X, Y, PART, CATEGORY = range(5)
-EXTENT = slice(5, 9)  # u, v in the object's box; its width and height in parts of the photo
+EXTENT = slice(
+    5, 9
+)  # u, v in the object's box; its width and height in parts of the photo
 HEAT_SIGMA = 0.025  # of the canvas's side
 HIT_DISTANCE = 0.1
 EXTENT_WEIGHT = 10
@@ -46,7 +48,9 @@ BRIGHTNESS = 0.25  # most that each color is brighter or darker
 
 @dataclass
 class BackboneArguments(DataArguments):
-    image_size: int = field(default=256, metadata={"help": "side of the square canvas in pixels"})
+    image_size: int = field(
+        default=256, metadata={"help": "side of the square canvas in pixels"}
+    )
 
 
 class Names:
@@ -58,15 +62,21 @@ class Names:
         for photo in photos:
             for annotated in photo.objects:
                 categories.add(annotated.category)
-                parts.update(point.part for point in annotated.points if point.part is not None)
+                parts.update(
+                    point.part for point in annotated.points if point.part is not None
+                )
         self.parts = {name: number for number, name in enumerate(sorted(parts))}
-        self.categories = {name: number for number, name in enumerate(sorted(categories))}
+        self.categories = {
+            name: number for number, name in enumerate(sorted(categories))
+        }
 
 
 class AnnotatedPhotos(torch.utils.data.Dataset):
     """Canvases of photos, or of random crops of them, with their named points."""
 
-    def __init__(self, photos: list[Photo], names: Names, image_size: int, augment: bool) -> None:
+    def __init__(
+        self, photos: list[Photo], names: Names, image_size: int, augment: bool
+    ) -> None:
         self.photos = photos
         self.names = names
         self.image_size = image_size
@@ -86,7 +96,9 @@ class AnnotatedPhotos(torch.utils.data.Dataset):
             image = crop_image(image, crop, mirror)
         points = self.point_rows(photo)
         canvas = np.array(letterbox(image, self.image_size))
-        pixels = torch.from_numpy(canvas).permute(2, 0, 1)  # (3, image_size, image_size)
+        pixels = torch.from_numpy(canvas).permute(
+            2, 0, 1
+        )  # (3, image_size, image_size)
         if self.augment:
             noise = torch.rand(3, 1, 1) + torch.rand(1, 1, 1) - 1
             pixels = (pixels * (1 + BRIGHTNESS * noise)).clamp(0, 255).to(torch.uint8)
@@ -147,14 +159,18 @@ class PartsAndObjects(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.proj = nn.ModuleList([nn.Conv2d(channels, dim, 1) for channels in backbone.channels])
+        self.proj = nn.ModuleList(
+            [nn.Conv2d(channels, dim, 1) for channels in backbone.channels]
+        )
         self.norm = nn.ModuleList([nn.GroupNorm(8, dim) for _ in backbone.channels])
         self.mix = nn.Sequential(
             nn.Conv2d(dim, dim, 3, 1, 1, groups=8), nn.GELU(), nn.Conv2d(dim, dim, 1)
         )
         self.heat = nn.Conv2d(dim, num_parts, 1)
         self.point = nn.Sequential(
-            nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, num_parts + num_categories + 4)
+            nn.Linear(dim, 2 * dim),
+            nn.GELU(),
+            nn.Linear(2 * dim, num_parts + num_categories + 4),
         )
         self.num_parts = num_parts
         self.num_categories = num_categories
@@ -164,7 +180,9 @@ class PartsAndObjects(nn.Module):
         self.backbone.eval()  # batches of 16 are too small for batch statistics
         return self
 
-    def forward(self, pixel_values: torch.Tensor, points: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, pixel_values: torch.Tensor, points: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """The loss, and what the metrics are made of.
 
         Args:
@@ -197,7 +215,9 @@ class PartsAndObjects(nn.Module):
         size = levels[0].shape[-2:]
         resized = []
         for project, norm, level in zip(self.proj, self.norm, levels):
-            resized.append(F.interpolate(norm(project(level)), size=size, mode="bilinear"))
+            resized.append(
+                F.interpolate(norm(project(level)), size=size, mode="bilinear")
+            )
         fused = sum(resized)
         return fused + self.mix(fused)
 
@@ -216,12 +236,18 @@ class PartsAndObjects(nn.Module):
         # one map for each part of each photo, with all of its points
         maps = points[:, IMAGE].long() * self.num_parts + points[:, PART].long()
         seen, map_of_point = torch.unique(maps, return_inverse=True)
-        target = torch.zeros(len(seen), height * width).index_add_(0, map_of_point, gaussians)
+        target = torch.zeros(len(seen), height * width).index_add_(
+            0, map_of_point, gaussians
+        )
         target = target / target.sum(1, keepdim=True)
-        logits = self.heat(fused).flatten(0, 1)[seen].flatten(1).float()  # (maps, cells)
+        logits = (
+            self.heat(fused).flatten(0, 1)[seen].flatten(1).float()
+        )  # (maps, cells)
 
         peak = logits.argmax(1)
-        peaks = torch.stack([cells_x[peak % width], cells_y[peak // width]], 1)[map_of_point]
+        peaks = torch.stack([cells_x[peak % width], cells_y[peak // width]], 1)[
+            map_of_point
+        ]
         hits = (peaks - points[:, [X, Y]]).norm(dim=1) < HIT_DISTANCE
         return F.cross_entropy(logits, target), hits.float()
 
@@ -250,7 +276,9 @@ class BackboneTrainer(Trainer):
     """`Trainer` of [`PartsAndObjects`], which takes all that a photo's row holds."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(data_collator=collate, compute_metrics=compute_metrics, **kwargs)
+        super().__init__(
+            data_collator=collate, compute_metrics=compute_metrics, **kwargs
+        )
         self.label_names = ["points"]
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -261,7 +289,9 @@ def named_photos(rows: Any) -> list[Photo]:
     """Photos with a named point on an object."""
     photos = []
     for photo in read_dataset(rows):
-        parts = [point.part for annotated in photo.objects for point in annotated.points]
+        parts = [
+            point.part for annotated in photo.objects for point in annotated.points
+        ]
         if any(part is not None for part in parts):
             photos.append(photo)
     return photos
@@ -278,7 +308,9 @@ def main() -> None:
     photos = {split: named_photos(rows) for split, rows in dataset.items()}
     for split in ("train", "validation"):
         if not photos.get(split):
-            raise ValueError(f"{data_args.data_dir}: no {split} photo has a named point")
+            raise ValueError(
+                f"{data_args.data_dir}: no {split} photo has a named point"
+            )
     names = Names([photo for of_split in photos.values() for photo in of_split])
     size = data_args.image_size
 

@@ -37,7 +37,9 @@ class ScriptArguments:
     )
     data_dir: list[str] = field(
         default_factory=list,
-        metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"},
+        metadata={
+            "help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"
+        },
     )
     coco_annotations: str | None = field(
         default=None, metadata={"help": "JSON file of COCO keypoints"}
@@ -46,18 +48,22 @@ class ScriptArguments:
         default=None, metadata={"help": "folder that its file names are relative to"}
     )
     categories: list[str] | None = field(
-        default=None, metadata={"help": "objects whose points are taken; all of them if not given"}
+        default=None,
+        metadata={"help": "objects whose points are taken; all of them if not given"},
     )
     max_eval_points: int = field(
         default=96, metadata={"help": "validation points that evaluation describes"}
     )
     lora_rank: int = field(
-        default=0, metadata={"help": "rank of LoRA on the language model; 0 trains it in full"}
+        default=0,
+        metadata={"help": "rank of LoRA on the language model; 0 trains it in full"},
     )
     reward_shape: str = field(default="mse", metadata={"help": "mse, exp, pck or log"})
     reward_tau: float = field(
         default=0.1,
-        metadata={"help": "distance that exp, pck and log refer to, in parts of the image's sides"},
+        metadata={
+            "help": "distance that exp, pck and log refer to, in parts of the image's sides"
+        },
     )
     reward_scale: float = field(default=1.0, metadata={"help": "factor of the reward"})
 
@@ -71,17 +77,23 @@ def load_dataset(args: ScriptArguments) -> DatasetDict:
     dataset = load_points(sources)
     if args.categories:
         categories = set(args.categories)
-        dataset = dataset.filter(lambda name: name in categories, input_columns="object")
+        dataset = dataset.filter(
+            lambda name: name in categories, input_columns="object"
+        )
     for split, rows in dataset.items():
         dataset[split] = one_row_per_point(rows)
     if "validation" in dataset:
         validation = dataset["validation"]
-        dataset["validation"] = validation.take(min(args.max_eval_points, len(validation)))
+        dataset["validation"] = validation.take(
+            min(args.max_eval_points, len(validation))
+        )
     return dataset
 
 
 def main():
-    args, training_args = TrlParser((ScriptArguments, PointGRPOConfig)).parse_args_and_config()
+    args, training_args = TrlParser(
+        (ScriptArguments, PointGRPOConfig)
+    ).parse_args_and_config()
     dataset = load_dataset(args)
     reward = LocalizerReward(
         args.localizers,

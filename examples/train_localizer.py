@@ -44,7 +44,9 @@ def main() -> None:
     if training_args.push_to_hub:
         trainer.push_to_hub()
     if model_args.half_precision_dir:
-        trained = AutoModelForKeypointDetection.from_pretrained(training_args.output_dir)
+        trained = AutoModelForKeypointDetection.from_pretrained(
+            training_args.output_dir
+        )
         save_half_precision(trained, processor, model_args.half_precision_dir)
 
 

@@ -30,7 +30,10 @@ from .models.modeling_efficientnet_lite import EfficientNetLiteBackbone
 from .models.modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from .models.modeling_point_localizer import PointLocalizerForKeypointDetection
 from .models.pipelines import PointDescriptionPipeline, PointLocalizationPipeline
-from .models.processing_talking_points import PointDescriptorProcessor, PointLocalizerProcessor
+from .models.processing_talking_points import (
+    PointDescriptorProcessor,
+    PointLocalizerProcessor,
+)
 
 if TYPE_CHECKING:
     from .data.rows import load_points
@@ -80,7 +83,9 @@ for _auto_class in (
         PointDescriptorConfig, PointDescriptorForConditionalGeneration, exist_ok=True
     )
 for _auto_class in (AutoModel, AutoModelForKeypointDetection):
-    _auto_class.register(PointLocalizerConfig, PointLocalizerForKeypointDetection, exist_ok=True)
+    _auto_class.register(
+        PointLocalizerConfig, PointLocalizerForKeypointDetection, exist_ok=True
+    )
 AutoProcessor.register(PointDescriptorConfig, PointDescriptorProcessor, exist_ok=True)
 AutoProcessor.register(PointLocalizerConfig, PointLocalizerProcessor, exist_ok=True)
 PIPELINE_REGISTRY.register_pipeline(

@@ -26,7 +26,9 @@ from .visualization import draw_round_trip
 
 console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
-Question = str | tuple[float, float]  # a text that is located, or a point that is described
+Question = (
+    str | tuple[float, float]
+)  # a text that is located, or a point that is described
 Key = tuple[str, Question]  # an image's path, and what is asked of it
 
 ROW_START = b'{"image": '  # what every line of an --output begins with
@@ -98,7 +100,9 @@ def answer_images(run: Run) -> bool:
     """
     checkpoint = run.model or EMBEDDED[run.command]
     version = check_checkpoint(run.command, checkpoint)
-    written = read_written_rows(run.output) if run.output and run.output.is_file() else []
+    written = (
+        read_written_rows(run.output) if run.output and run.output.is_file() else []
+    )
     done = {run.key_of_row(row) for row in written if row["model"] == version}
     todo = unanswered(run, done)
     added = 0
@@ -167,14 +171,20 @@ def unanswered(run: Run, done: set[Key]) -> dict[str, list[Question]]:
     todo = {}
     for path in run.paths:
         # a picture shows all answers: all are computed for it, but written only once
-        missing = [q for q in run.questions if run.picture or run.key(path, q) not in done]
+        missing = [
+            q for q in run.questions if run.picture or run.key(path, q) not in done
+        ]
         if missing:
             todo[path] = missing
     return todo
 
 
 def write_answers(
-    run: Run, pipe: Pipeline, todo: dict[str, list[Question]], done: set[Key], version: str
+    run: Run,
+    pipe: Pipeline,
+    todo: dict[str, list[Question]],
+    done: set[Key],
+    version: str,
 ) -> int:
     """Computes, prints, writes and draws the answers; returns how many were written to `output`."""
     added = 0
@@ -187,7 +197,9 @@ def write_answers(
     )
     with progress:
         bar = progress.add_task(run.command, total=len(todo))
-        for number, (path, size, answers) in enumerate(stream_answers(run, pipe, todo), start=1):
+        for number, (path, size, answers) in enumerate(
+            stream_answers(run, pipe, todo), start=1
+        ):
             for answer in answers:
                 row = {"image": path, "size": size, **answer, "model": version}
                 row.pop("heatmap", None)
@@ -195,7 +207,10 @@ def write_answers(
                     append_line(run.output, json.dumps(row))
                     added += 1
                 if printed:
-                    print(json.dumps(row) if run.as_json else readable_row(row), flush=True)
+                    print(
+                        json.dumps(row) if run.as_json else readable_row(row),
+                        flush=True,
+                    )
             if run.picture:
                 draw_round_trip(to_rgb(path), answers).save(run.picture)
             progress.update(bar, completed=number + len(run.failed))
@@ -215,10 +230,18 @@ def stream_answers(
                 image = to_rgb(path)
                 if run.command == "describe":
                     width, height = image.size
-                    questions = check_points(questions, width, height, run.normalized).tolist()
-            except Exception as error:  # of whatever kind Pillow raises for a broken file
+                    questions = check_points(
+                        questions, width, height, run.normalized
+                    ).tolist()
+            except (
+                Exception
+            ) as error:  # of whatever kind Pillow raises for a broken file
                 run.failed.append(path)
-                report = traceback.format_exception(error) if run.debug else [one_line(error)]
+                report = (
+                    traceback.format_exception(error)
+                    if run.debug
+                    else [one_line(error)]
+                )
                 console.print(f"{path}:", "".join(report))
             else:
                 opened.append((path, image.size))

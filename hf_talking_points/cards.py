@@ -27,7 +27,10 @@ TASKS = {
         "A Point Localizer: finds the pixel of a photo that a text describes.",
     ),
 }
-SPEED_METRICS = ("runtime", "_per_second")  # endings of metrics that are about the machine
+SPEED_METRICS = (
+    "runtime",
+    "_per_second",
+)  # endings of metrics that are about the machine
 CITATION = """```bibtex
 @misc{rusanovsky2025talkingpoints,
   title = {Talking Points: Describing and Localizing Pixels},
@@ -56,7 +59,9 @@ def trained_card(
     config = trainer.model.config
     _, summary = TASKS[config.model_type]
     repo_id = trainer.hub_model_id or trainer.args.output_dir
-    versions = {package: version(package) for package in ("transformers", "trl", "torch")}
+    versions = {
+        package: version(package) for package in ("transformers", "trl", "torch")
+    }
     return ModelCard.from_template(
         _metadata(trainer, dataset_name, tags),
         template_path=TEMPLATE,

@@ -28,18 +28,23 @@ class CommandLine(typer.Typer):
             sys.exit(1)
 
 
-app = CommandLine(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = CommandLine(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 
 
 @app.callback()
 def talking_points(
-    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="show the traceback of an error")
+    ] = False,
 ) -> None:
     """Describe pixels of photos in words, and find them again from the words alone."""
 
 
 Model = Annotated[
-    str | None, typer.Option(help="checkpoint: folder or Hub id; the embedded one if not given")
+    str | None,
+    typer.Option(help="checkpoint: folder or Hub id; the embedded one if not given"),
 ]
 Output = Annotated[
     Path | None,
@@ -51,9 +56,13 @@ Output = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON lines")]
 Picture = Annotated[
     Path | None,
-    typer.Option(help="file for a picture of the answers; for a single image", dir_okay=False),
+    typer.Option(
+        help="file for a picture of the answers; for a single image", dir_okay=False
+    ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="images that are computed together")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="images that are computed together")
+]
 
 
 @app.command()
@@ -62,14 +71,19 @@ def describe(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE", help="files, folders, or patterns such as 'photos/**/*.jpg'"
+            metavar="IMAGE",
+            help="files, folders, or patterns such as 'photos/**/*.jpg'",
         ),
     ],
     point: Annotated[
-        list[str], typer.Option(metavar="X,Y", help="pixel of the displayed image; may be repeated")
+        list[str],
+        typer.Option(
+            metavar="X,Y", help="pixel of the displayed image; may be repeated"
+        ),
     ],
     normalized: Annotated[
-        bool, typer.Option("--normalized", help="points are x / width, y / height instead")
+        bool,
+        typer.Option("--normalized", help="points are x / width, y / height instead"),
     ] = False,
     model: Model = None,
     output: Output = None,
@@ -104,7 +118,8 @@ def locate(
     image: Annotated[
         str,
         typer.Argument(
-            metavar="IMAGE", help="file, folder, or pattern in quotes such as 'photos/**/*.jpg'"
+            metavar="IMAGE",
+            help="file, folder, or pattern in quotes such as 'photos/**/*.jpg'",
         ),
     ],
     texts: Annotated[
@@ -127,7 +142,8 @@ def locate(
             raise typer.BadParameter("a text is empty", param_hint="TEXT")
         if os.path.isfile(text):
             raise typer.BadParameter(
-                f"{text} is a file: put a pattern of several images in quotes", param_hint="TEXT"
+                f"{text} is a file: put a pattern of several images in quotes",
+                param_hint="TEXT",
             )
     ask(
         context,
@@ -143,7 +159,11 @@ def locate(
 
 
 def ask(
-    context: typer.Context, command: str, images: list[str], questions: list[Any], **options: Any
+    context: typer.Context,
+    command: str,
+    images: list[str],
+    questions: list[Any],
+    **options: Any,
 ) -> None:
     """Runs `describe` or `locate`; exit code 1 where an image could not be used."""
     paths = image_paths(images)
@@ -163,7 +183,8 @@ def parse_point_option(text: str, normalized: bool) -> tuple[float, float]:
         x, y = map(float, text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not X,Y: two numbers and a comma, without a space", param_hint="--point"
+            f"{text!r} is not X,Y: two numbers and a comma, without a space",
+            param_hint="--point",
         ) from None
     limit = 1 if normalized else sys.float_info.max
     if not (0 <= x <= limit and 0 <= y <= limit):  # so is NaN refused
@@ -184,7 +205,11 @@ def image_paths(names: list[str]) -> list[str]:
             found = images_in_folder(Path(name))
             problem = "is a folder without images"
         else:
-            matching = [name] if os.path.isfile(name) else sorted(glob.glob(name, recursive=True))
+            matching = (
+                [name]
+                if os.path.isfile(name)
+                else sorted(glob.glob(name, recursive=True))
+            )
             found = [str(Path(file)) for file in matching if os.path.isfile(file)]
             problem = "is no file or folder, and no file matches it as a pattern"
         if not found:
@@ -207,23 +232,31 @@ def check_files(paths: list[str], output: Path | None, picture: Path | None) -> 
     """Usage errors that would otherwise show after the work."""
     if picture and len(paths) > 1:
         raise typer.BadParameter(
-            f"a picture is made of a single image, not of {len(paths)}", param_hint="--picture"
+            f"a picture is made of a single image, not of {len(paths)}",
+            param_hint="--picture",
         )
-    if picture and Image.registered_extensions().get(picture.suffix.lower()) not in Image.SAVE:
+    if (
+        picture
+        and Image.registered_extensions().get(picture.suffix.lower()) not in Image.SAVE
+    ):
         raise typer.BadParameter(
             f"{picture} does not end like a picture that can be written, such as .png or .jpg",
             param_hint="--picture",
         )
     for option, file in (("--output", output), ("--picture", picture)):
         if file and not file.parent.is_dir():
-            raise typer.BadParameter(f"{file.parent} is not a folder", param_hint=option)
+            raise typer.BadParameter(
+                f"{file.parent} is not a folder", param_hint=option
+            )
 
 
 @app.command()
 def evaluate(
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file with these options; what is given here overrides it"),
+        typer.Option(
+            help="YAML file with these options; what is given here overrides it"
+        ),
     ] = None,
     dataset: Annotated[
         list[str] | None,
@@ -238,7 +271,8 @@ def evaluate(
         ),
     ] = None,
     localizers: Annotated[
-        str | None, typer.Option(help="checkpoints or vlm:CONVENTION:MODEL; separated by commas")
+        str | None,
+        typer.Option(help="checkpoints or vlm:CONVENTION:MODEL; separated by commas"),
     ] = None,
     styles: Annotated[
         str | None,
@@ -250,11 +284,15 @@ def evaluate(
     controls: Annotated[
         bool | None, typer.Option(help="also what words or picture alone give away")
     ] = None,
-    max_photos: Annotated[int | None, typer.Option(help="the first photos of the split")] = None,
+    max_photos: Annotated[
+        int | None, typer.Option(help="the first photos of the split")
+    ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     output: Annotated[
         str | None,
-        typer.Option(help="folder of the report; the same folder goes on where a run was cut off"),
+        typer.Option(
+            help="folder of the report; the same folder goes on where a run was cut off"
+        ),
     ] = None,
 ) -> None:
     """Judge descriptions by how well localizers find their points.
@@ -285,7 +323,9 @@ def evaluate(
         if name not in options:
             raise ValueError(f"--{name} is needed, here or in the file of --config")
     report = evaluate_descriptions(EvaluationOptions(**options))
-    print(f"\n{scores_table(report['rows'])}\n\n{Path(options['output']) / 'report.md'}")
+    print(
+        f"\n{scores_table(report['rows'])}\n\n{Path(options['output']) / 'report.md'}"
+    )
 
 
 def split_commas(text: str | None) -> list[str] | None:
@@ -296,9 +336,12 @@ def split_commas(text: str | None) -> list[str] | None:
 @app.command()
 def push(
     checkpoint: Annotated[
-        Path, typer.Argument(help="folder of a saved model or adapter and its processor")
+        Path,
+        typer.Argument(help="folder of a saved model or adapter and its processor"),
     ],
-    repo_id: Annotated[str, typer.Argument(help="owner/name; is created where it does not exist")],
+    repo_id: Annotated[
+        str, typer.Argument(help="owner/name; is created where it does not exist")
+    ],
     card: Annotated[
         Path | None,
         typer.Option(
@@ -306,7 +349,8 @@ def push(
         ),
     ] = None,
     private: Annotated[
-        bool | None, typer.Option(help="visibility of a new repo; by default the owner's setting")
+        bool | None,
+        typer.Option(help="visibility of a new repo; by default the owner's setting"),
     ] = None,
     revision: Annotated[
         str | None, typer.Option(help="branch; is created where it does not exist")

@@ -30,11 +30,18 @@ from .models.remote_code import (
 )
 
 CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
-RUN_FILES = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
+RUN_FILES = (
+    "trainer_state.json",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+)
 RESULTS_FILE = Path(".eval_results") / "hf_talking_points.yaml"
 ATTEMPTS = 3
 NO_TOKEN = "no valid token: log in with `hf auth login`, or set HF_TOKEN"
-NO_WRITE_ACCESS = "the token may not write there: use one with write access to this namespace"
+NO_WRITE_ACCESS = (
+    "the token may not write there: use one with write access to this namespace"
+)
 TOO_MANY_REQUESTS = "the Hub limits requests: wait a while and push again"
 REFUSALS = {
     401: (PermissionError, NO_TOKEN),
@@ -101,12 +108,16 @@ def _checked_base(folder: Path) -> str | None:
                 f"{folder} holds no {name}: give a folder to which model and processor were saved"
             )
     if is_adapter:
-        base = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json.loads(adapter_config.read_text(encoding="utf-8"))[
+            "base_model_name_or_path"
+        ]
         check_base(base)
         return base
     model_type = saved_model_type(folder)
     if model_type not in AUTO_MAPS:
-        raise ValueError(f"{folder} holds a {model_type}, but one of {sorted(AUTO_MAPS)} is needed")
+        raise ValueError(
+            f"{folder} holds a {model_type}, but one of {sorted(AUTO_MAPS)} is needed"
+        )
     return None
 
 
@@ -137,14 +148,18 @@ def _write_results(card: ModelCard, file: Path) -> None:
     for result in card.data.eval_results:
         entry = EvalResultEntry(
             dataset_id=result.dataset_type,
-            task_id=re.sub(r"\W+", "_", f"{result.dataset_config} {result.metric_type}"),
+            task_id=re.sub(
+                r"\W+", "_", f"{result.dataset_config} {result.metric_type}"
+            ),
             value=result.metric_value,
             notes=f"{result.metric_name} in percent, {result.dataset_split} split",
         )
         entries.append(entry)
     content = eval_result_entries_to_yaml(entries)
     file.parent.mkdir()
-    file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    file.write_text(
+        yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
 
 
 def upload(
@@ -174,7 +189,11 @@ def upload(
 
 
 def _upload_once(
-    api: HfApi, folder: str | Path, repo_id: str, private: bool | None, revision: str | None
+    api: HfApi,
+    folder: str | Path,
+    repo_id: str,
+    private: bool | None,
+    revision: str | None,
 ) -> CommitInfo:
     api.create_repo(repo_id, private=private, exist_ok=True)
     if revision is not None:

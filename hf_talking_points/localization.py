@@ -22,7 +22,8 @@ NO_POINT = (float("nan"), float("nan"))
 
 
 def locate_texts(
-    localizer: PointLocalizationPipeline | Callable[..., Iterable[list[dict[str, Any]]]],
+    localizer: PointLocalizationPipeline
+    | Callable[..., Iterable[list[dict[str, Any]]]],
     requests: Iterable[tuple[Image.Image, Sequence[str]]],
     batch_size: int = 8,
     **options: Any,
@@ -50,7 +51,9 @@ def locate_texts(
             accepted = [accepts(text) for text in texts]
             waiting.append((texts, accepted))
             if any(accepted):
-                taken = [text for text, is_accepted in zip(texts, accepted) if is_accepted]
+                taken = [
+                    text for text, is_accepted in zip(texts, accepted) if is_accepted
+                ]
                 yield {"image": image, "text": taken}
 
     for answers in localizer(acceptable_requests(), batch_size=batch_size, **options):
@@ -78,13 +81,17 @@ def with_misses(
         if is_accepted:
             completed.append(next(remaining))
         else:
-            completed.append({"description": text, "point": NO_POINT, "confidence": None})
+            completed.append(
+                {"description": text, "point": NO_POINT, "confidence": None}
+            )
     return completed
 
 
 def points_of(answers: Sequence[dict[str, Any]]) -> np.ndarray:
     """The points of answers, array of shape `(n, 2)` in pixels; rows of NaN where there is none."""
-    return np.array([answer["point"] for answer in answers], dtype=np.float64).reshape(-1, 2)
+    return np.array([answer["point"] for answer in answers], dtype=np.float64).reshape(
+        -1, 2
+    )
 
 
 def localization_pipeline(localizer: Any) -> Any:

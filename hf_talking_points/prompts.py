@@ -28,7 +28,10 @@ def read_prompt(folder: Path, name: str) -> list[Message]:
     blocks = re.split(r"^\[(system|user|assistant)\]\n", text, flags=re.MULTILINE)
     roles = blocks[1::2]
     contents = blocks[2::2]
-    return [{"role": role, "content": content.strip()} for role, content in zip(roles, contents)]
+    return [
+        {"role": role, "content": content.strip()}
+        for role, content in zip(roles, contents)
+    ]
 
 
 def ask(
@@ -53,7 +56,9 @@ def ask(
     examples = preceding[len(chat) :]
     if examples:
         if rng is None:
-            raise ValueError(f"the prompt {name!r} has worked examples: rng must draw among them")
+            raise ValueError(
+                f"the prompt {name!r} has worked examples: rng must draw among them"
+            )
         chat = chat + draw_examples(examples, rng)
     question = last["content"].format(**words)
     if image is None:
@@ -103,7 +108,9 @@ def ring_point(image: Image.Image, point: tuple[float, float]) -> Image.Image:
     return ringed
 
 
-def fading_crop(image: Image.Image, point: tuple[float, float], sigma: float = 0.08) -> Image.Image:
+def fading_crop(
+    image: Image.Image, point: tuple[float, float], sigma: float = 0.08
+) -> Image.Image:
     """The surroundings of a point, faded to gray by exp(-d^2 / 2 sigma^2) (arXiv 2510.14583).
 
     Args:
@@ -119,7 +126,9 @@ def fading_crop(image: Image.Image, point: tuple[float, float], sigma: float = 0
     top = int(np.floor(point[1])) - half
     x = left + np.arange(side) + 0.5
     y = top + np.arange(side) + 0.5
-    squared_distance = (y[:, None] - point[1]) ** 2 + (x[None] - point[0]) ** 2  # (side, side)
+    squared_distance = (y[:, None] - point[1]) ** 2 + (
+        x[None] - point[0]
+    ) ** 2  # (side, side)
     weight = np.exp(-squared_distance / (2 * sigma**2))
     row_in_image = (y >= 0) & (y < image.height)
     column_in_image = (x >= 0) & (x < image.width)

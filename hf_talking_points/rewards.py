@@ -78,13 +78,17 @@ class LocalizerReward:
             raise ValueError(f"shape must be one of {SHAPES}, got {shape!r}")
         if not tau > 0:
             raise ValueError(f"tau must be positive, got {tau!r}")
-        models = list(localizer) if isinstance(localizer, (list, tuple)) else [localizer]
+        models = (
+            list(localizer) if isinstance(localizer, (list, tuple)) else [localizer]
+        )
         if isinstance(processor, (list, tuple)):
             processors = list(processor)
         else:
             processors = [processor] * len(models)
         if not models or len(processors) != len(models):
-            raise ValueError(f"{len(models)} localizers but {len(processors)} processors")
+            raise ValueError(
+                f"{len(models)} localizers but {len(processors)} processors"
+            )
         self.localizers: list[PointLocalizationPipeline] = []
         for index, (model, model_processor) in enumerate(zip(models, processors)):
             self.localizers.append(frozen_localizer(model, model_processor, index))
@@ -102,7 +106,9 @@ class LocalizerReward:
             localizer.device = localizer.model.device
         return self
 
-    def locate(self, images: Sequence[Any], texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def locate(
+        self, images: Sequence[Any], texts: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Where each localizer finds each text.
 
         Args:
@@ -151,7 +157,9 @@ class LocalizerReward:
         """
         texts = [text_of(completion) for completion in completions]
         found, sizes = self.locate(image, texts)
-        distances = np.stack([distances_with_misses(points, point, sizes) for points in found])
+        distances = np.stack(
+            [distances_with_misses(points, point, sizes) for points in found]
+        )
         if log_metric is not None:
             values = {
                 "distance": float(distances.mean()),
@@ -173,7 +181,9 @@ class LocalizerReward:
 
 
 def frozen_localizer(
-    model: PreTrainedModel | str | os.PathLike, processor: ProcessorMixin | None, index: int
+    model: PreTrainedModel | str | os.PathLike,
+    processor: ProcessorMixin | None,
+    index: int,
 ) -> PointLocalizationPipeline:
     """A localizer for inference alone, on the device where its model is.
 
@@ -189,7 +199,9 @@ def frozen_localizer(
     if processor is None:
         raise ValueError(f"localizer {index} is a loaded model: pass its processor too")
     model.eval().requires_grad_(False)
-    return PointLocalizationPipeline(model=model, processor=processor, device=model.device)
+    return PointLocalizationPipeline(
+        model=model, processor=processor, device=model.device
+    )
 
 
 def text_of(completion: Any) -> str:

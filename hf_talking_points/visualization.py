@@ -35,9 +35,7 @@ MARK_COLORS = (
     "#808000",
 )
 LINE_STYLES = ("-", "--", "-.", ":")
-LONGEST_STRIP = (
-    3  # sides of a photo beyond this ratio are shown in part where it gets only a small place
-)
+LONGEST_STRIP = 3  # sides of a photo beyond this ratio are shown in part where it gets only a small place
 LINE_HEIGHT = 22
 
 
@@ -51,20 +49,29 @@ def star_corners(x: float, y: float, radius: float) -> list[Point]:
     return corners
 
 
-def draw_star(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: str) -> None:
+def draw_star(
+    draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: str
+) -> None:
     """Draws a star with a white rim."""
     draw.polygon(star_corners(x, y, 1.45 * radius), fill="white")
     draw.polygon(star_corners(x, y, radius), fill=color)
 
 
-def draw_cross(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: str) -> None:
+def draw_cross(
+    draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: str
+) -> None:
     """Draws a diagonal cross with a white rim."""
     draw_diagonals(draw, x, y, radius, 0.75 * radius, "white")
     draw_diagonals(draw, x, y, 0.75 * radius, 0.35 * radius, color)
 
 
 def draw_diagonals(
-    draw: ImageDraw.ImageDraw, x: float, y: float, reach: float, width: float, color: str
+    draw: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    reach: float,
+    width: float,
+    color: str,
 ) -> None:
     """Draws the two diagonals of the square that reaches `reach` pixels from (x, y)."""
     width = max(2, round(width))
@@ -73,7 +80,11 @@ def draw_diagonals(
 
 
 def draw_pair(
-    draw: ImageDraw.ImageDraw, point: Point, found: Point | None, radius: float, color: str
+    draw: ImageDraw.ImageDraw,
+    point: Point,
+    found: Point | None,
+    radius: float,
+    color: str,
 ) -> None:
     """Draws a star at `point` and, where `found` is not None, a cross there and a line between them."""
     if found is not None:
@@ -98,7 +109,9 @@ def title_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(19)
 
 
-def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+def wrap(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
+) -> list[str]:
     """Lines of `text` that are at most `width` pixels wide; a longer word is broken."""
     lines = []
     line = ""
@@ -123,7 +136,12 @@ def text_height(lines: Sequence[str]) -> int:
 
 
 def draw_text(
-    draw: ImageDraw.ImageDraw, left: int, top: int, title: str, lines: Sequence[str], color: str
+    draw: ImageDraw.ImageDraw,
+    left: int,
+    top: int,
+    title: str,
+    lines: Sequence[str],
+    color: str,
 ) -> None:
     """Draws a star and a title in `color`, the lines of a text below."""
     draw_star(draw, left + 10, top + 13, 10, color)
@@ -150,7 +168,12 @@ def overlay_heatmap(
             right, bottom).
     """
     image_width, image_height = size or image.size
-    shown_left, shown_top, shown_right, shown_bottom = window or (0, 0, image_width, image_height)
+    shown_left, shown_top, shown_right, shown_bottom = window or (
+        0,
+        0,
+        image_width,
+        image_height,
+    )
     side = 4 * max(heatmap.shape)
     shares = heatmap / max(float(heatmap.max()), 1e-12)
     canvas = Image.fromarray((255 * shares).astype(np.uint8))
@@ -209,7 +232,9 @@ def draw_marks(
     scale = (side - 2 * margin) / max(right - left, bottom - top)
     width = max(1, round((right - left) * scale))
     height = max(1, round((bottom - top) * scale))
-    photo = image.resize((width, height), Image.Resampling.LANCZOS, window, reducing_gap=3.0)
+    photo = image.resize(
+        (width, height), Image.Resampling.LANCZOS, window, reducing_gap=3.0
+    )
     heatmaps = [row["heatmap"] for row in rows if row.get("heatmap") is not None]
     if heatmaps:
         brightest = np.max([heatmap / heatmap.max() for heatmap in heatmaps], axis=0)
@@ -217,7 +242,9 @@ def draw_marks(
     picture = Image.new("RGB", (width + 2 * margin, height + 2 * margin), "white")
     picture.paste(photo, (margin, margin))
     draw = ImageDraw.Draw(picture)
-    draw.rectangle((margin - 1, margin - 1, margin + width, margin + height), outline="silver")
+    draw.rectangle(
+        (margin - 1, margin - 1, margin + width, margin + height), outline="silver"
+    )
 
     def on_picture(point: Point) -> Point:
         return (point[0] - left) * scale + margin, (point[1] - top) * scale + margin
@@ -259,7 +286,10 @@ def visible_windows(
         colored.append({**row, "color": MARK_COLORS[index % len(MARK_COLORS)]})
     if max(image.size) <= LONGEST_STRIP * min(image.size):
         return [((0, 0, *image.size), colored)]
-    return [(strip_window(image.size, row["point"], row.get("found")), [row]) for row in colored]
+    return [
+        (strip_window(image.size, row["point"], row.get("found")), [row])
+        for row in colored
+    ]
 
 
 def decimals_of(image: Image.Image) -> int:
@@ -292,8 +322,12 @@ def draw_round_trip(
     text_width = width - photo_width
     blocks = []
     for window, shown_rows in visible_windows(image, rows):
-        photo = draw_marks(image, window, shown_rows, photo_width, mark_radius(photo_width))
-        texts = stack([draw_row(row, text_width, decimals_of(image)) for row in shown_rows])
+        photo = draw_marks(
+            image, window, shown_rows, photo_width, mark_radius(photo_width)
+        )
+        texts = stack(
+            [draw_row(row, text_width, decimals_of(image)) for row in shown_rows]
+        )
         block = Image.new("RGB", (width, max(photo.height, texts.height)), "white")
         block.paste(photo, ((photo_width - photo.width) // 2, 0))
         block.paste(texts, (photo_width, 0))
@@ -302,7 +336,9 @@ def draw_round_trip(
 
 
 def draw_comparison(
-    image: Image.Image, round_trips: Mapping[str, Sequence[Mapping[str, Any]]], width: int = 1280
+    image: Image.Image,
+    round_trips: Mapping[str, Sequence[Mapping[str, Any]]],
+    width: int = 1280,
 ) -> Image.Image:
     """A picture of round trips of the same points side by side, such as those of two checkpoints.
 
@@ -326,10 +362,14 @@ def draw_comparison(
     for number in range(len(windows_of_names[0])):
         shown = [windows[number] for windows in windows_of_names]
         radius = mark_radius(column)
-        photos = [draw_marks(image, window, rows, column, radius) for window, rows in shown]
+        photos = [
+            draw_marks(image, window, rows, column, radius) for window, rows in shown
+        ]
         bands.append(beside(photos, column))
         for index in range(len(shown[0][1])):
-            texts = [draw_row(rows[index], column, decimals_of(image)) for _, rows in shown]
+            texts = [
+                draw_row(rows[index], column, decimals_of(image)) for _, rows in shown
+            ]
             bands.append(beside(texts, column))
     return stack(bands)
 
@@ -372,7 +412,9 @@ def draw_extremes(items: Sequence[Mapping[str, Any]], width: int = 1280) -> Imag
         raise ValueError("items is empty: there is nothing to draw")
     columns = max(1, width // 600)
     column = width // columns
-    cells = [draw_extreme(number, item, column) for number, item in enumerate(items, start=1)]
+    cells = [
+        draw_extreme(number, item, column) for number, item in enumerate(items, start=1)
+    ]
     bands = []
     for start in range(0, len(cells), columns):
         bands.append(beside(cells[start : start + columns], column))
@@ -385,12 +427,18 @@ def draw_extreme(number: int, item: Mapping[str, Any], width: int) -> Image.Imag
     color = MARK_COLORS[0]
     photo_width = round(0.48 * width)
     window = strip_window(item["image"].size, item["point"], item["found"])
-    photo = draw_marks(item["image"], window, [{**item, "color": color}], photo_width, radius)
+    photo = draw_marks(
+        item["image"], window, [{**item, "color": color}], photo_width, radius
+    )
     lines = wrap(item["description"], text_font(), width - photo_width - 54)
     height = max(photo.height, text_height(lines) + 4 * radius)
     picture = Image.new("RGB", (width, height), "white")
     picture.paste(photo, ((photo_width - photo.width) // 2, 0))
-    outcome = "no point found" if item["found"] is None else f"distance {item['distance']:.3f}"
+    outcome = (
+        "no point found"
+        if item["found"] is None
+        else f"distance {item['distance']:.3f}"
+    )
     draw = ImageDraw.Draw(picture)
     draw_text(draw, photo_width + 10, 2 * radius, f"{number}.  {outcome}", lines, color)
     return picture
@@ -440,22 +488,41 @@ def plot_pck_curves(
         path (`str` or `Path`)
     """
     if not 1 <= len(curves) <= len(MARK_COLORS):
-        raise ValueError(f"curves must hold 1 to {len(MARK_COLORS)} curves, got {len(curves)}")
+        raise ValueError(
+            f"curves must hold 1 to {len(MARK_COLORS)} curves, got {len(curves)}"
+        )
     with plot(path, 7.5, 4.8 + 0.12 * len(curves)) as axes:
         for index, (name, (thresholds, values, low, high)) in enumerate(curves.items()):
             color = MARK_COLORS[index]
             style = LINE_STYLES[index % len(LINE_STYLES)]
             label = textwrap.fill(name, 42)
-            axes.plot(thresholds, values, label=label, linewidth=1.8, color=color, linestyle=style)
-            axes.fill_between(thresholds, low, high, color=color, alpha=0.15, linewidth=0)
-        axes.set(xlabel="threshold (share of the image's sides)", ylabel="PCK (%)", ylim=(0, 100))
+            axes.plot(
+                thresholds,
+                values,
+                label=label,
+                linewidth=1.8,
+                color=color,
+                linestyle=style,
+            )
+            axes.fill_between(
+                thresholds, low, high, color=color, alpha=0.15, linewidth=0
+            )
+        axes.set(
+            xlabel="threshold (share of the image's sides)",
+            ylabel="PCK (%)",
+            ylim=(0, 100),
+        )
         axes.margins(x=0)
         axes.grid(alpha=0.3)
-        axes.figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+        axes.figure.legend(
+            loc="outside lower center", ncols=2, fontsize=9, frameon=False
+        )
 
 
 def plot_intervals(
-    rows: Mapping[str, tuple[float, float, float]], path: str | os.PathLike, label: str = "mPCK"
+    rows: Mapping[str, tuple[float, float, float]],
+    path: str | os.PathLike,
+    label: str = "mPCK",
 ) -> None:
     """Writes a PNG of bars with intervals, in the order of `rows` from top to bottom. Needs the extra "evaluation".
 

@@ -24,7 +24,9 @@ from hf_talking_points.models.remote_code import PIPELINE_TAGS, QUICK_STARTS
 FOLDER = Path(__file__).resolve().parent
 EXAMPLES = FOLDER.parent / "examples"
 REPORT = FOLDER / "mini_pair_test.json"  # `report.json` of the pair's evaluation
-REPORT_COMMIT = "b593ede"  # holds code, checkpoints and the stored report of their evaluation
+REPORT_COMMIT = (
+    "b593ede"  # holds code, checkpoints and the stored report of their evaluation
+)
 TEMPLATE = FOLDER / "embedded.md.jinja"
 SCRIPTS = {MINI_DESCRIPTOR: "train_descriptor", MINI_LOCALIZER: "train_localizer"}
 # rows of the report that count as the localizer's result
@@ -46,7 +48,9 @@ def read_report(checkpoint):
 def count_parameters(checkpoint):
     """Number of stored weights."""
     with safe_open(Path(checkpoint) / "model.safetensors", "pt") as weights:
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+        return sum(
+            math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()
+        )
 
 
 def results_of(checkpoint, report, pipeline_tag):
@@ -127,7 +131,9 @@ def check_card(file, card):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Writes the cards of the embedded pair.")
+    parser = argparse.ArgumentParser(
+        description="Writes the cards of the embedded pair."
+    )
     parser.add_argument(
         "--check",
         action="store_true",

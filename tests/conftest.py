@@ -64,7 +64,9 @@ BACKBONE_CONFIGS = {
         depths=[1, 1, 1, 1],
         out_features=["stage1", "stage2", "stage3", "stage4"],
     ),
-    "efficientnet_lite": EfficientNetLiteConfig(out_features=["stage2", "stage3", "stage4"]),
+    "efficientnet_lite": EfficientNetLiteConfig(
+        out_features=["stage2", "stage3", "stage4"]
+    ),
 }
 LANGUAGE_MODELS = {
     "llama": (LlamaConfig, LlamaForCausalLM),
@@ -74,7 +76,9 @@ LANGUAGE_MODELS = {
 
 def tiny_tokenizer(**kwargs):
     """A fresh copy each time: processors add their special tokens to it."""
-    return train_tokenizer(SENTENCES, vocab_size=320, **{"model_max_length": 256, **kwargs})
+    return train_tokenizer(
+        SENTENCES, vocab_size=320, **{"model_max_length": 256, **kwargs}
+    )
 
 
 def tiny_vision_config(backbone="convnext", **kwargs):
@@ -156,9 +160,15 @@ def build_pair(
         tokenizer, image_size=IMAGE_SIZE, image_seq_length=tokens_per_side**2
     )
     vision = tiny_vision_tower(backbone, **(vision_kwargs or {}))
-    language_model = tiny_language_model(text, processor.tokenizer, **(text_kwargs or {}))
+    language_model = tiny_language_model(
+        text, processor.tokenizer, **(text_kwargs or {})
+    )
     model = model_class.from_vision_text_pretrained(
-        vision, language_model, processor, token_strides=list(token_strides), **config_fields
+        vision,
+        language_model,
+        processor,
+        token_strides=list(token_strides),
+        **config_fields,
     )
     widen_weights(model)
     return model.eval(), processor

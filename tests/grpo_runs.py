@@ -109,7 +109,9 @@ def gradients(trainer, values):
 
 def parameters(trainer):
     """A copy of all parameters."""
-    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    return {
+        name: value.detach().clone() for name, value in trainer.model.named_parameters()
+    }
 
 
 def logged(trainer, key):

@@ -10,7 +10,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LARGE = 1_000_000  # bytes from which a file is uploaded as a large one, apart from the commit
-LARGE_FILES = re.compile(r"/(?:datasets/)?(?P<owner>[^/]+)/[^/]+\.git/info/lfs/objects/batch")
+LARGE_FILES = re.compile(
+    r"/(?:datasets/)?(?P<owner>[^/]+)/[^/]+\.git/info/lfs/objects/batch"
+)
 CHANGE = re.compile(
     r"/api/(?P<repo>\w+/(?P<owner>[^/]+)/[^/]+)/(?P<action>preupload|commit|branch)/(?P<branch>[^/]+)"
 )
@@ -107,7 +109,9 @@ class Handler(BaseHTTPRequestHandler):
             self.create_repo(json.loads(content))
         elif found := LARGE_FILES.fullmatch(self.route):
             self.list_uploads(found["owner"], json.loads(content)["objects"])
-        elif (found := CHANGE.fullmatch(self.route)) and found["repo"] in self.hub.repos:
+        elif (found := CHANGE.fullmatch(self.route)) and found[
+            "repo"
+        ] in self.hub.repos:
             self.change(found, content)
         else:
             self.refuse(404, f"no such place: {self.route}", "RepoNotFound")
@@ -175,7 +179,9 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
         else:
             self.content()
-            self.refuse(fault, "Too Many Requests" if fault == 429 else "as the test asked")
+            self.refuse(
+                fault, "Too Many Requests" if fault == 429 else "as the test asked"
+            )
 
     def may_write(self, namespace):
         if self.user is None:
@@ -239,7 +245,9 @@ class Handler(BaseHTTPRequestHandler):
         modes = []
         for file in files:
             mode = "lfs" if file["size"] >= LARGE else "regular"
-            modes.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False})
+            modes.append(
+                {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
+            )
         self.answer({"files": modes})
 
     def commit(self, repo, branch, content):
@@ -254,7 +262,9 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.hub.objects[value["oid"]]
         commit = self.hub.commit(repo, branch, files)
         url = f"{self.hub.url_of(repo)}/commit/{commit}"
-        self.answer({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
+        self.answer(
+            {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""}
+        )
 
     def commit_of(self, repo, revision):
         """The commit that a branch or a commit's id names, or None, with a refusal, where the user may see none."""
@@ -275,7 +285,9 @@ class Handler(BaseHTTPRequestHandler):
         if action == "tree":
             entries = []
             for path, content in files.items():
-                entries.append({"type": "file", "path": path, "size": len(content), "oid": commit})
+                entries.append(
+                    {"type": "file", "path": path, "size": len(content), "oid": commit}
+                )
             self.answer(entries)
             return
         self.answer(

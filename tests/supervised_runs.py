@@ -12,11 +12,19 @@ from hf_talking_points.training.arguments import (
     PointLocalizerTrainingArguments,
 )
 
-PARTS = {"nose": (0.2, 0.3), "tailbase": (0.8, 0.6), "left_eye": (0.3, 0.1)}  # place in the box
+PARTS = {
+    "nose": (0.2, 0.3),
+    "tailbase": (0.8, 0.6),
+    "left_eye": (0.3, 0.1),
+}  # place in the box
 ANIMALS = [("dog", (120, 80, 50)), ("sheep", (240, 240, 240))]
 PHOTOS = 11  # of which some are in each split
 SPLIT_NAMES = {
-    split: [f"{number}.png" for number in range(PHOTOS) if split_of(f"{number}.png") == split]
+    split: [
+        f"{number}.png"
+        for number in range(PHOTOS)
+        if split_of(f"{number}.png") == split
+    ]
     for split in SPLITS
 }
 TRAINING = {
@@ -51,7 +59,9 @@ def draw_photos(folder, names=None):
         if names is not None and name not in names:
             continue
         Image.fromarray(pixels).save(folder / name)
-        points = [[part, left + u * width, top + v * height] for part, (u, v) in PARTS.items()]
+        points = [
+            [part, left + u * width, top + v * height] for part, (u, v) in PARTS.items()
+        ]
         line = {
             "image": name,
             "size": [64, 48],
@@ -74,7 +84,9 @@ def descriptor_args(folder, **options):
     return PointDescriptorTrainingArguments(output_dir=str(folder), **fields)
 
 
-def localizer_trainer(make_localizer, rows, folder, eval_rows=None, model_fields=None, **options):
+def localizer_trainer(
+    make_localizer, rows, folder, eval_rows=None, model_fields=None, **options
+):
     """A trainer of a tiny localizer; `options` are those of its arguments."""
     model, processor = make_localizer(**(model_fields or {}))
     return PointLocalizerTrainer(

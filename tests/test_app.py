@@ -147,7 +147,9 @@ def test_an_empty_text_is_no_question(locate, random_image):
 @pytest.mark.parametrize(
     "text, message", [("a <SEG>", "special token"), ("red " * 500, "shorten it")]
 )
-def test_texts_that_cannot_be_located_are_explained(locate, random_image, text, message):
+def test_texts_that_cannot_be_located_are_explained(
+    locate, random_image, text, message
+):
     with pytest.raises(gr.Error, match=message):
         space.locate(locate, random_image(), text)
 
@@ -189,7 +191,10 @@ def test_answers_are_listed_with_distance_and_as_plain_text(random_image):
     visit.entries[0].answers[0] = space.Answer("<b>ear</b>", (13, 24), 0.5)
     visit.add(space.Entry())
     listed = space.list_answers(visit, 0)
-    assert "clicked (10, 20), found at (13, 24), <b>5.0 px away</b>, confidence 0.50" in listed
+    assert (
+        "clicked (10, 20), found at (13, 24), <b>5.0 px away</b>, confidence 0.50"
+        in listed
+    )
     assert "&lt;b&gt;ear&lt;/b&gt;" in listed
     assert "away" not in space.list_answers(visit, 1)
 
@@ -209,7 +214,9 @@ def test_names_of_checkpoints_hide_their_folders(tmp_path, monkeypatch):
     folder.mkdir()
     loaded = space.load_pipelines("point-description", [str(folder), "someone/model"])
     assert loaded == {"mine": str(folder), "someone/model": "someone/model"}
-    with pytest.raises(ValueError, match="two checkpoints for point-description are called 'mine'"):
+    with pytest.raises(
+        ValueError, match="two checkpoints for point-description are called 'mine'"
+    ):
         space.load_pipelines("point-description", [str(folder), str(folder)])
 
 
@@ -323,7 +330,11 @@ def test_pair_that_is_added_or_changed_answers_all_points(handlers, visit):
 def server(describe, locate):
     blocks = space.build_app({"tiny": describe}, {"tiny": locate})
     _, url, _ = space.launch(
-        blocks, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", max_file_size="100kb"
+        blocks,
+        prevent_thread_lock=True,
+        quiet=True,
+        server_name="127.0.0.1",
+        max_file_size="100kb",
     )
     with httpx.Client(base_url=url, timeout=60) as client:
         yield client
@@ -335,7 +346,9 @@ def ask(client, function, data, **fields):
     session = f"s{threading.get_ident()}{np.random.default_rng().integers(1 << 40)}"
     question = {"data": data, "fn_index": function, "session_hash": session, **fields}
     client.post("gradio_api/queue/join", json=question).raise_for_status()
-    with client.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as lines:
+    with client.stream(
+        "GET", "gradio_api/queue/data", params={"session_hash": session}
+    ) as lines:
         for line in lines.iter_lines():
             if not line.startswith("data:"):
                 continue
@@ -347,7 +360,9 @@ def ask(client, function, data, **fields):
 def function_of(client, elem_id, event):
     """Number of the function that an event of an element calls."""
     config = client.get("config").json()
-    [component] = [c["id"] for c in config["components"] if c["props"].get("elem_id") == elem_id]
+    [component] = [
+        c["id"] for c in config["components"] if c["props"].get("elem_id") == elem_id
+    ]
     target = [component, event]
     [function] = [d["id"] for d in config["dependencies"] if target in d["targets"]]
     return function
@@ -378,12 +393,16 @@ def test_no_file_of_the_server_is_readable(server, path):
 
 
 def test_uploads_are_limited(server):
-    answer = server.post("gradio_api/upload", files={"files": ("a.jpg", bytes(200_000))})
+    answer = server.post(
+        "gradio_api/upload", files={"files": ("a.jpg", bytes(200_000))}
+    )
     assert answer.status_code == 413
 
 
 def test_messages_hold_no_path(server):
-    [path] = server.post("gradio_api/upload", files={"files": ("a.jpg", b"words")}).json()
+    [path] = server.post(
+        "gradio_api/upload", files={"files": ("a.jpg", b"words")}
+    ).json()
     message = upload(server, path)
     assert "cannot be read as a photo" in message["output"]["error"]
     assert Path(path).parent.name not in json.dumps(message)
@@ -416,7 +435,9 @@ def test_visitors_at_once_get_their_own_answers(server, describe):
         event = {"index": places[number], "value": None}
         answers[number] = ask(server, click, data, event_data=event)
 
-    threads = [threading.Thread(target=visit_page, args=(number,)) for number in range(8)]
+    threads = [
+        threading.Thread(target=visit_page, args=(number,)) for number in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -447,7 +468,9 @@ def test_space_folder_is_ready():
     "options, descriptors",
     [([], [MINI_DESCRIPTOR]), (["--descriptor", "a", "--descriptor", "b"], ["a", "b"])],
 )
-def test_command_line_starts_it_with_the_embedded_pair_or_others(monkeypatch, options, descriptors):
+def test_command_line_starts_it_with_the_embedded_pair_or_others(
+    monkeypatch, options, descriptors
+):
     started = []
 
     def run_app(*checkpoints):

@@ -53,7 +53,11 @@ def address(describe):
     # the same weights under two names: what is tested is that each panel asks its own
     app = build_app({"mini": describe, "twin": describe}, {"mini": locate})
     _, url, _ = launch(
-        app, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", max_file_size="1mb"
+        app,
+        prevent_thread_lock=True,
+        quiet=True,
+        server_name="127.0.0.1",
+        max_file_size="1mb",
     )
     yield url
     app.close()
@@ -84,7 +88,9 @@ def visitors(browser, address):
         complaints.append(str(error))
 
     def open_page(width=1280, height=900, **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, **options
+        )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(TIMEOUT)
@@ -228,7 +234,9 @@ def test_words_alone_are_found_and_measured_from_a_click(visitors):
     write(page, "The nose of the cat.")
     assert "away" not in wait_for_answers(page)
     click(page, NOSE)
-    sync_api.expect(page.locator("#answers-0")).to_contain_text("px away", timeout=TIMEOUT)
+    sync_api.expect(page.locator("#answers-0")).to_contain_text(
+        "px away", timeout=TIMEOUT
+    )
     assert page.locator("#text-0 textarea").input_value() == "The nose of the cat."
 
 
@@ -247,7 +255,9 @@ def test_several_points_another_photo_and_clear(visitors):
     page.locator("#chosen").get_by_label("1", exact=True).check()
     sync_api.expect(text).not_to_have_value(second_text, timeout=TIMEOUT)
     page.locator("#clear").click()
-    sync_api.expect(page.locator("#answers-0")).not_to_contain_text("found", timeout=TIMEOUT)
+    sync_api.expect(page.locator("#answers-0")).not_to_contain_text(
+        "found", timeout=TIMEOUT
+    )
 
     source = picture.get_attribute("src")
     page.locator("#gallery button.thumbnail-item").nth(2).click()
@@ -276,7 +286,13 @@ def test_phone_sees_everything_within_its_width(visitors):
     click(page, EYE)
     wait_for_answers(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for part in ("#picture-0 img", "#text-0 textarea", "#answers-0", "#gallery", "#upload"):
+    for part in (
+        "#picture-0 img",
+        "#text-0 textarea",
+        "#answers-0",
+        "#gallery",
+        "#upload",
+    ):
         box = page.locator(part).bounding_box()
         assert box["x"] >= 0, part
         assert box["x"] + box["width"] <= 390, part
@@ -314,7 +330,9 @@ def test_upload_is_shown_upright(visitors):
         ("large.jpg", b"\xff\xd8" + bytes(1_100_000), "maximum allowed size"),
     ],
 )
-def test_bad_upload_shows_a_message_and_the_page_goes_on(visitors, name, content, message):
+def test_bad_upload_shows_a_message_and_the_page_goes_on(
+    visitors, name, content, message
+):
     page = visitors()
     upload(page, name, content)
     assert message.lower() in toast(page).lower()
@@ -324,7 +342,9 @@ def test_bad_upload_shows_a_message_and_the_page_goes_on(visitors, name, content
 
 def clicks_that_are_shown_as(whole, scale):
     """Pixels of the picture, along one axis, that the page tells as this whole pixel of the photo."""
-    return [place / scale for place in range(SHOWN_SIDE) if round(place / scale) == whole]
+    return [
+        place / scale for place in range(SHOWN_SIDE) if round(place / scale) == whole
+    ]
 
 
 def test_twenty_visitors_at_once_get_their_own_answers(visitors, describe):

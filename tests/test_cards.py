@@ -55,7 +55,9 @@ def test_stored_cards_are_up_to_date():
 
 def check_then_write(clone, line):
     """The check names `line`, and writing the cards settles it."""
-    with pytest.raises(ValueError, match="run `python model_cards/write_cards.py`") as raised:
+    with pytest.raises(
+        ValueError, match="run `python model_cards/write_cards.py`"
+    ) as raised:
         write_cards(clone, "--check")
     assert line in str(raised.value)
     write_cards(clone)
@@ -73,9 +75,16 @@ def test_a_changed_result_fails_the_check(clone):
 
 
 def test_a_changed_recipe_fails_the_check(clone):
-    change(clone / "examples" / "train_localizer.yaml", "max_steps: 2600", "max_steps: 2700")
+    change(
+        clone / "examples" / "train_localizer.yaml",
+        "max_steps: 2600",
+        "max_steps: 2700",
+    )
     check_then_write(clone, "2600 steps")
-    assert "2700 steps" in (clone / "model_cards" / "talking-points-localizer.md").read_text()
+    assert (
+        "2700 steps"
+        in (clone / "model_cards" / "talking-points-localizer.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

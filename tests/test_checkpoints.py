@@ -77,7 +77,9 @@ def test_half_precision_computes_in_full(make_localizer, random_image, tmp_path)
     model, processor = make_localizer(head="heatmap")
     rounded = {}
     for name, value in model.state_dict().items():
-        rounded[name] = value.half().float() if value.is_floating_point() else value.clone()
+        rounded[name] = (
+            value.half().float() if value.is_floating_point() else value.clone()
+        )
     save_half_precision(model, processor, tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
     for name, value in loaded.state_dict().items():
@@ -91,7 +93,9 @@ def test_half_precision_computes_in_full(make_localizer, random_image, tmp_path)
 
 
 @pytest.mark.parametrize("value", [1e6, float("nan"), float("-inf")])
-def test_weights_that_do_not_fit_into_half_precision_are_an_error(make_localizer, tmp_path, value):
+def test_weights_that_do_not_fit_into_half_precision_are_an_error(
+    make_localizer, tmp_path, value
+):
     model, processor = make_localizer()
     torch.nn.init.constant_(model.point_head[1].weight, value)
     with pytest.raises(ValueError, match="point_head.1.weight"):

@@ -24,7 +24,9 @@ def talking_points(*options):
 
 
 def run_program(*options):
-    return subprocess.run([*PROGRAM, *map(str, options)], capture_output=True, text=True)
+    return subprocess.run(
+        [*PROGRAM, *map(str, options)], capture_output=True, text=True
+    )
 
 
 def read_rows(text):
@@ -56,7 +58,15 @@ def output(tmp_path):
 
 
 def test_errors_are_one_line_without_a_traceback(tmp_path):
-    options = ["evaluate", "--dataset", "nothing", "--output", tmp_path, "--descriptions", "oracle"]
+    options = [
+        "evaluate",
+        "--dataset",
+        "nothing",
+        "--output",
+        tmp_path,
+        "--descriptions",
+        "oracle",
+    ]
     ran = run_program(*options)
     assert ran.returncode == 1
     assert ran.stdout == ""
@@ -127,10 +137,19 @@ def test_what_is_needed_is_said(tmp_path, missing, given):
         (["photos", "--point", "1,2,3"], "'1,2,3' is not X,Y"),
         (["photos", "--point", "nan,2"], "nan,2 must be finite"),
         (["photos", "--point", "-1,2"], "-1,2 must be finite and not negative"),
-        (["photos", "--point", "0.5,1.5", "--normalized"], "0.5,1.5 must lie in [0, 1]"),
+        (
+            ["photos", "--point", "0.5,1.5", "--normalized"],
+            "0.5,1.5 must lie in [0, 1]",
+        ),
         (["photos", "--point", "1,2", "--picture", "p.png"], "not of 3"),
-        (["photos/a.png", "--point", "1,2", "--picture", "p.txt"], "p.txt does not end"),
-        (["photos/a.png", "--point", "1,2", "--output", "no/o.jsonl"], "no is not a folder"),
+        (
+            ["photos/a.png", "--point", "1,2", "--picture", "p.txt"],
+            "p.txt does not end",
+        ),
+        (
+            ["photos/a.png", "--point", "1,2", "--output", "no/o.jsonl"],
+            "no is not a folder",
+        ),
     ],
 )
 def test_wrong_usage_of_describe(photos, monkeypatch, options, message):
@@ -150,7 +169,9 @@ def test_a_text_to_locate_must_not_be_a_file(photos):
 
 def test_a_folder_is_described_and_a_broken_image_named(photos, output):
     points = ["--point", "0.5,0.25", "--point", "0.1,0.9"]
-    result = talking_points("describe", photos, *points, "--normalized", "--output", output)
+    result = talking_points(
+        "describe", photos, *points, "--normalized", "--output", output
+    )
     assert result.exit_code == 1
     assert result.stdout == ""
     broken, added, failed = result.stderr.splitlines()
@@ -165,12 +186,17 @@ def test_a_folder_is_described_and_a_broken_image_named(photos, output):
         pixels = [(0.5 * width, 0.25 * height), (0.1 * width, 0.9 * height)]
         for answer in describe(path, points=pixels):
             row = {"image": path, "size": [width, height]}
-            row |= {"point": list(answer["point"]), "description": answer["description"]}
+            row |= {
+                "point": list(answer["point"]),
+                "description": answer["description"],
+            }
             expected.append(row)
     rows = read_rows(output.read_text())
     versions = [row.pop("model") for row in rows]
     assert rows == expected
-    assert {version.split("@")[0] for version in versions} == {"talking-points-descriptor"}
+    assert {version.split("@")[0] for version in versions} == {
+        "talking-points-descriptor"
+    }
 
 
 def test_a_run_goes_on_wherever_it_was_killed(photos, output, monkeypatch):
@@ -234,15 +260,21 @@ def test_debug_shows_where_an_image_failed(photos):
 )
 def test_a_file_of_something_else_is_not_touched(photos, output, content):
     output.write_bytes(content)
-    result = talking_points("describe", photos / "a.png", "--point", "1,2", "--output", output)
+    result = talking_points(
+        "describe", photos / "a.png", "--point", "1,2", "--output", output
+    )
     assert isinstance(result.exception, ValueError)
-    assert "answers.jsonl, line 1, is not of describe or locate" in str(result.exception)
+    assert "answers.jsonl, line 1, is not of describe or locate" in str(
+        result.exception
+    )
     assert output.read_bytes() == content
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_is_named(photos):
-    result = talking_points("describe", photos / "a.png", "--point", "1,2", "--output", "/dev/full")
+    result = talking_points(
+        "describe", photos / "a.png", "--point", "1,2", "--output", "/dev/full"
+    )
     assert isinstance(result.exception, OSError)
     assert "/dev/full" in str(result.exception)
 
@@ -259,7 +291,9 @@ def test_photos_of_every_kind(tmp_path, random_image):
     Image.fromarray(gray * 257).save(tmp_path / "sixteen.png")
     image.resize((20000, 200)).save(tmp_path / "wide.jpg")
 
-    result = talking_points("describe", tmp_path, "--point", "1,0.5", "--json", "--batch-size", 4)
+    result = talking_points(
+        "describe", tmp_path, "--point", "1,0.5", "--json", "--batch-size", 4
+    )
     assert result.exit_code == 0, result.stderr
     rows = read_rows(result.stdout)
     sizes = [row["size"] for row in rows]
@@ -293,7 +327,9 @@ def test_texts_are_located_and_drawn(photos, output, tmp_path):
 
     assert talking_points("locate", path, texts[0], "--output", output).exit_code == 0
     picture = tmp_path / "p.png"
-    result = talking_points("locate", path, *texts, "--output", output, "--picture", picture)
+    result = talking_points(
+        "locate", path, *texts, "--output", output, "--picture", picture
+    )
     assert "1 lines added, 1 were there" in result.stderr
     assert [row["description"] for row in read_rows(output.read_text())] == texts
     drawn = np.asarray(Image.open(picture)).astype(int)
@@ -330,7 +366,9 @@ def test_output_that_nobody_reads_any_more_ends_the_run_quietly(photos):
     for x in range(20):
         points += ["--point", f"{x},2"]
     command = [*PROGRAM, "describe", str(photos / "a.png"), *points]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     program.stdout.close()
     assert program.stderr.read() == ""
     assert program.wait() == 1

@@ -74,7 +74,9 @@ def test_photos_of_stages_overlap_where_they_should(folders):
 
 def test_data_can_be_written_again(experiment, folders, tmp_path):
     experiment.write_data(tmp_path / "source", tmp_path)
-    assert (tmp_path / "data" / "rest" / "images").resolve() == tmp_path / "source" / "images"
+    assert (
+        tmp_path / "data" / "rest" / "images"
+    ).resolve() == tmp_path / "source" / "images"
 
 
 SLOW_AT_FIRST = """
@@ -97,21 +99,32 @@ def test_a_stage_stops_at_its_limit_and_goes_on(experiment, tmp_path, monkeypatc
     stages = {"reward": {"minutes": 0.05, "backbone": None, "seed": 3}}
     with pytest.raises(RuntimeError, match="stage reward reached its limit"):
         experiment.run_stage("reward", "reward", output, stages)
-    folder = experiment.run_stage("reward", "reward", output, stages, data_dir=["somewhere"])
+    folder = experiment.run_stage(
+        "reward", "reward", output, stages, data_dir=["somewhere"]
+    )
     assert folder == str(tmp_path / "out" / "reward")
     options = yaml.safe_load((tmp_path / "out" / "reward" / "config.yaml").read_text())
-    expected = {"max_steps": 5, "output_dir": folder, "seed": 3, "data_dir": ["somewhere"]}
+    expected = {
+        "max_steps": 5,
+        "output_dir": folder,
+        "seed": 3,
+        "data_dir": ["somewhere"],
+    }
     assert options == expected
     # what is finished is not trained again
     assert experiment.run_stage("reward", "reward", output, {}) == folder
 
 
-@pytest.mark.parametrize("kind", ["reward", "reward_mlp", "judge", "judge_mlp", "start", "grpo"])
+@pytest.mark.parametrize(
+    "kind", ["reward", "reward_mlp", "judge", "judge_mlp", "start", "grpo"]
+)
 def test_stages_change_only_options_that_their_scripts_have(
     experiment, tmp_path, monkeypatch, kind
 ):
     stages = yaml.safe_load((EXAMPLES / "cross_family.yaml").read_text())
-    options = experiment.stage_options(kind, tmp_path, stages, {"data_dir": ["somewhere"]})
+    options = experiment.stage_options(
+        kind, tmp_path, stages, {"data_dir": ["somewhere"]}
+    )
     assert options.pop("minutes") > 0
     script = load_example(experiment.SCRIPTS[kind])
     assert options.keys() <= option_names(script, monkeypatch)

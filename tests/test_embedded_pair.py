@@ -77,7 +77,10 @@ def test_auto_classes_load_the_whole_model_in_float32(auto_class, folder):
     assert model.dtype == torch.float32
     assert model.config.model_type == AutoConfig.from_pretrained(folder).model_type
     assert model.can_generate() == (folder == MINI_DESCRIPTOR)
-    assert AutoProcessor.from_pretrained(folder).image_seq_length == model.config.image_seq_length
+    assert (
+        AutoProcessor.from_pretrained(folder).image_seq_length
+        == model.config.image_seq_length
+    )
 
 
 def test_cat_is_described_and_found_again(describe, locate, cat):
@@ -93,7 +96,9 @@ def test_cat_is_described_and_found_again(describe, locate, cat):
 
 def test_localizer_looks_at_the_picture(locate, cat):
     mirrored = cat.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    text = "A large cat in the middle and center of the image. The point is on its nose."
+    text = (
+        "A large cat in the middle and center of the image. The point is on its nose."
+    )
     x, _ = locate(cat, text=text)[0]["point"]
     mirrored_x, _ = locate(mirrored, text=text)[0]["point"]
     assert abs(x - (cat.width - mirrored_x)) < 0.1 * cat.width
@@ -103,7 +108,9 @@ def test_localizer_looks_at_the_picture(locate, cat):
 def views():
     folder = Path(os.environ.get("TALKING_POINTS_DATA", "")) / "animalpose_voc_256"
     if not (folder / "objects.jsonl").is_file():
-        pytest.skip("set TALKING_POINTS_DATA to the folder that holds animalpose_voc_256")
+        pytest.skip(
+            "set TALKING_POINTS_DATA to the folder that holds animalpose_voc_256"
+        )
     photos = [photo for photo in read_objects(folder) if photo.split == "validation"]
     return make_views(photos)[:60]
 
@@ -135,7 +142,9 @@ def test_another_points_text_falls_to_the_level_of_chance(locate, views, texts, 
 @pytest.mark.slow
 def test_descriptions_are_found_and_name_things(describe, locate, views, truth):
     descriptions = describe_points(describe, views)
-    described = summary(view_distances(views, locate_points(locate, views, descriptions)))
+    described = summary(
+        view_distances(views, locate_points(locate, views, descriptions))
+    )
     assert described["mpck"] >= 0.8 * truth["mpck"]
     named = naming_accuracy(views, flat(descriptions))
     assert named["category"] >= 80

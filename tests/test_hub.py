@@ -169,14 +169,20 @@ for revision in ("main", "second"):
     assert stranger(program).strip().splitlines()[-2:] == expected
 
 
-def test_a_plain_save_stays_plain_and_a_saved_push_is_complete(hub, make_localizer, tmp_path):
+def test_a_plain_save_stays_plain_and_a_saved_push_is_complete(
+    hub, make_localizer, tmp_path
+):
     model, _ = make_localizer()
     model.save_pretrained(tmp_path / "plain")
     assert not {file.name for file in (tmp_path / "plain").iterdir()} & CODE
-    model.save_pretrained(tmp_path / "pushed", push_to_hub=True, repo_id="someone/saved")
+    model.save_pretrained(
+        tmp_path / "pushed", push_to_hub=True, repo_id="someone/saved"
+    )
     files = files_of(hub, "someone/saved")
     assert set(files) >= CODE
-    assert "AutoModelForKeypointDetection" in json.loads(files["config.json"])["auto_map"]
+    assert (
+        "AutoModelForKeypointDetection" in json.loads(files["config.json"])["auto_map"]
+    )
 
 
 def make_adapter(base, folder, **options):
@@ -203,9 +209,13 @@ def test_adapters_record_their_base(hub, descriptor_folder, tmp_path):
     assert 'model="someone/adapter"' in card.text
 
 
-def test_adapters_load_for_a_stranger(hub, stranger, descriptor_folder, random_image, tmp_path):
+def test_adapters_load_for_a_stranger(
+    hub, stranger, descriptor_folder, random_image, tmp_path
+):
     push_checkpoint(descriptor_folder, "someone/base")
-    model, processor = make_adapter("someone/base", tmp_path / "adapter", init_lora_weights=False)
+    model, processor = make_adapter(
+        "someone/base", tmp_path / "adapter", init_lora_weights=False
+    )
     push_checkpoint(tmp_path / "adapter", "someone/adapter")
     random_image().save(tmp_path / "image.png")
     program = f"""
@@ -251,7 +261,9 @@ def test_adapters_of_a_local_base_are_not_pushed(hub, descriptor_folder, tmp_pat
 
 
 @pytest.mark.parametrize("missing", ["config.json", "processor_config.json"])
-def test_folders_that_are_no_checkpoints_are_not_pushed(hub, descriptor_folder, missing):
+def test_folders_that_are_no_checkpoints_are_not_pushed(
+    hub, descriptor_folder, missing
+):
     (descriptor_folder / missing).unlink()
     with pytest.raises(FileNotFoundError, match=missing):
         push_checkpoint(descriptor_folder, "someone/broken")
@@ -291,7 +303,9 @@ def test_the_folders_own_card_is_pushed(hub, localizer_folder):
 
 
 def test_a_card_of_placeholders_is_replaced(hub, localizer_folder):
-    (localizer_folder / "README.md").write_text("---\n{}\n---\n[More Information Needed]\n")
+    (localizer_folder / "README.md").write_text(
+        "---\n{}\n---\n[More Information Needed]\n"
+    )
     push_checkpoint(localizer_folder, "someone/mine")
     assert 'model="someone/mine"' in ModelCard.load("someone/mine").text
 
@@ -307,11 +321,15 @@ def test_a_given_card_names_the_repo(hub, localizer_folder, tmp_path):
 
 
 def test_results_of_a_card_are_files(hub, localizer_folder):
-    push_checkpoint(localizer_folder, "someone/other", card=CARDS / "talking-points-localizer.md")
+    push_checkpoint(
+        localizer_folder, "someone/other", card=CARDS / "talking-points-localizer.md"
+    )
     files = files_of(hub, "someone/other")
     entries = parse_eval_result_entries(yaml.safe_load(files[RESULTS_FILE]))
     results = ModelCard(files["README.md"].decode()).data.eval_results
-    assert [entry.value for entry in entries] == [result.metric_value for result in results]
+    assert [entry.value for entry in entries] == [
+        result.metric_value for result in results
+    ]
     assert len({entry.task_id for entry in entries}) == 6
 
 
@@ -322,7 +340,9 @@ def test_a_branch_is_pushed_beside_main(hub, localizer_folder):
     assert type(model).__name__ == "PointLocalizerForKeypointDetection"
 
 
-def test_private_repos_are_for_their_owner(hub, localizer_folder, monkeypatch, tmp_path):
+def test_private_repos_are_for_their_owner(
+    hub, localizer_folder, monkeypatch, tmp_path
+):
     push_checkpoint(localizer_folder, "someone/secret", private=True)
     assert hub.private == {"models/someone/secret"}
     AutoModel.from_pretrained("someone/secret", cache_dir=tmp_path / "owner")
@@ -365,7 +385,8 @@ def large(hub, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "request_, fault", [(UPLOAD, "drop"), (UPLOAD, 503), (UPLOAD, 429), (COMMIT, "drop")]
+    "request_, fault",
+    [(UPLOAD, "drop"), (UPLOAD, 503), (UPLOAD, 429), (COMMIT, "drop")],
 )
 def test_a_broken_upload_is_taken_up_again(
     hub, large, no_waiting, localizer_folder, request_, fault
@@ -399,7 +420,9 @@ def test_an_upload_that_keeps_breaking_is_an_error_and_no_commit(
     assert set(files_of(hub, "someone/mine")) >= CODE | {"model.safetensors"}
 
 
-def test_other_answers_of_the_hub_are_raised_as_they_are(hub, no_waiting, localizer_folder):
+def test_other_answers_of_the_hub_are_raised_as_they_are(
+    hub, no_waiting, localizer_folder
+):
     hub.faults[COMMIT] = [400] * 100
     with pytest.raises(HfHubHTTPError, match="Bad request"):
         push_checkpoint(localizer_folder, "someone/mine")

@@ -15,7 +15,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # from below to above; a file imports from its own layer and from those below it
 LAYERS = [
     {"models", "_version"},
-    {"", "checkpoints", "localization", "metrics", "offline", "prompts", "visualization"},
+    {
+        "",
+        "checkpoints",
+        "localization",
+        "metrics",
+        "offline",
+        "prompts",
+        "visualization",
+    },
     {"data"},
     {"evaluation", "rewards"},
     {"cards", "hub"},
@@ -26,7 +34,9 @@ LAYERS = [
 
 def module_name(file):
     """`hf_talking_points.data.rows`; of an `__init__.py`, its package."""
-    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
 
 
 MODULES = {module_name(file): file for file in FILES}
@@ -113,7 +123,9 @@ def test_no_files_import_each_other_in_a_circle():
             del remaining[module]
 
 
-@pytest.mark.parametrize("file", sorted((PACKAGE / "models").glob("*.py")), ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "file", sorted((PACKAGE / "models").glob("*.py")), ids=lambda f: f.name
+)
 def test_models_import_their_neighbors_as_pulled_code_must(file):
     for node in statements(tree_of(file)):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -141,7 +153,9 @@ def loaded_modules(program):
 import json, sys
 print(json.dumps([name for name in sys.modules if name.split(".")[0] == {PACKAGE.name!r}]))
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return set(json.loads(ran.stdout.splitlines()[-1]))
 
@@ -162,7 +176,9 @@ def top_level_packages(file):
             packages.update(alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             packages.add(node.module.split(".")[0])
-        waiting.extend(child for child in ast.iter_child_nodes(node) if not is_type_checking(child))
+        waiting.extend(
+            child for child in ast.iter_child_nodes(node) if not is_type_checking(child)
+        )
     return packages
 
 
@@ -206,7 +222,10 @@ def opens_an_image(node):
 
 
 def reads_the_orientation(node):
-    return isinstance(node, ast.Attribute) and node.attr in ("exif_transpose", "getexif")
+    return isinstance(node, ast.Attribute) and node.attr in (
+        "exif_transpose",
+        "getexif",
+    )
 
 
 OPEN_IMAGES = {

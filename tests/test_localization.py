@@ -48,7 +48,9 @@ def test_answers_are_those_of_the_pipeline(locate, images, batch_size):
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 @pytest.mark.parametrize("refused", REFUSED)
 @pytest.mark.parametrize("places", [(0, 1), (3, 4), (0, 4), (1, 2, 3), (0, 1, 2, 3, 4)])
-def test_images_without_a_text_that_is_taken(locate, images, refused, batch_size, places):
+def test_images_without_a_text_that_is_taken(
+    locate, images, refused, batch_size, places
+):
     requests = []
     for number, image in enumerate(images):
         requests.append((image, [refused] * 2 if number in places else TEXTS))
@@ -102,7 +104,9 @@ def test_images_that_are_only_refused_are_not_encoded(locate, images):
 
 
 def test_options_reach_the_pipeline(locate, images):
-    [answers] = locate_texts(locate, [(images[0], [TEXTS[0], ""])], return_heatmaps=True)
+    [answers] = locate_texts(
+        locate, [(images[0], [TEXTS[0], ""])], return_heatmaps=True
+    )
     assert answers[0]["heatmap"].ndim == 2
 
 
@@ -111,7 +115,9 @@ def test_a_callable_without_a_processor_takes_every_text(images):
         for request in requests:
             yield [{"point": (0, len(text))} for text in request["text"]]
 
-    found = all_points(locate_texts(corner, [(images[0], ["", "ab"]), (images[1], ["abc"])]))
+    found = all_points(
+        locate_texts(corner, [(images[0], ["", "ab"]), (images[1], ["abc"])])
+    )
     assert [points.tolist() for points in found] == [[[0, 0], [0, 2]], [[0, 3]]]
 
 

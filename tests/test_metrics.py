@@ -57,7 +57,9 @@ def test_distances_are_parts_of_the_sides(width, height, x, y):
 
 
 def test_pixel_distances():
-    np.testing.assert_allclose(pixel_distances([(3, 4), (1, 1)], [(0, 0), (1, 1)]), [5, 0])
+    np.testing.assert_allclose(
+        pixel_distances([(3, 4), (1, 1)], [(0, 0), (1, 1)]), [5, 0]
+    )
 
 
 def test_a_miss_counts_as_the_farthest_corner():
@@ -117,7 +119,9 @@ def test_mpck_does_not_depend_on_the_thresholds_that_are_asked_for():
 
 def test_box_distance_is_a_part_of_the_diagonal():
     boxes = [(10, 20, 40, 60), (np.nan,) * 4, (0, 0, 3, 4)]
-    distances = box_distances([(10, 20), (7, 7), (3, 4)], [(13, 24), (1, 1), (3, 4)], boxes)
+    distances = box_distances(
+        [(10, 20), (7, 7), (3, 4)], [(13, 24), (1, 1), (3, 4)], boxes
+    )
     np.testing.assert_allclose(distances, [0.1, np.nan, 0])
 
 
@@ -131,7 +135,8 @@ def simulated(rng, images, mean_distance):
 
 
 @pytest.mark.parametrize(
-    "images, mean_distance", [(100, 0.12), (100, 0.04), (20, 0.12), (20, 0.04), (10, 0.12)]
+    "images, mean_distance",
+    [(100, 0.12), (100, 0.04), (20, 0.12), (20, 0.04), (10, 0.12)],
 )
 def test_interval_holds_the_truth_of_1000_simulated_data_sets(images, mean_distance):
     rng = np.random.default_rng(1)
@@ -139,7 +144,9 @@ def test_interval_holds_the_truth_of_1000_simulated_data_sets(images, mean_dista
     truth = values.mean()
     covered = 0
     for seed in range(1000):
-        low, high = clustered_interval(*simulated(rng, images, mean_distance), seed=seed)
+        low, high = clustered_interval(
+            *simulated(rng, images, mean_distance), seed=seed
+        )
         covered += low <= truth <= high
     assert 930 <= covered <= 970
 
@@ -204,7 +211,9 @@ def test_paired_difference_sees_what_both_systems_have_in_common():
     assert 0 < low < result["difference"] < high < 0.2
     assert result["p_value"] < 0.001
     # the intervals of each by itself overlap by far
-    assert clustered_interval(better, clusters)[0] < clustered_interval(worse, clusters)[1]
+    assert (
+        clustered_interval(better, clusters)[0] < clustered_interval(worse, clusters)[1]
+    )
 
 
 def test_paired_difference_of_systems_the_other_way_round():
@@ -271,7 +280,12 @@ def scored():
 def test_score_points_gives_all_numbers(scored):
     thresholds = (0.1, 0.3)
     result = score_points(
-        scored.predicted, scored.true, scored.sizes, scored.image_ids, scored.boxes, thresholds
+        scored.predicted,
+        scored.true,
+        scored.sizes,
+        scored.image_ids,
+        scored.boxes,
+        thresholds,
     )
     distances = normalized_distances(scored.predicted, scored.true, scored.sizes)
     pixels = np.linalg.norm(scored.predicted - scored.true, axis=1)
@@ -338,7 +352,10 @@ TWO = [(1, 1)] * 2
             r"predicted\[1\] is not finite",
         ),
         (partial(normalized_distances, ONE, TWO, TWO), "predicted must have shape"),
-        (partial(normalized_distances, TWO, TWO, [(2, 2), (0, 2)]), r"sizes\[1\] is \(0.0, 2.0\)"),
+        (
+            partial(normalized_distances, TWO, TWO, [(2, 2), (0, 2)]),
+            r"sizes\[1\] is \(0.0, 2.0\)",
+        ),
         (partial(place_misses, ONE, TWO, TWO), "predicted must have shape"),
         (partial(place_misses, TWO, TWO, ONE), "sizes must have shape"),
         (partial(summary, []), "no distances"),
@@ -348,16 +365,28 @@ TWO = [(1, 1)] * 2
             partial(box_distances, TWO, TWO, [(0, 0, 2, 2), (5, 5, 5, 9)]),
             r"boxes\[1\] is \(5.0, 5.0, 5.0, 9.0\)",
         ),
-        (partial(box_distances, ONE, ONE, [(0, np.nan, 2, 2)]), r"boxes\[0\] is not finite"),
-        (partial(box_distances, ONE, ONE, [(0, 0, 2)]), r"boxes must have shape \(1, 4\)"),
+        (
+            partial(box_distances, ONE, ONE, [(0, np.nan, 2, 2)]),
+            r"boxes\[0\] is not finite",
+        ),
+        (
+            partial(box_distances, ONE, ONE, [(0, 0, 2)]),
+            r"boxes must have shape \(1, 4\)",
+        ),
         (
             partial(score_points, ONE, ONE, [(2, 2)], thresholds=(0.1, 0)),
             r"thresholds\[1\] is 0 but must be positive",
         ),
         (partial(clustered_interval, [1.0, 2.0], [0]), "one length"),
         (partial(clustered_interval, [], []), "not empty"),
-        (partial(clustered_interval, [1.0, np.nan], [0, 1]), r"values\[1\] is not finite"),
-        (partial(clustered_interval, [1.0, 2.0], [0, 1], resamples=10), "10 resamples are too few"),
+        (
+            partial(clustered_interval, [1.0, np.nan], [0, 1]),
+            r"values\[1\] is not finite",
+        ),
+        (
+            partial(clustered_interval, [1.0, 2.0], [0, 1], resamples=10),
+            "10 resamples are too few",
+        ),
         (partial(paired_difference, [1.0, 2.0], [1.0], [0, 1]), "same samples"),
     ],
 )

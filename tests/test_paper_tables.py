@@ -51,7 +51,9 @@ def test_trainings_use_only_options_that_their_scripts_have(
     tables, make_args, monkeypatch, tmp_path, table
 ):
     commands = []
-    monkeypatch.setattr(tables.subprocess, "run", lambda words, **_: commands.append(words))
+    monkeypatch.setattr(
+        tables.subprocess, "run", lambda words, **_: commands.append(words)
+    )
     monkeypatch.setattr(tables, "save_first_layers", lambda layers, folder: None)
     args = make_args(table, seeds=[3, 4])
     trained = tables.train_rows(args, tables.load_options(args))
@@ -70,7 +72,9 @@ def test_what_is_trained_is_not_trained_again(tables, make_args, monkeypatch, tm
     folder = tmp_path / "localizer-head-mlp-seed-0"
     folder.mkdir()
     (folder / "processor_config.json").write_text("{}")
-    monkeypatch.setattr(tables.subprocess, "run", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(
+        tables.subprocess, "run", lambda *_, **__: pytest.fail("trained")
+    )
     assert tables.train(row, 0, make_args("heads"), {}) == folder
 
 
@@ -88,7 +92,11 @@ def samples_of(system, localizer, distance):
 def test_rows_average_over_seeds_and_are_compared(tables, make_args):
     trained = {}
     samples = []
-    distances = {"Gaussian mask": [0.01, 0.15], "predicted mask": [0.3, 0.3], "no mask": [0.15] * 2}
+    distances = {
+        "Gaussian mask": [0.01, 0.15],
+        "predicted mask": [0.3, 0.3],
+        "no mask": [0.15] * 2,
+    }
     for name, distance_of_seed in distances.items():
         trained[name] = []
         for seed, distance in enumerate(distance_of_seed):
@@ -112,7 +120,9 @@ def test_texts_of_the_dataset_are_rows_too(tables, make_args):
         "ground truth, caption": 0.3,
     }
     systems |= {"gaussian-seed-0": 0.15, "predicted-seed-0": 0.3}
-    samples = [samples_of(name, "judge", distance) for name, distance in systems.items()]
+    samples = [
+        samples_of(name, "judge", distance) for name, distance in systems.items()
+    ]
     trained = {
         "Talking Points": [Path("gaussian-seed-0")],
         "region captioner": [Path("predicted-seed-0")],
@@ -136,14 +146,24 @@ def test_the_table_is_written_and_printed(tables, tmp_path, monkeypatch, capsys)
         asked.append(options)
         samples = []
         for number, localizer in enumerate(options.localizers):
-            samples.append(samples_of("ground truth, full", Path(localizer).name, 0.3 * number))
+            samples.append(
+                samples_of("ground truth, full", Path(localizer).name, 0.3 * number)
+            )
         Path(options.output).mkdir()
         pd.concat(samples).to_parquet(Path(options.output) / "samples.parquet")
         return {"photos": 20, "points": 40}
 
     monkeypatch.setattr(tables.subprocess, "run", lambda *_, **__: None)
     monkeypatch.setattr(tables, "evaluate_descriptions", evaluate)
-    words = ["paper_tables.py", "--table", "heads", "--data_dir", "DATA", "--seeds", "0"]
+    words = [
+        "paper_tables.py",
+        "--table",
+        "heads",
+        "--data_dir",
+        "DATA",
+        "--seeds",
+        "0",
+    ]
     monkeypatch.setattr("sys.argv", [*words, "--output_dir", str(tmp_path)])
     tables.main()
     [options] = asked
@@ -155,10 +175,15 @@ def test_the_table_is_written_and_printed(tables, tmp_path, monkeypatch, capsys)
     printed = capsys.readouterr().out
     assert "test split (by photo): 20 photos, 40 points, 1 seeds" in printed
     assert "| heatmap | 100.0 [100.0, 100.0] | 100.0 | 100.0 | 100.0 | - |" in printed
-    assert "| mlp | 0.0 [0.0, 0.0] | 0.0 | 0.0 | 0.0 | -100.0 [-100.0, -100.0], p" in printed
+    assert (
+        "| mlp | 0.0 [0.0, 0.0] | 0.0 | 0.0 | 0.0 | -100.0 [-100.0, -100.0], p"
+        in printed
+    )
 
 
-def test_descriptors_are_judged_by_the_embedded_localizer(tables, make_args, monkeypatch, tmp_path):
+def test_descriptors_are_judged_by_the_embedded_localizer(
+    tables, make_args, monkeypatch, tmp_path
+):
     asked = []
 
     def evaluate(options):

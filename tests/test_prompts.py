@@ -54,7 +54,9 @@ def test_one_set_of_worked_examples_is_shown(folder):
     drawn = set()
     for seed in range(40):
         chat = ask(folder, "examples", np.random.default_rng(seed), facts="a dog")
-        assert chat == ask(folder, "examples", np.random.default_rng(seed), facts="a dog")
+        assert chat == ask(
+            folder, "examples", np.random.default_rng(seed), facts="a dog"
+        )
         system, *examples, question = chat
         assert system["content"] == "Be brief."
         assert question["content"] == "a dog, [really]?"
@@ -107,7 +109,9 @@ def test_the_crop_fades_with_the_distance_and_is_gray_outside():
     middle = crop[30, :, 0]
     assert middle[30] == 255
     assert middle[60] < 130
-    assert middle[40] == pytest.approx(127 + 128 * np.exp(-0.5), abs=1.5)  # one sigma away
+    assert middle[40] == pytest.approx(
+        127 + 128 * np.exp(-0.5), abs=1.5
+    )  # one sigma away
     # beyond the left edge, and above the top
     assert (middle[:28] == 127).all()
     assert (crop[:10] == 127).all()

@@ -35,7 +35,12 @@ from hf_talking_points.cli import app
 
 ROOT = Path(__file__).parent.parent
 PRETRAINED = ROOT / "hf_talking_points" / "pretrained"
-PATTERNS = ("README.md", "docs/**/*.md", "model_cards/*.md", "hf_talking_points/**/README.md")
+PATTERNS = (
+    "README.md",
+    "docs/**/*.md",
+    "model_cards/*.md",
+    "hf_talking_points/**/README.md",
+)
 NEEDS = ("gpu", "network", "cluster")
 LANGUAGES = ("python", "bash", "yaml", "bibtex")
 # options that make a page's trainings and its evaluation short
@@ -46,7 +51,10 @@ SHORT_TRAINING = {
 }
 SHORT_EVALUATION = {"docs/training.md": "--max-photos 2", "docs/command_line.md": ""}
 # page -> the page that makes the data which it reads
-AFTER = {"docs/datasets.md": "docs/training.md", "docs/dataset_formats.md": "docs/training.md"}
+AFTER = {
+    "docs/datasets.md": "docs/training.md",
+    "docs/dataset_formats.md": "docs/training.md",
+}
 FENCED = re.compile(
     r"(?:<!-- needs: (?P<needs>.*?) -->\n)?^```(?P<language>.*)\n(?P<code>(?:.*\n)*?)^```$",
     re.MULTILINE,
@@ -127,9 +135,15 @@ class NameCheck:
 
     def __init__(self, code, names):
         self.nodes = list(ast.walk(ast.parse(code)))
-        self.stored = {name for node in self.nodes for name in self.names_stored_by(node)}
+        self.stored = {
+            name for node in self.nodes for name in self.names_stored_by(node)
+        }
         self.known = dict(names)
-        imports = [node for node in self.nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+        imports = [
+            node
+            for node in self.nodes
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+        ]
         exec(compile(ast.Module(imports, []), "imports", "exec"), self.known)
         for name in self.stored:
             self.known.pop(name, None)
@@ -157,7 +171,9 @@ class NameCheck:
                 self.resolve(node)
             elif isinstance(node, ast.Name):
                 exists = hasattr(builtins, node.id)
-                assert exists or node.id in self.known or node.id in self.stored, node.id
+                assert exists or node.id in self.known or node.id in self.stored, (
+                    node.id
+                )
             elif isinstance(node, ast.Call):
                 self.check_call(node)
 
@@ -165,7 +181,9 @@ class NameCheck:
         function = self.resolve(call.func)
         if function is None or function is functools.partial:  # has no signature
             return
-        keywords = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+        keywords = {
+            keyword.arg: keyword.value for keyword in call.keywords if keyword.arg
+        }
         inspect.signature(function).bind_partial(*call.args, **keywords)
 
 
@@ -192,7 +210,9 @@ class RunPage:
 
 def run_block(page, block, names):
     # the embedded pair as it is on a Hub
-    code = block.code.replace('"someone/talking-points-', f'"{PRETRAINED}/talking-points-')
+    code = block.code.replace(
+        '"someone/talking-points-', f'"{PRETRAINED}/talking-points-'
+    )
     if block.language == "bash" and page in SHORT_TRAINING:
         for command in commands_in(code):
             start_shortened(page, command)
@@ -284,7 +304,8 @@ def parse_options(program, arguments, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "page, command", [(page, command) for page in PAGES for command in commands_of(page)]
+    "page, command",
+    [(page, command) for page in PAGES for command in commands_of(page)],
 )
 def test_commands_parse(page, command, monkeypatch):
     parse(command, monkeypatch)
@@ -325,7 +346,11 @@ def test_first_program_prints_a_line_for_each_point(run):
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/evaluation.md", "hf_talking_points/evaluation/localization_distance/README.md"]
+    "page",
+    [
+        "docs/evaluation.md",
+        "hf_talking_points/evaluation/localization_distance/README.md",
+    ],
 )
 def test_metric_finds_what_is_described(run, page):
     scores = run(page).names["scores"]
@@ -365,12 +390,16 @@ def test_full_size_recipes_run_on_tiny_models(run, clone, tmp_path, monkeypatch,
     monkeypatch.chdir(clone)
     tokenizer = tiny_tokenizer()
     tiny_vision_tower("swin").save_pretrained(tmp_path / "vision")
-    ViTImageProcessorPil(image_mean=[0.1, 0.2, 0.3]).save_pretrained(tmp_path / "vision")
+    ViTImageProcessorPil(image_mean=[0.1, 0.2, 0.3]).save_pretrained(
+        tmp_path / "vision"
+    )
     tiny_language_model("qwen", tokenizer).save_pretrained(tmp_path / "text")
     tokenizer.save_pretrained(tmp_path / "text")
 
     script = f"examples/train_{kind}.py"
-    [command] = [words for words in commands_of("docs/full_size.md") if words[1] == script]
+    [command] = [
+        words for words in commands_of("docs/full_size.md") if words[1] == script
+    ]
     options = f"--data_dir my_photos --vision {tmp_path}/vision --text {tmp_path}/text "
     options += f"--output_dir {tmp_path}/run --image_size 64 --views_per_photo 1 --max_steps 2 "
     options += "--eval_steps 2 --max_eval_photos 2 --use_cpu true --report_to none"

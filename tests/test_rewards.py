@@ -11,7 +11,12 @@ from hf_talking_points import LocalizerReward
 from hf_talking_points.models.coordinates import canvas_to_pixels
 from hf_talking_points.rewards import distinct_images
 
-TEXTS = ["the tip of the left ear", "a dark spot", "the wheel of the car", "red green blue"]
+TEXTS = [
+    "the tip of the left ear",
+    "a dark spot",
+    "the wheel of the car",
+    "red green blue",
+]
 POINTS = [(10, 30), (40, 80), (110, 5), (25, 45)]
 LOGGED = ("distance", "pck@0.1", "pck@0.05", "refused", "words", "distinct_2")
 
@@ -42,7 +47,9 @@ def distance_of_one(pair, image, text, point):
 
 def distances(pair, photos):
     """Of [`TEXTS`], one text at a time."""
-    return np.array([distance_of_one(pair, *sample) for sample in zip(photos, TEXTS, POINTS)])
+    return np.array(
+        [distance_of_one(pair, *sample) for sample in zip(photos, TEXTS, POINTS)]
+    )
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -59,7 +66,12 @@ def test_rewards_follow_the_distance_normalized_by_width_and_height(
     pair, photos, shape, formula, share
 ):
     reward = LocalizerReward(
-        *pair, shape=shape, tau=0.3, reward_scale=5.0, share_encodings=share, batch_size=1
+        *pair,
+        shape=shape,
+        tau=0.3,
+        reward_scale=5.0,
+        share_encodings=share,
+        batch_size=1,
     )
     rewards = reward(completions=TEXTS, image=photos, point=POINTS)
     np.testing.assert_allclose(rewards, 5 * formula(distances(pair, photos)), atol=1e-5)
@@ -78,7 +90,9 @@ def test_each_image_is_encoded_once_where_encodings_are_shared(
         lambda module, args, out: encoded.append(len(args[0]))
     )
     conversations = [[{"role": "assistant", "content": text}] for text in TEXTS]
-    reward = LocalizerReward(model, processor, batch_size=batch_size, share_encodings=share)
+    reward = LocalizerReward(
+        model, processor, batch_size=batch_size, share_encodings=share
+    )
     reward(completions=conversations, image=photos, point=POINTS)
     hook.remove()
     assert encoded == encoded_together
@@ -90,7 +104,9 @@ FARTHEST = [(120, 0), (0, 0), (0, 40)]
 
 
 def test_texts_that_the_localizer_refuses_count_as_the_farthest_corner(pair, photos):
-    rewards = LocalizerReward(*pair)(completions=[*REFUSED, TEXTS[3]], image=photos, point=POINTS)
+    rewards = LocalizerReward(*pair)(
+        completions=[*REFUSED, TEXTS[3]], image=photos, point=POINTS
+    )
     sizes = np.array([photo.size for photo in photos])
     shares = (np.array(FARTHEST) - POINTS[:3]) / sizes[:3]
     corner_distances = np.linalg.norm(shares, axis=1)
@@ -128,7 +144,9 @@ def test_logs(pair, photos):
 def test_logs_of_refused_texts_alone(pair, photos):
     logged = {}
     reward = LocalizerReward(*pair)
-    reward(completions=[""] * 4, image=photos, point=POINTS, log_metric=logged.__setitem__)
+    reward(
+        completions=[""] * 4, image=photos, point=POINTS, log_metric=logged.__setitem__
+    )
     assert logged["localizer/refused"] == 1
     assert logged["localizer/distinct_2"] == logged["localizer/words"] == 0
     assert logged["localizer/pck@0.1"] == 0 and logged["localizer/distance"] > 0.5**0.5
@@ -138,16 +156,22 @@ def test_several_localizers_are_averaged(pair, make_localizer, photos):
     other = make_localizer(head="mlp", seed=1)
     both = LocalizerReward([pair[0], other[0]], [pair[1], other[1]], name="judges")
     extra = {}
-    got = both(completions=TEXTS, image=photos, point=POINTS, log_extra=extra.__setitem__)
+    got = both(
+        completions=TEXTS, image=photos, point=POINTS, log_extra=extra.__setitem__
+    )
     alone = []
     for localizer in (pair, other):
-        alone.append(LocalizerReward(*localizer)(completions=TEXTS, image=photos, point=POINTS))
+        alone.append(
+            LocalizerReward(*localizer)(completions=TEXTS, image=photos, point=POINTS)
+        )
     np.testing.assert_allclose(got, np.mean(alone, 0), rtol=1e-6)
     assert set(extra) == {"point", "judges_0_found", "judges_1_found"}
     assert both.__name__ == "judges"
 
 
-def test_locate_gives_a_point_of_each_localizer_for_each_text(pair, make_localizer, photos):
+def test_locate_gives_a_point_of_each_localizer_for_each_text(
+    pair, make_localizer, photos
+):
     other = make_localizer(head="mlp", seed=1)
     reward = LocalizerReward([pair[0], other[0]], [pair[1], other[1]])
     found, sizes = reward.locate(photos, [TEXTS[0], "", TEXTS[2], TEXTS[3]])
@@ -164,7 +188,9 @@ def test_a_path_loads_model_and_processor(pair, photos, tmp_path):
     expected = LocalizerReward(*pair)(completions=TEXTS, image=photos, point=POINTS)
     np.testing.assert_allclose(got, expected, atol=1e-6)
     [localizer] = loaded.localizers
-    assert not any(parameter.requires_grad for parameter in localizer.model.parameters())
+    assert not any(
+        parameter.requires_grad for parameter in localizer.model.parameters()
+    )
     assert not localizer.model.training
 
 

@@ -329,7 +329,11 @@ def test_curves_that_cannot_be_told_apart_are_an_error(tmp_path, number):
 def test_intervals_keep_their_order_and_say_their_values(tmp_path, figures):
     rows = {
         "text": (78.13, 76.0, 80.2),
-        "a name that is so long that it takes more than one line $or$ two": (-3.0, -5.0, 2.0),
+        "a name that is so long that it takes more than one line $or$ two": (
+            -3.0,
+            -5.0,
+            2.0,
+        ),
         "all": (100.0, 100.0 + 1e-13, 100.0 + 1e-13),
     }
     plot_intervals(rows, tmp_path / "intervals.png", label="PCK@0.1")

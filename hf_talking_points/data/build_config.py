@@ -14,9 +14,18 @@ import yaml
 from . import sources, teachers
 from .builder import BuildOptions, Source
 
-READERS = ("read_objects", "read_coco_keypoints", "read_coco_parts", "read_part_label_maps")
+READERS = (
+    "read_objects",
+    "read_coco_keypoints",
+    "read_coco_parts",
+    "read_part_label_maps",
+)
 TEACHERS = ("RuleTeacher", "ModelTeacher", "EndpointTeacher")
-PATHS = ("folder", "annotations", "images")  # arguments of readers that are relative to `root`
+PATHS = (
+    "folder",
+    "annotations",
+    "images",
+)  # arguments of readers that are relative to `root`
 
 
 @dataclass
@@ -28,7 +37,9 @@ class BuildConfig:
     teacher: Callable[..., Any]
 
 
-def read_build_config(file: str | os.PathLike, root: str | os.PathLike = ".") -> BuildConfig:
+def read_build_config(
+    file: str | os.PathLike, root: str | os.PathLike = "."
+) -> BuildConfig:
     """Reads a YAML file such as `examples/build_llama_point_in_part.yaml`.
 
     Args:

@@ -72,9 +72,13 @@ class BuildOptions:
     def __post_init__(self) -> None:
         unknown = [stratum for stratum in self.per_part if stratum not in STRATA]
         if unknown:
-            raise ValueError(f"strata {unknown} of per_part are unknown: choose from {STRATA}")
+            raise ValueError(
+                f"strata {unknown} of per_part are unknown: choose from {STRATA}"
+            )
         if self.most_distance is not None and self.localizer is None:
-            raise ValueError("most_distance needs a localizer that measures the distance")
+            raise ValueError(
+                "most_distance needs a localizer that measures the distance"
+            )
 
 
 class Rejects:
@@ -89,7 +93,9 @@ class Rejects:
     def most_frequent(self, count: int = 3) -> str:
         """The most frequent kinds of reasons in one line."""
         kinds = Counter(reason_kind(row["reason"]) for row in self.rows)
-        return "; ".join(f"{number} x {kind}" for kind, number in kinds.most_common(count))
+        return "; ".join(
+            f"{number} x {kind}" for kind, number in kinds.most_common(count)
+        )
 
 
 @dataclass
@@ -188,7 +194,9 @@ def plan_units(
     write_atomically(folder / "rejects.jsonl", "".join(lines).encode())
     if not facts["photos"]:
         reasons = rejects.most_frequent() or "the sources have none"
-        raise ValueError(f"no photo is left to build: {reasons} (see {folder}/rejects.jsonl)")
+        raise ValueError(
+            f"no photo is left to build: {reasons} (see {folder}/rejects.jsonl)"
+        )
     plan = {**stated, **facts, "rejects": len(rejects.rows)}
     write_atomically(work / "plan.json", as_json(plan))
     return planned_units(folder)
@@ -218,7 +226,9 @@ def write_plan_units(
     }
 
 
-def stated_build(sources: Sequence[Source], options: BuildOptions, teacher: Any) -> dict[str, Any]:
+def stated_build(
+    sources: Sequence[Source], options: BuildOptions, teacher: Any
+) -> dict[str, Any]:
     """What a build is made from, as JSON holds it."""
     stated = {
         "options": asdict(options),
@@ -236,11 +246,15 @@ def stated_source(source: Source) -> list[Any]:
     return [getattr(source, "__name__", type(source).__name__)]
 
 
-def check_same_build(folder: Path, stated: dict[str, Any], sources: Sequence[Source]) -> None:
+def check_same_build(
+    folder: Path, stated: dict[str, Any], sources: Sequence[Source]
+) -> None:
     """Raises ValueError where a folder holds a build of other sources, options or another teacher."""
     done = json.loads((folder / "work" / "plan.json").read_text())
     options = done["options"]
-    changed = [name for name, value in stated["options"].items() if value != options.get(name)]
+    changed = [
+        name for name, value in stated["options"].items() if value != options.get(name)
+    ]
     changed += [name for name in ("teacher", "sources") if stated[name] != done[name]]
     if changed:
         names = ", ".join(changed)
@@ -276,7 +290,9 @@ class ContentDigest:
 
     def _add_points(self, points: Sequence[PartPoint]) -> None:
         for point in points:
-            self._add_values(point.part, point.x, point.y, point.box, point.texts, point.stratum)
+            self._add_values(
+                point.part, point.x, point.y, point.box, point.texts, point.stratum
+            )
 
     def _add_values(self, *values: Any) -> None:
         self._hash.update(repr(values).encode())
@@ -299,14 +315,18 @@ def file_digest(photo: Photo) -> bytes:
 def source_content(source: Source) -> str:
     """The [`ContentDigest`] of what a source holds now."""
     digest = ContentDigest()
-    for photo in tqdm(source(on_reject=Rejects()), desc="Comparing photos", unit=" photos"):
+    for photo in tqdm(
+        source(on_reject=Rejects()), desc="Comparing photos", unit=" photos"
+    ):
         digest.add(photo)
     return digest.value()
 
 
 def source_name(source: Source, number: int) -> str:
     """A name of a source: that of the first file or folder that its reader takes."""
-    arguments = [*source.args, *source.keywords.values()] if isinstance(source, partial) else []
+    arguments = (
+        [*source.args, *source.keywords.values()] if isinstance(source, partial) else []
+    )
     for argument in arguments:
         if isinstance(argument, (str, os.PathLike)):
             path = Path(os.path.abspath(argument))
@@ -314,13 +334,17 @@ def source_name(source: Source, number: int) -> str:
     return f"source {number + 1}"
 
 
-def list_photos(sources: Sequence[Source], spool: BinaryIO, on_reject: OnReject) -> Listing:
+def list_photos(
+    sources: Sequence[Source], spool: BinaryIO, on_reject: OnReject
+) -> Listing:
     """Reads every photo of the sources, each written to the spool if it can be opened."""
     listing = Listing()
     for number, source in enumerate(sources):
         name = source_name(source, number)
         digest = ContentDigest()
-        for photo in tqdm(source(on_reject=on_reject), desc="Reading photos", unit=" photos"):
+        for photo in tqdm(
+            source(on_reject=on_reject), desc="Reading photos", unit=" photos"
+        ):
             digest.add(photo)
             try:
                 image = photo.open()

@@ -142,7 +142,9 @@ def load_localizer(checkpoint: str) -> PointLocalizationPipeline:
     return pipeline("point-localization", model=checkpoint)
 
 
-def measure_distances(localizer: PointLocalizationPipeline, described: Sequence[Described]) -> None:
+def measure_distances(
+    localizer: PointLocalizationPipeline, described: Sequence[Described]
+) -> None:
     """Adds the column `localization_distance`: how far off a localizer finds each description, normalized by the
     sides of its photo.
 
@@ -195,7 +197,9 @@ def within_distance(
     """The rows that are found within a distance; all of them without one."""
     if most_distance is None:
         return described
-    return [item for item in described if item.row["localization_distance"] <= most_distance]
+    return [
+        item for item in described if item.row["localization_distance"] <= most_distance
+    ]
 
 
 def write_rows(file: Path, rows: Sequence[dict[str, Any]], columns: Features) -> str:
@@ -208,7 +212,9 @@ def write_rows(file: Path, rows: Sequence[dict[str, Any]], columns: Features) ->
         # repeated in Arrow, which is much faster than converting the file for each row
         image = pa.array([of_photo[0]["image"]], image_type)
         images.append(image.take([0] * len(of_photo)))
-    annotation = pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("image")))
+    annotation = pa.Table.from_pylist(
+        rows, schema=schema.remove(schema.get_field_index("image"))
+    )
     table = annotation.append_column("image", pa.chunked_array(images))
     table = table.select(schema.names).replace_schema_metadata(schema.metadata)
     buffer = io.BytesIO()
@@ -290,7 +296,9 @@ def build_dataset(
     return finish(folder, options, teacher)
 
 
-def finish(folder: str | os.PathLike, options: BuildOptions, teacher: Any) -> DatasetDict:
+def finish(
+    folder: str | os.PathLike, options: BuildOptions, teacher: Any
+) -> DatasetDict:
     """Writes the dataset card of a build whose units are all done, and loads the dataset.
 
     Raises ValueError where a unit is not built, or where no unit has a row.
@@ -308,7 +316,9 @@ def finish(folder: str | os.PathLike, options: BuildOptions, teacher: Any) -> Da
         draw_samples(folder)
     digests = [summary["sha256"] for summary in summaries]
     content = hashlib.sha256(as_json(digests)).hexdigest()
-    card = dataset_card(folder, options, teacher, list(features(options, teacher)), content)
+    card = dataset_card(
+        folder, options, teacher, list(features(options, teacher)), content
+    )
     (folder / "README.md").write_text(card, encoding="utf-8")
     return load_built(folder)
 
@@ -330,7 +340,10 @@ def check_rows(summaries: Sequence[dict[str, Any]], options: BuildOptions) -> No
 
 
 def push_built(
-    folder: str | os.PathLike, repo_id: str, private: bool | None = None, token: str | None = None
+    folder: str | os.PathLike,
+    repo_id: str,
+    private: bool | None = None,
+    token: str | None = None,
 ) -> CommitInfo:
     """Pushes a finished build with its card; without the photos where their license does not allow to pass them on."""
     folder = Path(folder)

@@ -36,7 +36,9 @@ RELATIONS = set(
     "facing front hind inside near nearby nearest opposite outside rear side sides under "
     "underneath".split()
 )
-LOOKS = set("bright colored coloured grey lightly pale smooth strongly textured".split())
+LOOKS = set(
+    "bright colored coloured grey lightly pale smooth strongly textured".split()
+)
 for _color in COLOR_PROTOTYPES:
     LOOKS.update(_color.split())
 POSES = set("flying lying resting running sitting sleeping standing walking".split())
@@ -155,7 +157,9 @@ def mark_facts(text: str, facts: PointFacts) -> str:
     object_name = facts.object
     if object_name is None:
         return text
-    sized_object = f"{facts.size} {object_name}"  # also where a part is called "small dog"
+    sized_object = (
+        f"{facts.size} {object_name}"  # also where a part is called "small dog"
+    )
 
     def mark_of(match: re.Match[str]) -> str:
         if _MARK.fullmatch(match[0]):
@@ -340,7 +344,8 @@ def words_of(text: str) -> set[str]:
 def is_writers_word(name: str) -> bool:
     """Whether the rule-based writer's sentences hold a name, in singular or plural, whatever they are about."""
     return (
-        re.search(whole_words(f"{re.escape(name)}s?"), writers_words(), re.IGNORECASE) is not None
+        re.search(whole_words(f"{re.escape(name)}s?"), writers_words(), re.IGNORECASE)
+        is not None
     )
 
 

@@ -76,7 +76,9 @@ class CocoFile:
         self.annotations = value_of(content, "annotations", list, str(file))
         self.repeated_categories: set[int] = set()
         if category_ids is None:
-            category_ids = self._category_ids(value_of(content, "categories", list, str(file)))
+            category_ids = self._category_ids(
+                value_of(content, "categories", list, str(file))
+            )
         self.category_ids = category_ids
 
     def _category_ids(self, categories: list[Any]) -> dict[int, CocoRecord]:
@@ -140,7 +142,9 @@ class CocoFile:
                 if image_id in listed:
                     raise ValueError(f"{where}: its id {image_id} has come before")
                 listed[image_id] = None
-                photo = listed_photo(CocoRecord(fields, where), folder, split, by_synset)
+                photo = listed_photo(
+                    CocoRecord(fields, where), folder, split, by_synset
+                )
                 if photo.id in names:
                     raise ValueError(f"{where}: its name has come before")
             except ValueError as error:
@@ -150,7 +154,9 @@ class CocoFile:
             listed[image_id] = photo
         return listed
 
-    def _annotations_by_image(self, listed: dict[int, Photo | None]) -> dict[int, list[CocoRecord]]:
+    def _annotations_by_image(
+        self, listed: dict[int, Photo | None]
+    ) -> dict[int, list[CocoRecord]]:
         """Image id -> annotations, in the order of the images, less crowd regions, which are no single object."""
         by_image: dict[int, list[CocoRecord]] = {image_id: [] for image_id in listed}
         seen: set[int | str] = set()
@@ -162,12 +168,16 @@ class CocoFile:
                 photo = listed.get(image_id)
                 image_name = f"image id {image_id}" if photo is None else photo.id
                 if image_id not in listed:
-                    raise ValueError(f"{where}: {self.name} annotates it but does not list it")
+                    raise ValueError(
+                        f"{where}: {self.name} annotates it but does not list it"
+                    )
                 annotation_id = fields.get("id")
                 if not isinstance(annotation_id, (int, str, type(None))):
                     raise misfit(where, "id", "int", annotation_id)
                 if annotation_id is not None and annotation_id in seen:
-                    raise ValueError(f"{where}: annotation id {annotation_id} has come before")
+                    raise ValueError(
+                        f"{where}: annotation id {annotation_id} has come before"
+                    )
             except ValueError as error:
                 self.on_reject(image_name, str(error))
                 continue
@@ -182,7 +192,9 @@ class CocoFile:
         return annotated
 
 
-def listed_photo(image: CocoRecord, folder: Path, split: str | None, by_synset: bool) -> Photo:
+def listed_photo(
+    image: CocoRecord, folder: Path, split: str | None, by_synset: bool
+) -> Photo:
     """The [`Photo`] of an image's record, without objects."""
     name = text_of(image.fields, "file_name", image.where)
     width = whole_number_of(image.fields, "width", image.where)
@@ -227,7 +239,9 @@ def keypoint_names(category: CocoRecord) -> list[str]:
 def keypoint_object(annotation: CocoRecord, category: CocoRecord) -> AnnotatedObject:
     """The object of an annotation, with its labeled keypoints."""
     names = keypoint_names(category)
-    values = numbers_of(annotation.fields, "keypoints", 3 * len(names), annotation.where)
+    values = numbers_of(
+        annotation.fields, "keypoints", 3 * len(names), annotation.where
+    )
     points = []
     for number, name in enumerate(names):
         x, y, visibility = values[3 * number : 3 * number + 3]
@@ -290,10 +304,14 @@ def part_name(category: CocoRecord) -> str:
     name = normalize_part(beside_owner, owner)
     if name == owner or not name and normalize_category(raw_name) == owner:
         raise UsualLack(f"{category.where} is a whole {owner}, no part")
-    return require_name(name.removeprefix(f"{owner} "), "name", raw_name, category.where)
+    return require_name(
+        name.removeprefix(f"{owner} "), "name", raw_name, category.where
+    )
 
 
-def annotated_part(annotation: CocoRecord, category: CocoRecord, size: tuple[int, int]) -> Part:
+def annotated_part(
+    annotation: CocoRecord, category: CocoRecord, size: tuple[int, int]
+) -> Part:
     """The part of an annotation, cut to a photo of `size`."""
     name = part_name(category)
     box = coco_box(annotation)

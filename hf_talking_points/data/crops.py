@@ -136,7 +136,9 @@ def crop_photo(photo: Photo, crop: Crop | None = None, mirror: bool = False) -> 
     )
 
 
-def crop_image(image: Image.Image, crop: Crop | None = None, mirror: bool = False) -> Image.Image:
+def crop_image(
+    image: Image.Image, crop: Crop | None = None, mirror: bool = False
+) -> Image.Image:
     """The pixels that belong to [`crop_photo`]."""
     if crop is not None:
         image = image.crop(crop)

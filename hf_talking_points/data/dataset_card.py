@@ -59,7 +59,9 @@ class BuildCounts:
             self.columns[name].update(table.get(name, ()))
         reasons = table.get("fallback") or [None] * len(table["style"])
         distances = table.get("localization_distance")
-        for index, (style, text) in enumerate(zip(table["style"], table["description"])):
+        for index, (style, text) in enumerate(
+            zip(table["style"], table["description"])
+        ):
             reason = reasons[index]
             if reason:
                 self.fallbacks[reason.partition(":")[0]] += 1
@@ -102,7 +104,9 @@ def count_table(title: str, counts: Counter) -> str:
         lines.append(f"| {name} | {count:,} |")
     if len(counts) > MOST_LINES:
         shown = sum(count for _, count in most_frequent)
-        lines.append(f"| {len(counts) - MOST_LINES} more | {sum(counts.values()) - shown:,} |")
+        lines.append(
+            f"| {len(counts) - MOST_LINES} more | {sum(counts.values()) - shown:,} |"
+        )
     return "\n".join(lines)
 
 
@@ -114,14 +118,17 @@ def count_list(counts: Counter) -> str:
     lines = [f"- {count:,}: {name}" for name, count in most_frequent]
     if len(counts) > MOST_LINES:
         shown = sum(count for _, count in most_frequent)
-        lines.append(f"- {sum(counts.values()) - shown:,}: {len(counts) - MOST_LINES} more reasons")
+        lines.append(
+            f"- {sum(counts.values()) - shown:,}: {len(counts) - MOST_LINES} more reasons"
+        )
     return "\n".join(lines)
 
 
 def split_table(splits: dict[str, tuple[int, int]]) -> str:
     """Rows of a Markdown table: photos and rows of each split."""
     return "\n".join(
-        f"| {split} | {photos:,} | {rows:,} |" for split, (photos, rows) in splits.items()
+        f"| {split} | {photos:,} | {rows:,} |"
+        for split, (photos, rows) in splits.items()
     )
 
 
@@ -202,7 +209,11 @@ def without_folders(value: Any) -> Any:
 
 
 def dataset_card(
-    folder: Path, options: BuildOptions, teacher: Any, columns: Sequence[str], content: str
+    folder: Path,
+    options: BuildOptions,
+    teacher: Any,
+    columns: Sequence[str],
+    content: str,
 ) -> str:
     """The card of a built dataset as Markdown.
 
@@ -215,7 +226,9 @@ def dataset_card(
             of its card, and would give the rows of an earlier build in the same folder if the head were the same.
     """
     counts = count_rows(folder, columns)
-    tables = [count_table(name, counts.columns[name]) for name in COUNTED if name != "plan"]
+    tables = [
+        count_table(name, counts.columns[name]) for name in COUNTED if name != "plan"
+    ]
     made = without_folders({"teacher": teacher.info, "options": asdict(options)})
     samples = ""
     if options.images_may_be_shared:

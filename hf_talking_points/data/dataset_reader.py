@@ -77,9 +77,13 @@ class PhotoRows:
     stored: StoredImage | None
     split: str | None
     objects: list[AnnotatedObject] = field(default_factory=list)
-    points: dict[Owner | None, dict[PartPoint, list[tuple[str, str]]]] = field(default_factory=dict)
+    points: dict[Owner | None, dict[PartPoint, list[tuple[str, str]]]] = field(
+        default_factory=dict
+    )
 
-    def add_point(self, owner: Owner | None, point: PartPoint, row: dict[str, Any]) -> None:
+    def add_point(
+        self, owner: Owner | None, point: PartPoint, row: dict[str, Any]
+    ) -> None:
         """Adds the point of a row, or its description where the point has come before."""
         texts = self.points.setdefault(owner, {}).setdefault(point, [])
         description = row.get("description")
@@ -157,7 +161,10 @@ def stored_image_key(stored: StoredImage) -> str:
 
 
 def read_dataset(
-    dataset: Dataset | IterableDataset, split: str | None = None, *, on_reject: OnReject = reject
+    dataset: Dataset | IterableDataset,
+    split: str | None = None,
+    *,
+    on_reject: OnReject = reject,
 ) -> Iterator[Photo]:
     """Reads a dataset, streaming or not, in one of two forms that its columns tell apart.
 
@@ -200,7 +207,9 @@ def read_dataset(
         try:
             photo = replace(photo, size=photo.displayed_size())
         except OSError as error:
-            on_reject(photo.id, f"{rows_of_photo.place}: its image cannot be read: {error}")
+            on_reject(
+                photo.id, f"{rows_of_photo.place}: its image cannot be read: {error}"
+            )
             continue
         usable = usable_photo(photo, on_reject)
         if usable is not None:
@@ -210,7 +219,9 @@ def read_dataset(
 def check_split(split: Any, where: str) -> None:
     """Raises ValueError for what is no name of a split."""
     if split not in (None, "val", *SPLITS):
-        raise ValueError(f"{where}: expected one of {SPLITS}, 'val' or None, found {split!r}")
+        raise ValueError(
+            f"{where}: expected one of {SPLITS}, 'val' or None, found {split!r}"
+        )
 
 
 class DatasetRows:
@@ -253,7 +264,9 @@ class DatasetRows:
                     expected += ", or a column 'objects'"
                 raise misfit("dataset", name, expected, columns)
         read = PHOTO_COLUMNS if self.has_objects else POINT_COLUMNS
-        return dataset.select_columns([name for name in ("image", *read) if name in columns])
+        return dataset.select_columns(
+            [name for name in ("image", *read) if name in columns]
+        )
 
     def photo_of(self, rows_of_photo: PhotoRows, split: str | None) -> Photo:
         """The photo of its rows, whose size is not known yet."""
@@ -289,7 +302,9 @@ class DatasetRows:
             try:
                 started = self._start(index, row)
                 if started.id in seen:
-                    raise ValueError(f"{started.place}: its id has come before, with this image")
+                    raise ValueError(
+                        f"{started.place}: its id has come before, with this image"
+                    )
                 started.objects = objects_of_row(row, started.place)
             except ValueError as error:
                 self.on_reject(row_name(index, row), str(error))
@@ -326,7 +341,9 @@ class DatasetRows:
         """A photo with nothing but the id, image and split of its row."""
         place = f"dataset, row {index}"
         stored = stored_image(row.get("image"), place)
-        stated = None if row.get("image_id") is None else text_of(row, "image_id", place)
+        stated = (
+            None if row.get("image_id") is None else text_of(row, "image_id", place)
+        )
         check_split(row.get("split"), f"{place}: field 'split'")
         try:
             image_id = self.ids.id_of(stated, stored)
@@ -356,7 +373,9 @@ def point_of_row(row: dict[str, Any], owner: Owner | None, where: str) -> PartPo
     part = None
     if row.get("part") is not None:
         raw = text_of(row, "part", where)
-        part = require_name(normalize_part(raw, owner[0] if owner else ""), "part", raw, where)
+        part = require_name(
+            normalize_part(raw, owner[0] if owner else ""), "part", raw, where
+        )
     for name in ("description", "style", "stratum"):
         if row.get(name) is not None:
             text_of(row, name, where)
@@ -377,7 +396,9 @@ def objects_of_row(row: dict[str, Any], where: str) -> list[AnnotatedObject]:
         parts = []
         for part in listed(record, "parts", place):
             raw_name = text_of(part, "name", place)
-            name = require_name(normalize_part(raw_name, category), "name", raw_name, place)
+            name = require_name(
+                normalize_part(raw_name, category), "name", raw_name, place
+            )
             parts.append(Part(name, box_of(part, "box", place)))
         box = box_of(record, "box", place)
         objects.append(AnnotatedObject(category, box, tuple(points), tuple(parts)))

@@ -21,7 +21,9 @@ def perceptual_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(rises).tobytes(), "big")
 
 
-def near_duplicates(hashes: Sequence[int], originals: Sequence[int], bits: int) -> np.ndarray:
+def near_duplicates(
+    hashes: Sequence[int], originals: Sequence[int], bits: int
+) -> np.ndarray:
     """Which of `hashes` differ by at most `bits` bits from any of `originals`, a bool array."""
     compared = np.array(hashes, dtype=np.uint64)
     held_out = np.array(originals, dtype=np.uint64)

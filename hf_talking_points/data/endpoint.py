@@ -18,7 +18,9 @@ from PIL import Image
 from ..prompts import Message
 from .fusing import FusingTeacher
 
-LONGEST_WAIT = 300  # seconds that an endpoint may ask to be left alone before this is an error
+LONGEST_WAIT = (
+    300  # seconds that an endpoint may ask to be left alone before this is an error
+)
 CONNECTION_FAULTS = (
     requests.ConnectionError,
     requests.Timeout,
@@ -116,7 +118,9 @@ class EndpointTeacher(FusingTeacher):
             request.headers["Authorization"] = f"Bearer {key}"
         return request
 
-    def answer(self, model: str, chats: list[list[Message]], seeds: list[int]) -> list[str]:
+    def answer(
+        self, model: str, chats: list[list[Message]], seeds: list[int]
+    ) -> list[str]:
         name = self.vision if model == "vision" else self.text
         assert name is not None  # a teacher without a vision model does not ask for it
         with ThreadPoolExecutor(self.concurrent) as pool:
@@ -147,7 +151,9 @@ class EndpointTeacher(FusingTeacher):
                 time.sleep(wait)
         raise self.error(f"{fault}; given up after {self.retries + 1} attempts")
 
-    def request_body(self, model: str, chat: list[Message], seed: int) -> dict[str, Any]:
+    def request_body(
+        self, model: str, chat: list[Message], seed: int
+    ) -> dict[str, Any]:
         """What is sent to ask one chat."""
         body = {
             "model": model,

@@ -16,7 +16,9 @@ LARGEST = 2**53  # floats hold whole numbers exactly up to it
 
 def misfit(where: str, name: str, expected: str, found: Any) -> ValueError:
     """The error for a field that does not fit."""
-    return ValueError(f"{where}: field {name!r}: expected {expected}, found {reprlib.repr(found)}")
+    return ValueError(
+        f"{where}: field {name!r}: expected {expected}, found {reprlib.repr(found)}"
+    )
 
 
 def is_utf8(text: str) -> bool:
@@ -44,7 +46,9 @@ def value_of(record: Any, name: str, kind: type, where: str) -> Any:
         )
     if name not in record:
         expected = "a value" if kind is object else kind.__name__
-        raise ValueError(f"{where}: field {name!r}: expected {expected}, found no such field")
+        raise ValueError(
+            f"{where}: field {name!r}: expected {expected}, found no such field"
+        )
     value = record[name]
     is_truth_value = isinstance(value, bool) and kind is not object
     if is_truth_value or not isinstance(value, kind):
@@ -82,7 +86,9 @@ def box_of(record: Any, name: str, where: str) -> tuple[float, float, float, flo
     return x1, y1, x2, y2
 
 
-def box_or_none(record: Any, name: str, where: str) -> tuple[float, float, float, float] | None:
+def box_or_none(
+    record: Any, name: str, where: str
+) -> tuple[float, float, float, float] | None:
     """[`box_of`], or None where there is no such field or it is null."""
     if record.get(name) is None:
         return None

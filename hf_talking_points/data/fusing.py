@@ -96,7 +96,14 @@ class FusingTeacher:
         self.queries_at_once = queries_at_once
         if vision:
             self.styles = ("full",)
-            self.columns = ("description", "rule", "context", "local", "fused", "fallback")
+            self.columns = (
+                "description",
+                "rule",
+                "context",
+                "local",
+                "fused",
+                "fallback",
+            )
             self.prompts = SEEN_PROMPTS
         else:
             self.styles = ("reworded",)
@@ -108,7 +115,9 @@ class FusingTeacher:
             "prompts": prompt_hash(PROMPTS, self.prompts),
         }
 
-    def answer(self, model: str, chats: list[list[Message]], seeds: list[int]) -> list[str]:
+    def answer(
+        self, model: str, chats: list[list[Message]], seeds: list[int]
+    ) -> list[str]:
         """Answers to `chats`, in their order.
 
         Args:
@@ -143,7 +152,9 @@ class FusingTeacher:
             row["description"] = row["rule"] if row["fallback"] else row["fused"]
         return [{name: row[name] for name in self.columns} for row in rows]
 
-    def look(self, queries: Sequence[PointQuery], rows: Sequence[dict[str, str]]) -> None:
+    def look(
+        self, queries: Sequence[PointQuery], rows: Sequence[dict[str, str]]
+    ) -> None:
         """Adds to `rows` what the vision model says of the whole photos and of the crops."""
         self.look_at("context", ring_point, CONTEXT_QUESTION, queries, rows)
         self.look_at("local", fading_crop, LOCAL_QUESTION, queries, rows)
@@ -160,12 +171,16 @@ class FusingTeacher:
         chats = []
         for query in queries:
             picture = show(query.image, query.point)
-            chats.append(ask(PROMPTS, prompt, image=picture, subject=subject(query.facts)))
+            chats.append(
+                ask(PROMPTS, prompt, image=picture, subject=subject(query.facts))
+            )
         seeds = [question_seed(query, number) for query in queries]
         for row, text in zip(rows, self.answer("vision", chats, seeds)):
             row[prompt] = " ".join(text.split())
 
-    def fuse(self, queries: Sequence[PointQuery], rows: Sequence[dict[str, str]]) -> list[str]:
+    def fuse(
+        self, queries: Sequence[PointQuery], rows: Sequence[dict[str, str]]
+    ) -> list[str]:
         """The text model's answers."""
         chats = []
         for query, row in zip(queries, rows):

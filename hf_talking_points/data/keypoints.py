@@ -55,7 +55,9 @@ class Candidates:
         found = sorted(found, key=lambda keypoint: (-keypoint.response, keypoint.pt))
         # OpenCV repeats a place for each of its orientations
         places = dict.fromkeys(keypoint.pt for keypoint in found)
-        return np.array(list(places)).reshape(-1, 2) + 0.5  # its pixel centers are whole numbers
+        return (
+            np.array(list(places)).reshape(-1, 2) + 0.5
+        )  # its pixel centers are whole numbers
 
     @cached_property
     def gradient(self) -> np.ndarray:
@@ -80,7 +82,9 @@ class Candidates:
             float `np.ndarray` of shape `(n, 2)`: (x, y) in pixels; the center of the first pixel is (0.5, 0.5).
         """
         if stratum not in CANDIDATE_STRATA:
-            raise ValueError(f"stratum must be one of {CANDIDATE_STRATA}, got {stratum!r}")
+            raise ValueError(
+                f"stratum must be one of {CANDIDATE_STRATA}, got {stratum!r}"
+            )
         if stratum == "sift":
             return self._sift_inside(mask)[:count]
         if stratum == "boundary":
@@ -108,7 +112,10 @@ def rim_of(mask: np.ndarray) -> np.ndarray:
     cv2 = require_opencv()
     neighborhood = np.ones((3, 3), np.uint8)
     inner = cv2.erode(
-        mask.astype(np.uint8), neighborhood, borderType=cv2.BORDER_CONSTANT, borderValue=0
+        mask.astype(np.uint8),
+        neighborhood,
+        borderType=cv2.BORDER_CONSTANT,
+        borderValue=0,
     )
     return mask & (inner == 0)
 
@@ -176,7 +183,9 @@ def choose_points(
     given = min(1, per_part.get("given", 0))
     for annotated in photo.objects:
         for point in annotated.points:
-            spread.take(annotated, point.part, point.box, "given", [(point.x, point.y)], given)
+            spread.take(
+                annotated, point.part, point.box, "given", [(point.x, point.y)], given
+            )
         for part in annotated.parts:
             mask = part_mask(part, width, height)
             for stratum, count in per_part.items():
@@ -193,7 +202,9 @@ def draw_number(seed: int, *key: Hashable) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def balanced_thresholds(numbers: dict[Hashable, list[float]], most: int) -> dict[Hashable, float]:
+def balanced_thresholds(
+    numbers: dict[Hashable, list[float]], most: int
+) -> dict[Hashable, float]:
     """What keeps at most `most` of each class, chosen at random.
 
     Args:

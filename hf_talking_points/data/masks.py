@@ -64,12 +64,19 @@ def polygon_mask(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         bool `np.ndarray` of shape `(height, width)`.
     """
     width, height = size
-    crossings = np.zeros((height, width + 1), np.int32)  # edges left of a pixel, by column
+    crossings = np.zeros(
+        (height, width + 1), np.int32
+    )  # edges left of a pixel, by column
     for number, corner in enumerate(corners):
         # from top to bottom, so that an edge rounds alike in both directions
-        edge = sorted([tuple(corner), tuple(corners[number - 1])], key=lambda end: (end[1], end[0]))
+        edge = sorted(
+            [tuple(corner), tuple(corners[number - 1])],
+            key=lambda end: (end[1], end[0]),
+        )
         (top_x, top_y), (bottom_x, bottom_y) = edge
-        first, last = np.clip(np.ceil(np.array([top_y, bottom_y]) - 0.5), 0, height).astype(int)
+        first, last = np.clip(
+            np.ceil(np.array([top_y, bottom_y]) - 0.5), 0, height
+        ).astype(int)
         if first >= last:
             continue
         rows = np.arange(first, last)

@@ -15,13 +15,17 @@ RIDDEN = {"horse", "pony", "foal", "mare", "stallion", "gelding", "donkey", "mul
 COMPOUNDS = {"tailbase": "tail base"}
 
 _BRACKETS = re.compile(r"[()\[\]{}]")
-_NEW_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # eyeL, leftEye, LEye
+_NEW_WORD = re.compile(
+    r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+)  # eyeL, leftEye, LEye
 _SIDE = r"(?:left|right|[lr])"
 _SIDE_SUFFIX = re.compile(  # eye.L, eye-left
     rf"(?<=\w)[.-](?={_SIDE}(?:[.-]{_SIDE})*(?:[\s_]|$))", re.IGNORECASE
 )
 _SIDE_PREFIX = re.compile(r"^(left|right)-(?=\w)", re.IGNORECASE)
-_RIDDEN_PREFIX = re.compile(r"^(left|right|near|off|nearside|offside)-(?=\w)", re.IGNORECASE)
+_RIDDEN_PREFIX = re.compile(
+    r"^(left|right|near|off|nearside|offside)-(?=\w)", re.IGNORECASE
+)
 _GAP = re.compile(r"[ _\t\n\r\f\v\u00a0\u3000]+")
 
 
@@ -90,4 +94,7 @@ def names_it(description: str, name: str) -> bool:
     """Whether a description contains the name of an object or part, as the readers give it, in whole words."""
     if not name:
         return False
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", description, re.IGNORECASE) is not None
+    return (
+        re.search(rf"(?<!\w){re.escape(name)}(?!\w)", description, re.IGNORECASE)
+        is not None
+    )

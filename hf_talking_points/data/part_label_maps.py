@@ -116,7 +116,9 @@ def read_part_label_maps(
             yield from ade20k_part_photos(folder, coco, split, names)
     else:
         either = "annotations_detectron2_obj, of Pascal-Part-116, or ade20k_instance_train.json"
-        raise ValueError(f"{folder}: expected {either}, of ADE20K-Part-234, found neither")
+        raise ValueError(
+            f"{folder}: expected {either}, of ADE20K-Part-234, found neither"
+        )
 
 
 def categories_of(names: LabelNames) -> dict[int, CocoRecord]:
@@ -196,14 +198,18 @@ def ade20k_part_photos(
                 coco.on_reject(photo.id, str(error))
                 continue
             assert whole.mask is not None
-            annotated = object_of_maps(whole.name, whole.pixel_box, whole.mask, part_map, names)
+            annotated = object_of_maps(
+                whole.name, whole.pixel_box, whole.mask, part_map, names
+            )
             objects.append(annotated)
         usable = usable_photo(replace(photo, objects=tuple(objects)), coco.on_reject)
         if usable is not None:
             yield usable
 
 
-def part_map_of_size(file: Path, size: tuple[int, int], names: LabelNames) -> np.ndarray:
+def part_map_of_size(
+    file: Path, size: tuple[int, int], names: LabelNames
+) -> np.ndarray:
     """The part label map of a photo whose annotation states its size."""
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent.name}/{file.name} does not exist")
@@ -216,7 +222,9 @@ def part_map_of_size(file: Path, size: tuple[int, int], names: LabelNames) -> np
     return part_map
 
 
-def whole_object(record: CocoRecord, category: CocoRecord, size: tuple[int, int]) -> Part:
+def whole_object(
+    record: CocoRecord, category: CocoRecord, size: tuple[int, int]
+) -> Part:
     """An annotated object of ADE20K-Part-234, with its mask."""
     try:
         mask = segmentation_mask(record.fields.get("segmentation"), size)
@@ -236,7 +244,9 @@ def read_label_map(file: Path, count: int) -> np.ndarray:
     """
     place = f"{file.parent.name}/{file.name}"
     try:
-        with Image.open(file) as image:  # indices, no colors: not as it would be displayed
+        with Image.open(
+            file
+        ) as image:  # indices, no colors: not as it would be displayed
             mode = image.mode
             labels = np.array(image)
     except UNREADABLE as error:
@@ -268,7 +278,11 @@ def connected_regions(mask: np.ndarray) -> Iterator[tuple[PixelBox, np.ndarray]]
 
 
 def object_of_maps(
-    category: str, box: PixelBox, mask: np.ndarray, part_map: np.ndarray, names: LabelNames
+    category: str,
+    box: PixelBox,
+    mask: np.ndarray,
+    part_map: np.ndarray,
+    names: LabelNames,
 ) -> AnnotatedObject:
     """The [`AnnotatedObject`] whose pixels are `mask` inside `box`, with its parts in a label map."""
     x1, y1, x2, y2 = box

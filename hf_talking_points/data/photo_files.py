@@ -170,4 +170,9 @@ def strip_webp(content: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-STRIPPERS = {"JPEG": strip_jpeg, "MPO": strip_jpeg, "PNG": strip_png, "WEBP": strip_webp}
+STRIPPERS = {
+    "JPEG": strip_jpeg,
+    "MPO": strip_jpeg,
+    "PNG": strip_png,
+    "WEBP": strip_webp,
+}

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 Box = tuple[float, float, float, float]
 OnReject = Callable[[str, str], None]
-StoredImage: TypeAlias = dict[str, Any] | Image.Image  # as `datasets` stores it, or decoded
+StoredImage: TypeAlias = (
+    dict[str, Any] | Image.Image
+)  # as `datasets` stores it, or decoded
 T = TypeVar("T")
 
 
@@ -147,7 +149,9 @@ class Photo:
             return io.BytesIO(stored["bytes"])
         if "://" not in stored["path"]:
             return stored["path"]
-        with fsspec.open(stored["path"]) as remote:  # a file inside an archive, or on the Hub
+        with fsspec.open(
+            stored["path"]
+        ) as remote:  # a file inside an archive, or on the Hub
             return io.BytesIO(remote.read())
 
     def _stored(self) -> str | StoredImage:
@@ -172,7 +176,9 @@ class Photo:
         except FileNotFoundError:
             raise
         except UNREADABLE as error:
-            raise OSError(f"{self.path or self.id} cannot be read as an image: {error}") from error
+            raise OSError(
+                f"{self.path or self.id} cannot be read as an image: {error}"
+            ) from error
 
     def displayed_size(self) -> tuple[int, int]:
         """(width, height) of the image.
@@ -242,7 +248,9 @@ def clip_box(box: Box, size: tuple[int, int]) -> Box:
     width, height = size
     clipped = (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height))
     if not (clipped[0] < clipped[2] and clipped[1] < clipped[3]):
-        raise ValueError(f"box {tuple(box)} lies outside the photo of {width} x {height} pixels")
+        raise ValueError(
+            f"box {tuple(box)} lies outside the photo of {width} x {height} pixels"
+        )
     return clipped
 
 
@@ -258,7 +266,9 @@ def usable_point(point: PartPoint, size: tuple[int, int]) -> PartPoint:
     return replace(point, box=clip_box(point.box, size))
 
 
-def usable_object(annotated: AnnotatedObject, photo: Photo, on_reject: OnReject) -> AnnotatedObject:
+def usable_object(
+    annotated: AnnotatedObject, photo: Photo, on_reject: OnReject
+) -> AnnotatedObject:
     """The object with its boxes clipped to the photo, less the points and parts beside it, each of them rejected.
 
     Raises ValueError where its own box lies beside the photo.
@@ -303,5 +313,9 @@ def usable_photo(photo: Photo, on_reject: OnReject) -> Photo | None:
     points = usable_points(photo.points, photo, on_reject)
     if points or any(annotated.points or annotated.parts for annotated in objects):
         return replace(photo, objects=tuple(objects), points=points)
-    leave_out(on_reject, photo.id, "no point and no part is annotated on it that could be used")
+    leave_out(
+        on_reject,
+        photo.id,
+        "no point and no part is annotated on it that could be used",
+    )
     return None

@@ -87,7 +87,9 @@ def annotation_row(
 
 def annotation_rows(photo: Photo) -> list[dict[str, Any]]:
     """The rows of a photo, less its image: one for each text of each point, or one without a text."""
-    owned = [(annotated, point) for annotated in photo.objects for point in annotated.points]
+    owned = [
+        (annotated, point) for annotated in photo.objects for point in annotated.points
+    ]
     free = [(None, point) for point in photo.points]
     rows = []
     for annotated, point in [*owned, *free]:
@@ -120,7 +122,9 @@ def rows_of_photos(photos: Sequence[Photo]) -> Dataset:
     for _, group in groupby(photos, key=stored_in):
         pieces.append(rows_of_one_store(list(group)))
     if not pieces:
-        return Dataset.from_dict(dict.fromkeys(point_features(), []), features=point_features())
+        return Dataset.from_dict(
+            dict.fromkeys(point_features(), []), features=point_features()
+        )
     return concatenate_datasets(pieces)
 
 
@@ -139,7 +143,9 @@ def image_place(photo: Photo) -> Any:
 def rows_of_one_store(photos: Sequence[Photo]) -> Dataset:
     """The rows of photos that are all files or images, or all rows of one dataset, which stays where it is."""
     rows: list[dict[str, Any]] = []
-    places: list[Any] = []  # of the image of each row: a path, an image, or the row of a dataset
+    places: list[
+        Any
+    ] = []  # of the image of each row: a path, an image, or the row of a dataset
     for photo in photos:
         annotation = annotation_rows(photo)
         place = image_place(photo)
@@ -147,7 +153,9 @@ def rows_of_one_store(photos: Sequence[Photo]) -> Dataset:
         places.extend([place] * len(annotation))
     annotations = Dataset.from_list(rows, features=annotation_features())
     if photos[0].row is None:
-        images = Dataset.from_dict({"image": places}, features=Features({"image": Image()}))
+        images = Dataset.from_dict(
+            {"image": places}, features=Features({"image": Image()})
+        )
     else:
         stored = photos[0].row[0].select_columns("image").select(places)
         images = stored.cast_column("image", Image())
@@ -172,7 +180,9 @@ class RejectCounts:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.first: dict[str, str] = {}  # reason -> the first record that it was given for
+        self.first: dict[
+            str, str
+        ] = {}  # reason -> the first record that it was given for
 
     def __call__(self, image_id: str, reason: str) -> None:
         kind = reason_kind(reason)
@@ -276,7 +286,9 @@ def read_sources(
     return readings
 
 
-def read_source(source: PointSource, number: int, on_reject: OnReject) -> Iterator[Reading]:
+def read_source(
+    source: PointSource, number: int, on_reject: OnReject
+) -> Iterator[Reading]:
     """The readings of one source, one for each of its splits where it is a dataset."""
     if isinstance(source, (str, os.PathLike)):
         name = source_name(source)
@@ -316,9 +328,13 @@ def read_folder(folder: Path, name: str, on_reject: OnReject) -> Reading:
     return Reading(name, rows_of_photos(list(photos.values())), photos)
 
 
-def read_rows(dataset: Dataset, name: str, split: str | None, on_reject: OnReject) -> Reading:
+def read_rows(
+    dataset: Dataset, name: str, split: str | None, on_reject: OnReject
+) -> Reading:
     """One split of a dataset, whose rows are points or photos."""
-    photos = {photo.id: photo for photo in read_dataset(dataset, split, on_reject=on_reject)}
+    photos = {
+        photo.id: photo for photo in read_dataset(dataset, split, on_reject=on_reject)
+    }
     if "objects" in dataset.column_names:
         return Reading(name, rows_of_photos(list(photos.values())), photos)
     usable = set()
@@ -336,7 +352,9 @@ def read_rows(dataset: Dataset, name: str, split: str | None, on_reject: OnRejec
 
 def given_annotation(dataset: Dataset) -> Dataset:
     """The columns of the row format that a dataset has, less the image."""
-    given = [column for column in annotation_features() if column in dataset.column_names]
+    given = [
+        column for column in annotation_features() if column in dataset.column_names
+    ]
     return dataset.with_format(None).select_columns(given)
 
 
@@ -353,7 +371,9 @@ def has_fitting_numbers(row: dict[str, Any]) -> bool:
 
 def row_ids(dataset: Dataset) -> list[str | None]:
     """The id of the photo of each row, as [`read_dataset`] gives it; None where the row cannot be used."""
-    columns = [column for column in ("image", "image_id") if column in dataset.column_names]
+    columns = [
+        column for column in ("image", "image_id") if column in dataset.column_names
+    ]
     files = dataset.with_format(None).select_columns(columns)
     ids = PhotoIds()
     ids_of_rows: list[str | None] = []
@@ -371,16 +391,22 @@ def row_ids(dataset: Dataset) -> list[str | None]:
 
 def in_row_format(dataset: Dataset, ids: Sequence[str | None]) -> Dataset:
     """The rows with exactly the columns of the format, and with the given ids."""
-    images = dataset.with_format(None).select_columns("image").cast_column("image", Image())
+    images = (
+        dataset.with_format(None).select_columns("image").cast_column("image", Image())
+    )
     annotations = given_annotation(dataset)
     features = annotation_features()
-    expected = Features({column: features[column] for column in annotations.column_names})
+    expected = Features(
+        {column: features[column] for column in annotations.column_names}
+    )
     if annotations.features != expected:
         annotations = annotations.cast(expected)
     for column in features:
         if column not in expected:
             missing = [None] * len(dataset)
-            annotations = annotations.add_column(column, missing, feature=features[column])
+            annotations = annotations.add_column(
+                column, missing, feature=features[column]
+            )
     return beside(images, with_ids(annotations, ids))
 
 
@@ -409,7 +435,10 @@ def share_splits(
     for number, reading in zip(number_of_source, readings):
         for image_id, photo in list(reading.photos.items()):
             # only photos that may be equal to one of another source, in another split, are decoded
-            if len(numbers_of_size[photo.size]) == 1 or len(splits_of_size[photo.size]) == 1:
+            if (
+                len(numbers_of_size[photo.size]) == 1
+                or len(splits_of_size[photo.size]) == 1
+            ):
                 continue
             key = content_or_reject(photo, on_reject)
             if key is None:
@@ -489,7 +518,9 @@ def tell_photos_apart(readings: Sequence[Reading], on_reject: OnReject) -> None:
     for (reading, image_id), new_id in zip(places, tell_apart(ids, names, content)):
         photo = reading.photos[image_id]
         if photo.id != new_id:
-            reading.photos[image_id] = replace(photo, id=new_id, given_split=photo.split)
+            reading.photos[image_id] = replace(
+                photo, id=new_id, given_split=photo.split
+            )
     for index in unreadable:
         reading, image_id = places[index]
         del reading.photos[image_id]
@@ -519,7 +550,9 @@ def rows_by_split(readings: Sequence[Reading]) -> dict[str, Dataset]:
                 photos.append(photo)
         rows = with_ids(reading.rows.select(kept), [photo.id for photo in photos])
         for split in SPLITS:
-            chosen = [index for index, photo in enumerate(photos) if photo.split == split]
+            chosen = [
+                index for index, photo in enumerate(photos) if photo.split == split
+            ]
             if chosen:
                 pieces[split].append(rows.select(chosen))
     joined = {}

@@ -68,7 +68,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def read_objects(folder: str | PathLike, *, on_reject: OnReject = reject) -> list[Photo]:
+def read_objects(
+    folder: str | PathLike, *, on_reject: OnReject = reject
+) -> list[Photo]:
     """Reads `folder/objects.jsonl`, one object a line:
 
         {"image": "images/a.jpg", "size": [width, height], "category": "dog", "object_box": [x1, y1, x2, y2],
@@ -103,7 +105,9 @@ def read_objects(folder: str | PathLike, *, on_reject: OnReject = reject) -> lis
             if photo is None:
                 photo = Photo(image_id, str(folder / image_id), size, ())
             if photo.size != size:
-                raise misfit(where, "size", f"{photo.size} as in the photo's first line", size)
+                raise misfit(
+                    where, "size", f"{photo.size} as in the photo's first line", size
+                )
             annotated = object_of_line(row, where)
         except ValueError as error:
             on_reject(name, str(error))
@@ -193,7 +197,9 @@ class RejectLog:
     def warn(self) -> None:
         """Logs the number of records and the first one's reason."""
         if self.count:
-            logger.warning("%s: %d left out, first %s", self.source, self.count, self.first)
+            logger.warning(
+                "%s: %d left out, first %s", self.source, self.count, self.first
+            )
 
 
 def read_photos(source: str | PathLike) -> list[Photo]:

@@ -53,7 +53,9 @@ class RuleTeacher:
         for query in queries:
             rng = np.random.default_rng(query.seed)
             number, description = write_with_plan(query.facts, query.style, rng)
-            answers.append({"description": description, "plan": f"{query.style} {number}"})
+            answers.append(
+                {"description": description, "plan": f"{query.style} {number}"}
+            )
         return answers
 
 
@@ -67,7 +69,9 @@ class SeededSampling(LogitsProcessor):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.temperature = temperature
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: torch.FloatTensor
+    ) -> torch.FloatTensor:
         vocabulary_size = scores.shape[-1]
         rows = []
         for generator in self.generators:
@@ -138,13 +142,19 @@ class ModelTeacher(FusingTeacher):
     def load(self, task: str, model: str) -> Pipeline:
         """A pipeline that answers chats of different lengths in one batch."""
         pipe = pipeline(task, model, dtype=self.dtype, device_map=self.device_map)
-        pipe.tokenizer.padding_side = "left"  # answers start where the longest question ends
+        pipe.tokenizer.padding_side = (
+            "left"  # answers start where the longest question ends
+        )
         pipe.tokenizer.pad_token = pipe.tokenizer.pad_token or pipe.tokenizer.eos_token
         return pipe
 
-    def answer(self, model: str, chats: list[list[Message]], seeds: list[int]) -> list[str]:
+    def answer(
+        self, model: str, chats: list[list[Message]], seeds: list[int]
+    ) -> list[str]:
         return (
-            self.answer_seen(chats, seeds) if model == "vision" else self.answer_text(chats, seeds)
+            self.answer_seen(chats, seeds)
+            if model == "vision"
+            else self.answer_text(chats, seeds)
         )
 
     def answer_seen(self, chats: list[list[Message]], seeds: list[int]) -> list[str]:
@@ -196,18 +206,26 @@ class ModelTeacher(FusingTeacher):
         tokenizer = self.text_pipeline.tokenizer
         token_rows = []
         for chat in chats:
-            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text = tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True
+            )
             token_rows.append(tokenizer(text, add_special_tokens=False)["input_ids"])
         shortest = min(len(tokens) for tokens in token_rows)
         common_length = len(os.path.commonprefix(token_rows))
-        shared = min(common_length, shortest - 1)  # a token at least must be left to go on from
-        input_ids, attention_mask = pad_between(token_rows, shared, tokenizer.pad_token_id)
+        shared = min(
+            common_length, shortest - 1
+        )  # a token at least must be left to go on from
+        input_ids, attention_mask = pad_between(
+            token_rows, shared, tokenizer.pad_token_id
+        )
         input_ids = input_ids.to(model.device)  # (batch, tokens)
         attention_mask = attention_mask.to(model.device)
         cache = None
         if shared:
             prefix = input_ids[:1, :shared]
-            cache = model(input_ids=prefix, use_cache=True, logits_to_keep=1).past_key_values
+            cache = model(
+                input_ids=prefix, use_cache=True, logits_to_keep=1
+            ).past_key_values
             cache.batch_repeat_interleave(len(chats))
         generated = model.generate(
             input_ids=input_ids,

@@ -50,7 +50,9 @@ class View:
         return pairs
 
 
-def make_views(photos: Sequence[Photo], views_per_photo: int = 1, seed: int = 0) -> list[View]:
+def make_views(
+    photos: Sequence[Photo], views_per_photo: int = 1, seed: int = 0
+) -> list[View]:
     """The photos themselves and random crops of each, mirrored half the time. Views without points are left out.
 
     Args:
@@ -84,7 +86,9 @@ def surrounding_point(
     return None
 
 
-def is_near(x: float, y: float, annotated: AnnotatedObject, size: tuple[int, int]) -> bool:
+def is_near(
+    x: float, y: float, annotated: AnnotatedObject, size: tuple[int, int]
+) -> bool:
     """Whether a point lies in an object's box, or less than a tenth of the photo beside it."""
     x1, y1, x2, y2 = annotated.box
     margin_x = 0.1 * size[0]
@@ -124,7 +128,9 @@ class TextChooser:
             return self.rng.random()
         return self.styles[self.rng.choice(len(self.styles), p=self.chances)]
 
-    def text_of(self, owner: AnnotatedObject | None, point: PartPoint, drawn: str | float) -> str:
+    def text_of(
+        self, owner: AnnotatedObject | None, point: PartPoint, drawn: str | float
+    ) -> str:
         """A text that the source has, else one of the rule-based writer's."""
         texts = [text for _, text in point.texts]
         if not isinstance(drawn, str):

@@ -64,9 +64,7 @@ COLOR_PROTOTYPES = {  # name: RGB
     "light gray": (180, 180, 180),
     "white": (240, 240, 240),
 }
-COLOR_RADIUS = (
-    0.012  # of the patch whose mean is the spot's color, as a share of the photo's longer side
-)
+COLOR_RADIUS = 0.012  # of the patch whose mean is the spot's color, as a share of the photo's longer side
 TEXTURE_RADIUS = 0.03  # of the patch whose contrast is the spot's texture
 
 # {object}: "dog"; {size}: size of the object; {in_image}, {on_object}, {within}: positions; {spot}: color and texture.
@@ -344,7 +342,9 @@ def fact_lines(facts: PointFacts) -> str:
     """[`PointFacts`] a phrase a line, as prompts show them to a model, which copies their words."""
     if facts.object is None:
         return f"in the {facts.in_image} of the image\n{facts.spot}"
-    within = f", in the {facts.in_part} within the {facts.part}" if facts.in_part else ""
+    within = (
+        f", in the {facts.in_part} within the {facts.part}" if facts.in_part else ""
+    )
     return (
         f"a {facts.size} {facts.object} in the {facts.in_image} of the image\n"
         f"its {facts.part} at the {facts.on_object} of the {facts.object}{within}\n"
@@ -387,11 +387,15 @@ def write_with_plan(
         words[name] = value or ""
     for name in ("object", "size", "part", "spot"):
         words[f"{name}_capital"] = capitalized(words[name])
-    words["within"] = f", in the {facts.in_part} within the {facts.part}" if facts.in_part else ""
+    words["within"] = (
+        f", in the {facts.in_part} within the {facts.part}" if facts.in_part else ""
+    )
     return number, plans[number].format(**words)
 
 
-def write(facts: PointFacts, style: str = "full", rng: np.random.Generator | None = None) -> str:
+def write(
+    facts: PointFacts, style: str = "full", rng: np.random.Generator | None = None
+) -> str:
     """One sentence or more that say the `facts`.
 
     Args:
@@ -430,5 +434,7 @@ def describe_surroundings(
     """A description of a point on nothing that the annotation names: only where it is in the image and what the spot
     looks like. Coordinates are pixels."""
     width, height = photo.size
-    facts = PointFacts(in_image=position(x / width, y / height), spot=spot(pixels, x, y))
+    facts = PointFacts(
+        in_image=position(x / width, y / height), spot=spot(pixels, x, y)
+    )
     return write(facts, style, rng)

@@ -62,7 +62,9 @@ class AnswerCache:
         Raises ValueError where the model gives another number of answers than it was asked questions.
         """
         image_key = content_key(image)
-        keys = [answer_key(model.fingerprint, image_key, question) for question in questions]
+        keys = [
+            answer_key(model.fingerprint, image_key, question) for question in questions
+        ]
         unknown: dict[str, Question] = {}
         for key, question in zip(keys, questions):
             if self._find(key) is None:
@@ -81,7 +83,9 @@ class AnswerCache:
         query = "SELECT answer, seconds FROM answers WHERE key = ?"
         return self.connection.execute(query, (key,)).fetchone()
 
-    def _ask(self, model: Any, image: Image.Image, questions: dict[str, Question]) -> None:
+    def _ask(
+        self, model: Any, image: Image.Image, questions: dict[str, Question]
+    ) -> None:
         """Asks the model and stores its answers; `questions` has their keys."""
         start = time.perf_counter()
         answers = model(image, list(questions.values()))
@@ -102,4 +106,6 @@ class AnswerCache:
 def answer_key(fingerprint: str, image_key: str, question: Question) -> str:
     """Under which an answer is kept: a hash of the model's fingerprint, the image's [`content_key`] and the
     question."""
-    return hashlib.sha256(json.dumps([fingerprint, image_key, question]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([fingerprint, image_key, question]).encode()
+    ).hexdigest()

@@ -17,7 +17,9 @@ from .text_only import TextOnlyPredictor
 NO_TEXT = "A point in the image."
 
 
-def ground_truth_texts(views: Sequence[View], style: str, seed: int = 0) -> list[list[str]]:
+def ground_truth_texts(
+    views: Sequence[View], style: str, seed: int = 0
+) -> list[list[str]]:
     """The texts of the points themselves in `style` where their source has them, else the rule-based writer's: a list
     for each view.
 
@@ -109,6 +111,8 @@ def text_only_points(
     """
     train_points, train_sizes = true_points(train_views)
     train_texts = flat(ground_truth_texts(train_views, style, seed))
-    predictor = TextOnlyPredictor(seed=seed).fit(train_texts, train_points / train_sizes)
+    predictor = TextOnlyPredictor(seed=seed).fit(
+        train_texts, train_points / train_sizes
+    )
     _, sizes = true_points(views)
     return predictor.predict(texts) * sizes

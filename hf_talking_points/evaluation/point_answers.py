@@ -18,10 +18,14 @@ ASSIGN = r"[\"']?\s*[=:]\s*[\"']?"
 PAIR = rf"[\[(]\s*{NUMBER}{GAP}{NUMBER}\s*[\])]"
 BRACKETED_PAIR = re.compile(PAIR)
 # x=1, y=2 and the like, and also {"x": 1, "y": 2}
-KEYED_NUMBERS = rf"[\"']?x\d?{ASSIGN}{NUMBER}[\"']?{GAP}[\"']?y\d?{ASSIGN}{NUMBER}[\"']?"
+KEYED_NUMBERS = (
+    rf"[\"']?x\d?{ASSIGN}{NUMBER}[\"']?{GAP}[\"']?y\d?{ASSIGN}{NUMBER}[\"']?"
+)
 KEYED_PAIR = rf"(?:{PAIR}|[\[({{]\s*{KEYED_NUMBERS}\s*[\])}}])"
 POINT_TAG = re.compile(rf"<point>\s*{NUMBER}{GAP}{NUMBER}\s*(?:</point>|[\])])")
-POINTS_ATTRIBUTE = re.compile(rf"<points?\b[^<>]*\bcoords=[\"']\s*\d+\s+\d+\s+{NUMBER}\s+{NUMBER}")
+POINTS_ATTRIBUTE = re.compile(
+    rf"<points?\b[^<>]*\bcoords=[\"']\s*\d+\s+\d+\s+{NUMBER}\s+{NUMBER}"
+)
 TWO_NUMBERS = re.compile(rf"\A\s*{NUMBER}{GAP}{NUMBER}\s*\.?\s*\Z")
 
 # [x1, y1, x2, y2]
@@ -64,7 +68,8 @@ WIDTH = rf"(?:an?\s+|with\s+)*[\"']?w(?:idth)?{IS_OF}{NUMBER}[\"']?"
 HEIGHT = rf"(?:an?\s+|and\s+)*[\"']?h(?:eight)?{IS_OF}{NUMBER}"
 WIDTH_AND_HEIGHT = rf"{WIDTH}[\s,;]*{HEIGHT}"
 PAIR_AND_SIZE = re.compile(
-    rf"{PAIR}[\s,;]*(?:{SIZE_NAME}{PAIR}|(?:{SIZE_NAME}\{{)?\s*{WIDTH_AND_HEIGHT})", re.IGNORECASE
+    rf"{PAIR}[\s,;]*(?:{SIZE_NAME}{PAIR}|(?:{SIZE_NAME}\{{)?\s*{WIDTH_AND_HEIGHT})",
+    re.IGNORECASE,
 )
 SIZE_IN_BRACES = re.compile(rf"\}}\s*,\s*{SIZE_NAME}\{{", re.IGNORECASE)
 
@@ -74,13 +79,16 @@ CORNER_NAME = (
     r"(?:[ _-]?(?:corner|point))?(?: of the [\w ]{1,20}?)?[\"'*]*\s*(?:is\s+|at\s+)*[=:]?[\"'*]*"
     r"|(?P<end>tl|tr|bl|br|min|max|start|end|from|to|\(x\d,\s*y\d\))[\"']?\s*[=:])"
 )
-NAMED_CORNER = re.compile(rf"{CORNER_NAME}\s*(?:{KEYED_PAIR}|{KEYED_NUMBERS})", re.IGNORECASE)
+NAMED_CORNER = re.compile(
+    rf"{CORNER_NAME}\s*(?:{KEYED_PAIR}|{KEYED_NUMBERS})", re.IGNORECASE
+)
 
 # x: 100 to 300, y: 200 to 400
 RANGE = rf"[\[(]?\s*{NUMBER}\s*(?:-|–|to|and|,|\.\.+)\s*{NUMBER}\s*[\])]?"
 RANGE_NAME = r"(?:[_ ]?(?:range|axis))?[\"']?\s*[=:∈]\s*"
 RANGES = re.compile(
-    rf"\bx{RANGE_NAME}{RANGE}[\s,;]*(?:and\s+)?[\"']?y{RANGE_NAME}{RANGE}", re.IGNORECASE
+    rf"\bx{RANGE_NAME}{RANGE}[\s,;]*(?:and\s+)?[\"']?y{RANGE_NAME}{RANGE}",
+    re.IGNORECASE,
 )
 
 # "x": 100, or an attribute
@@ -136,7 +144,9 @@ def axis_limits(convention: str, size: tuple[int, int]) -> tuple[int, int]:
     Raises ValueError for an unknown convention.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {tuple(CONVENTIONS)}, got {convention!r}")
+        raise ValueError(
+            f"convention must be one of {tuple(CONVENTIONS)}, got {convention!r}"
+        )
     limit = CONVENTIONS[convention]
     if limit is None:
         width, height = size
@@ -149,7 +159,9 @@ def without_reasoning(answer: str) -> str:
     return answer.rpartition("</think>")[2].partition("<think>")[0]
 
 
-def parse_point(answer: str, convention: str, size: tuple[int, int]) -> tuple[float, float] | None:
+def parse_point(
+    answer: str, convention: str, size: tuple[int, int]
+) -> tuple[float, float] | None:
     """The first point that an answer names; of a box its center.
 
     Points are (x, y) and [x, y], also within JSON such as {"point_2d": [x, y]}; x and y as attributes
@@ -171,7 +183,12 @@ def parse_point(answer: str, convention: str, size: tuple[int, int]) -> tuple[fl
     shape = first_shape(text)
     if shape is None:
         return None
-    if min(shape.x) < 0 or min(shape.y) < 0 or max(shape.x) > limit_x or max(shape.y) > limit_y:
+    if (
+        min(shape.x) < 0
+        or min(shape.y) < 0
+        or max(shape.x) > limit_x
+        or max(shape.y) > limit_y
+    ):
         return None
     width, height = size
     center_x = sum(shape.x) / len(shape.x)
@@ -315,7 +332,9 @@ def keyed_shape(text: str) -> Shape | None:
     """The first point or box whose numbers have keys of their own: {"x": 1, "y": 2}, <box left="1" ...>."""
     for start, values in keyed_numbers(text):
         if NAME_OF_POINTS.search(text[:start]):
-            values = {key: values[key] for key in values if key in X_KEYS.point + Y_KEYS.point}
+            values = {
+                key: values[key] for key in values if key in X_KEYS.point + Y_KEYS.point
+            }
         x = along_axis(values, X_KEYS)
         y = along_axis(values, Y_KEYS)
         if x and y:

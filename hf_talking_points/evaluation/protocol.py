@@ -38,7 +38,12 @@ from .controls import (
     other_texts,
     text_only_points,
 )
-from .describers import CheckpointDescriber, CheckpointLocalizer, load_describer, load_localizer
+from .describers import (
+    CheckpointDescriber,
+    CheckpointLocalizer,
+    load_describer,
+    load_localizer,
+)
 from .report import write_report
 from .round_trip import (
     describe_points,
@@ -101,7 +106,14 @@ class EvaluationOptions:
     )
     localizers: list[str] = field(default_factory=lambda: [MINI_LOCALIZER])
     styles: list[str] = field(
-        default_factory=lambda: ["full", "terse", "unseen", "colloquial", "no_position", "no_part"]
+        default_factory=lambda: [
+            "full",
+            "terse",
+            "unseen",
+            "colloquial",
+            "no_position",
+            "no_part",
+        ]
     )
     split: str = "test"
     controls: bool = True
@@ -117,7 +129,9 @@ class EvaluationOptions:
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {self.split!r}")
         if self.max_photos is not None and self.max_photos < 1:
-            raise ValueError(f"max_photos must be positive or None, got {self.max_photos}")
+            raise ValueError(
+                f"max_photos must be positive or None, got {self.max_photos}"
+            )
 
 
 @dataclass
@@ -170,7 +184,9 @@ def evaluate_descriptions(options: EvaluationOptions) -> dict[str, Any]:
     """
     # the plots come last: what they need is looked for first
     package_folder("matplotlib", extra="evaluation")
-    describers = [load_describer(spec) for spec in options.descriptions if spec != "ground-truth"]
+    describers = [
+        load_describer(spec) for spec in options.descriptions if spec != "ground-truth"
+    ]
     localizers = [load_localizer(spec) for spec in options.localizers]
     check_names(describers)
     check_names(localizers)
@@ -189,7 +205,9 @@ def evaluate_descriptions(options: EvaluationOptions) -> dict[str, Any]:
         seconds = mean_seconds(describers, localizers, cache)
     if options.controls:
         train_photos = [photo for photo in photos if photo.split == "train"]
-        answers += answers_without_localizer(reference, views, make_views(train_photos), options)
+        answers += answers_without_localizer(
+            reference, views, make_views(train_photos), options
+        )
 
     points = points_table(views)
     rows, samples = judged(answers, points, views)
@@ -199,7 +217,9 @@ def evaluate_descriptions(options: EvaluationOptions) -> dict[str, Any]:
         "photos": len(views),
         "points": len(points),
         "reference": reference.name,
-        "fingerprints": {model.name: model.fingerprint for model in [*describers, *localizers]},
+        "fingerprints": {
+            model.name: model.fingerprint for model in [*describers, *localizers]
+        },
         "rows": rows,
         "agreement": agreement(rows),
         "seconds": seconds,
@@ -271,7 +291,9 @@ def photos_and_views(options: EvaluationOptions) -> tuple[list[Photo], list[View
     if not views:
         names = ", ".join(source_name(source) for source in options.dataset)
         splits = Counter(photo.split for photo in photos)
-        found = ", ".join(f"{count} photos in {split}" for split, count in splits.items())
+        found = ", ".join(
+            f"{count} photos in {split}" for split, count in splits.items()
+        )
         raise ValueError(
             f"{names}: no annotated point in the split {options.split!r}; found "
             + "; ".join([found or "no photo", *reasons])
@@ -279,7 +301,9 @@ def photos_and_views(options: EvaluationOptions) -> tuple[list[Photo], list[View
     return photos, views
 
 
-def ground_truth_systems(views: Sequence[View], options: EvaluationOptions) -> list[System]:
+def ground_truth_systems(
+    views: Sequence[View], options: EvaluationOptions
+) -> list[System]:
     """A system for each style of the ground truth."""
     systems = []
     for style in options.styles:
@@ -289,7 +313,10 @@ def ground_truth_systems(views: Sequence[View], options: EvaluationOptions) -> l
 
 
 def described_systems(
-    describers: Sequence[Any], views: Sequence[View], photos: Sequence[Photo], cache: AnswerCache
+    describers: Sequence[Any],
+    views: Sequence[View],
+    photos: Sequence[Photo],
+    cache: AnswerCache,
 ) -> list[System]:
     """A system for each describer and each file of descriptions."""
     systems = []
@@ -302,12 +329,19 @@ def described_systems(
     return systems
 
 
-def control_systems(reference: System, views: Sequence[View], seed: int) -> list[System]:
+def control_systems(
+    reference: System, views: Sequence[View], seed: int
+) -> list[System]:
     """The controls that localizers are asked about."""
     no_text = [[NO_TEXT] * len(row) for row in reference.texts]
     dealt_out = other_texts(reference.texts, seed)
     return [
-        System(f"{reference.name}, gray picture", reference.texts, control=True, image=gray_image),
+        System(
+            f"{reference.name}, gray picture",
+            reference.texts,
+            control=True,
+            image=gray_image,
+        ),
         System("no text", no_text, control=True),
         System(f"{reference.name}, of another point", dealt_out, control=True),
         System("grid phrases", grid_phrases(views), control=True),
@@ -315,17 +349,31 @@ def control_systems(reference: System, views: Sequence[View], seed: int) -> list
 
 
 def located(
-    systems: Sequence[System], localizers: Sequence[Any], views: Sequence[View], cache: AnswerCache
+    systems: Sequence[System],
+    localizers: Sequence[Any],
+    views: Sequence[View],
+    cache: AnswerCache,
 ) -> list[Answers]:
     """Every system's texts through every localizer."""
     answers = []
     for localizer in localizers:
         for system in systems:
             found = locate_points(
-                localizer, views, system.texts, cache, system.image, label=f"<- {system.name}"
+                localizer,
+                views,
+                system.texts,
+                cache,
+                system.image,
+                label=f"<- {system.name}",
             )
             answers.append(
-                Answers(system.name, localizer.name, system.control, flat(system.texts), found)
+                Answers(
+                    system.name,
+                    localizer.name,
+                    system.control,
+                    flat(system.texts),
+                    found,
+                )
             )
     return answers
 
@@ -355,7 +403,9 @@ def answers_without_localizer(
     centers = image_centers(views)
     answers = [Answers("image center", NO_LOCALIZER, True, [""] * len(texts), centers)]
     if not train_views:
-        logger.warning("no text-only predictor: the train split, which it is fitted on, is empty")
+        logger.warning(
+            "no text-only predictor: the train split, which it is fitted on, is empty"
+        )
         return answers
     found = text_only_points(texts, views, train_views, options.styles[0], options.seed)
     name = f"{reference.name}, text-only predictor"

@@ -35,7 +35,11 @@ def difference(comparison: dict[str, Any]) -> str:
 
 def p_value(comparison: dict[str, Any]) -> str:
     """The p-value of [`paired_difference`] to three places, "< 0.001" below."""
-    return f"{comparison['p_value']:.3f}" if not comparison["p_value"] < 0.001 else "< 0.001"
+    return (
+        f"{comparison['p_value']:.3f}"
+        if not comparison["p_value"] < 0.001
+        else "< 0.001"
+    )
 
 
 def table_row(cells: Sequence[Any]) -> str:
@@ -49,7 +53,9 @@ def labels(rows: Sequence[Row]) -> list[str]:
     names = []
     for row in rows:
         named = several and row["localizer"] != "-"
-        names.append(f"{row['system']} → {row['localizer']}" if named else row["system"])
+        names.append(
+            f"{row['system']} → {row['localizer']}" if named else row["system"]
+        )
     return names
 
 
@@ -94,7 +100,10 @@ def results_table(report: dict[str, Any]) -> str:
 
 def strata_table(rows: Sequence[Row]) -> str:
     """mPCK and PCK@0.05 of each stratum, as a Markdown table with a column for each row of the report."""
-    lines = [table_row(["stratum", "n", *labels(rows)]), "|---|---|" + "---|" * len(rows)]
+    lines = [
+        table_row(["stratum", "n", *labels(rows)]),
+        "|---|---|" + "---|" * len(rows),
+    ]
     for name, stratum in rows[0]["strata"].items():
         cells = [name, stratum["n"]]
         for row in rows:
@@ -116,7 +125,10 @@ def comparison_table(report: dict[str, Any]) -> str:
             continue
         cells = [name, difference(row["versus"]), p_value(row["versus"])]
         if "naming" in row:
-            cells += [f"{row['naming']['category']:.1f}", f"{row['naming']['part']:.1f}"]
+            cells += [
+                f"{row['naming']['category']:.1f}",
+                f"{row['naming']['part']:.1f}",
+            ]
         else:
             cells += ["-", "-"]
         lines.append(table_row(cells))
@@ -192,7 +204,9 @@ def curve_of(samples: pd.DataFrame) -> tuple[np.ndarray, ...]:
     return THRESHOLDS_OF_CURVE, pck_curve(distances, THRESHOLDS_OF_CURVE), low, high
 
 
-def pictured_items(samples: pd.DataFrame, views: Mapping[str, View]) -> list[dict[str, Any]]:
+def pictured_items(
+    samples: pd.DataFrame, views: Mapping[str, View]
+) -> list[dict[str, Any]]:
     """What [`draw_extremes`] draws of per-sample rows."""
     items = []
     for sample in samples.itertuples():
@@ -209,7 +223,10 @@ def pictured_items(samples: pd.DataFrame, views: Mapping[str, View]) -> list[dic
 
 
 def write_report(
-    report: dict[str, Any], samples: pd.DataFrame, views: Mapping[str, View], output: Path
+    report: dict[str, Any],
+    samples: pd.DataFrame,
+    views: Mapping[str, View],
+    output: Path,
 ) -> None:
     """Writes `report.json`, `report.md`, `mpck.png`, `pck_curves.png`, `best.jpg` and `worst.jpg` (ten points each of
     the last source of descriptions with the first localizer).
@@ -235,5 +252,7 @@ def write_report(
     nearest = pictured.head(PICTURED)
     farthest = pictured.tail(PICTURED)[::-1]
     draw_extremes(pictured_items(nearest, views)).save(output / "best.jpg", quality=85)
-    draw_extremes(pictured_items(farthest, views)).save(output / "worst.jpg", quality=85)
+    draw_extremes(pictured_items(farthest, views)).save(
+        output / "worst.jpg", quality=85
+    )
     (output / "report.md").write_text(markdown(report), encoding="utf-8")

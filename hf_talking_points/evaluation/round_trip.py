@@ -29,7 +29,9 @@ class Describer(Protocol):
     name: str
     fingerprint: str
 
-    def __call__(self, image: Image.Image, points: Sequence[Point]) -> Sequence[str]: ...
+    def __call__(
+        self, image: Image.Image, points: Sequence[Point]
+    ) -> Sequence[str]: ...
 
 
 class Localizer(Protocol):
@@ -113,7 +115,9 @@ def locate_points(
         found = map(points_of, locate_texts(localizer, requests, batch_size))
     else:
         found = locate_view_by_view(localizer, views, texts, cache, image)
-    progress = tqdm(found, total=len(views), desc=f"Localizing: {name} {label}".rstrip())
+    progress = tqdm(
+        found, total=len(views), desc=f"Localizing: {name} {label}".rstrip()
+    )
     return np.concatenate(list(progress))
 
 
@@ -134,7 +138,9 @@ def locate_view_by_view(
         yield points
 
 
-def ask(model: Any, image: Image.Image, questions: Sequence, cache: AnswerCache | None) -> Sequence:
+def ask(
+    model: Any, image: Image.Image, questions: Sequence, cache: AnswerCache | None
+) -> Sequence:
     """The answers of a describer or localizer to questions about one image."""
     if cache is None:
         return model(image, questions)
@@ -176,7 +182,9 @@ def view_distances(views: Sequence[View], found: np.ndarray) -> np.ndarray:
     return distances_with_misses(found, points, sizes)
 
 
-def naming_accuracy(views: Sequence[View], descriptions: Sequence[str]) -> dict[str, float]:
+def naming_accuracy(
+    views: Sequence[View], descriptions: Sequence[str]
+) -> dict[str, float]:
     """How many descriptions name what they describe.
 
     Args:

@@ -78,7 +78,9 @@ def points_table(views: Sequence[View]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def name_pair(annotated: AnnotatedObject | None, point: PartPoint) -> tuple[str | None, str | None]:
+def name_pair(
+    annotated: AnnotatedObject | None, point: PartPoint
+) -> tuple[str | None, str | None]:
     """(object, part): what a text that only names both says of a point."""
     return (None if annotated is None else annotated.category), point.part
 
@@ -94,7 +96,9 @@ def object_area(annotated: AnnotatedObject | None, photo: Photo) -> float:
 
 def subsets(points: pd.DataFrame) -> dict[str, np.ndarray]:
     """Name -> which points of [`points_table`] belong to it, bool arrays of shape `(n,)`."""
-    flat_places = (points.stratum == "low_gradient") | points.spot.str.contains("smooth")
+    flat_places = (points.stratum == "low_gradient") | points.spot.str.contains(
+        "smooth"
+    )
     masks = {
         "SIFT points": points.stratum == "sift",
         "uniform points": points.stratum == "uniform",
@@ -107,7 +111,9 @@ def subsets(points: pd.DataFrame) -> dict[str, np.ndarray]:
     return {name: mask.to_numpy(dtype=bool) for name, mask in masks.items()}
 
 
-def scores(found: np.ndarray, points: pd.DataFrame) -> tuple[dict[str, Any], np.ndarray]:
+def scores(
+    found: np.ndarray, points: pd.DataFrame
+) -> tuple[dict[str, Any], np.ndarray]:
     """The numbers of one system.
 
     Args:
@@ -155,7 +161,9 @@ def compare_with_reference(
             continue
         judged = samples[row["system"], row["localizer"]]
         row["versus"] = paired_difference(
-            mpck_values(judged.distance), mpck_values(compared.distance), compared.image_id
+            mpck_values(judged.distance),
+            mpck_values(compared.distance),
+            compared.image_id,
         )
 
 

@@ -70,7 +70,9 @@ class TextOnlyPredictor:
         targets = torch.tensor(np.asarray(points), dtype=torch.float32)
         batches = self._batches(len(rows))
         optimizer = torch.optim.AdamW(self._parameters(), 3e-3, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=len(batches))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 3e-3, total_steps=len(batches)
+        )
         for batch in tqdm(batches, desc="Fitting the text-only predictor"):
             chosen = [rows[index] for index in batch]
             loss = (self(chosen) - targets[batch]).abs().mean()
@@ -85,7 +87,9 @@ class TextOnlyPredictor:
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(self.ngrams(text))
-        frequent = sorted(ngram for ngram, count in counts.items() if count >= self.at_least)
+        frequent = sorted(
+            ngram for ngram, count in counts.items() if count >= self.at_least
+        )
         return {ngram: number for number, ngram in enumerate(frequent)}
 
     def _build(self) -> None:

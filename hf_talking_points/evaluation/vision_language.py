@@ -76,14 +76,21 @@ class _VisionLanguageModel:
             "max_new_tokens": max_new_tokens,
             **options,
         }
-        self.fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(
+            json.dumps(facts, sort_keys=True).encode()
+        ).hexdigest()
 
     @cached_property
     def pipe(self) -> Pipeline:
         pipe = pipeline(
-            "image-text-to-text", self.model, dtype=self.dtype, device_map=self.device_map
+            "image-text-to-text",
+            self.model,
+            dtype=self.dtype,
+            device_map=self.device_map,
         )
-        pipe.tokenizer.padding_side = "left"  # answers start where the longest question ends
+        pipe.tokenizer.padding_side = (
+            "left"  # answers start where the longest question ends
+        )
         pipe.tokenizer.pad_token = pipe.tokenizer.pad_token or pipe.tokenizer.eos_token
         return pipe
 
@@ -122,9 +129,13 @@ class VisionLanguageDescriber(_VisionLanguageModel):
         device_map: Any = None,
         max_new_tokens: int = 120,
     ) -> None:
-        super().__init__(model, "describe", batch_size, dtype, device_map, max_new_tokens)
+        super().__init__(
+            model, "describe", batch_size, dtype, device_map, max_new_tokens
+        )
 
-    def __call__(self, image: Image.Image, points: Sequence[tuple[float, float]]) -> list[str]:
+    def __call__(
+        self, image: Image.Image, points: Sequence[tuple[float, float]]
+    ) -> list[str]:
         """Describes points of an image.
 
         Args:
@@ -138,7 +149,9 @@ class VisionLanguageDescriber(_VisionLanguageModel):
         # each point has a picture of its own: those of one batch exist at a time
         for start in range(0, len(checked), self.batch_size):
             batch = checked[start : start + self.batch_size]
-            texts += self.answers([self.question(ring_point(image, point)) for point in batch])
+            texts += self.answers(
+                [self.question(ring_point(image, point)) for point in batch]
+            )
         return [" ".join(without_reasoning(text).split()) for text in texts]
 
 
@@ -166,7 +179,13 @@ class VisionLanguageLocalizer(_VisionLanguageModel):
     ) -> None:
         axis_limits(convention, (1, 1))  # an unknown one is told now
         super().__init__(
-            model, "locate", batch_size, dtype, device_map, max_new_tokens, convention=convention
+            model,
+            "locate",
+            batch_size,
+            dtype,
+            device_map,
+            max_new_tokens,
+            convention=convention,
         )
         self.convention = convention
         self.malformed: list[tuple[str, str]] = []
@@ -194,7 +213,9 @@ class VisionLanguageLocalizer(_VisionLanguageModel):
         right, bottom = axis_limits(self.convention, shown.size)
         chats = []
         for text in texts:
-            chats.append(self.question(shown, description=text, width=right, height=bottom))
+            chats.append(
+                self.question(shown, description=text, width=right, height=bottom)
+            )
         scale = np.array(image.size) / shown.size
         found = np.full((len(texts), 2), np.nan)
         for index, answer in enumerate(self.answers(chats)):

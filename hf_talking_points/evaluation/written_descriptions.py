@@ -130,14 +130,22 @@ def parse_line(line: str) -> tuple[str, float, float, str]:
         if not isinstance(row[name], str):
             raise ValueError(f"{name} is no text")
     point = row["point"]
-    if not isinstance(point, list) or len(point) != 2 or not all(map(is_coordinate, point)):
+    if (
+        not isinstance(point, list)
+        or len(point) != 2
+        or not all(map(is_coordinate, point))
+    ):
         raise ValueError("point is no (x, y)")
     x, y = point
     return row["image"], x, y, row["description"]
 
 
 def is_coordinate(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def called(names: Iterable[str], photos: Sequence[Photo]) -> dict[str, list[Photo]]:

@@ -33,7 +33,9 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
     """
 
     sub_configs_defaults = {
-        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="mask2former"),
+        "vision_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="mask2former"
+        ),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
     }
     auto_map: ClassVar[
@@ -76,7 +78,9 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
     @property
     def image_seq_length(self) -> int:
         """Number of image tokens."""
-        tokens_per_side = self.image_size // self.token_strides[0] // self.pixel_shuffle_ratio
+        tokens_per_side = (
+            self.image_size // self.token_strides[0] // self.pixel_shuffle_ratio
+        )
         return tokens_per_side**2
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
@@ -96,7 +100,10 @@ class PointDescriptorConfig(TalkingPointsConfig):
     """
 
     model_type = "point_descriptor"
-    special_token_fields: ClassVar[tuple[str, ...]] = ("image_token_id", "region_token_id")
+    special_token_fields: ClassVar[tuple[str, ...]] = (
+        "image_token_id",
+        "region_token_id",
+    )
 
     region_token_id: int = 2
     point_mask: str = "gaussian"
@@ -107,7 +114,9 @@ class PointDescriptorConfig(TalkingPointsConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.point_mask not in POINT_MASKS:
-            raise ValueError(f"point_mask must be one of {POINT_MASKS}, got {self.point_mask!r}")
+            raise ValueError(
+                f"point_mask must be one of {POINT_MASKS}, got {self.point_mask!r}"
+            )
 
 
 class PointLocalizerConfig(TalkingPointsConfig):
@@ -140,7 +149,9 @@ class PointLocalizerConfig(TalkingPointsConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.head not in LOCALIZER_HEADS:
-            raise ValueError(f"head must be one of {LOCALIZER_HEADS}, got {self.head!r}")
+            raise ValueError(
+                f"head must be one of {LOCALIZER_HEADS}, got {self.head!r}"
+            )
 
 
 __all__ = [

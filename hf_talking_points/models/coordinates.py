@@ -58,9 +58,13 @@ def check_points(
     try:
         points = torch.as_tensor(points, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"points must be a list of (x, y) numbers, got {points!r}") from error
+        raise ValueError(
+            f"points must be a list of (x, y) numbers, got {points!r}"
+        ) from error
     if points.ndim != 2 or points.shape[-1] != 2:
-        raise ValueError(f"points must have shape (number of points, 2), got {tuple(points.shape)}")
+        raise ValueError(
+            f"points must have shape (number of points, 2), got {tuple(points.shape)}"
+        )
     sides = torch.tensor([width, height], dtype=torch.float64)
     limit = torch.ones_like(sides) if normalized else sides
     unit = "normalized units" if normalized else "pixels"

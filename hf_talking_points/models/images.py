@@ -74,7 +74,9 @@ def displayed_size(image: Image.Image | str | os.PathLike | Any) -> tuple[int, i
     return (height, width) if orientation(image) in SWAPS_SIDES else (width, height)
 
 
-def to_rgb(image: Image.Image | str | os.PathLike | np.ndarray | torch.Tensor) -> Image.Image:
+def to_rgb(
+    image: Image.Image | str | os.PathLike | np.ndarray | torch.Tensor,
+) -> Image.Image:
     """Any image that transformers' pipelines take (PIL, path, URL, array) as PIL RGB image as it is displayed.
 
     The EXIF orientation is applied, 16-bit values are scaled to 8 bits, transparency is shown on white; what else the
@@ -125,7 +127,9 @@ def distinct_images(images: Iterable[Any]) -> tuple[list[Image.Image], list[int]
     """
     distinct: list[Image.Image] = []
     positions: dict[str, int] = {}  # content key -> index into `distinct`
-    opened: dict[Any, int] = {}  # path, or identity of an object -> index into `distinct`
+    opened: dict[
+        Any, int
+    ] = {}  # path, or identity of an object -> index into `distinct`
     given = list(images)  # keeps the objects alive whose identities are compared
     index = []
     for image in given:

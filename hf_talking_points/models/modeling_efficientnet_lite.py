@@ -72,7 +72,12 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 class EfficientNetLiteBlock(nn.Module):
     # attribute names are those of the published weights
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        expansion: int,
     ) -> None:
         super().__init__()
         middle = in_channels * expansion
@@ -81,7 +86,9 @@ class EfficientNetLiteBlock(nn.Module):
         if self.expand:
             self._expand_conv = nn.Conv2d(in_channels, middle, 1, bias=False)
             self._bn0 = batch_norm(middle)
-        self._depthwise_conv = SameConv2d(middle, middle, kernel, stride, groups=middle, bias=False)
+        self._depthwise_conv = SameConv2d(
+            middle, middle, kernel, stride, groups=middle, bias=False
+        )
         self._bn1 = batch_norm(middle)
         self._project_conv = nn.Conv2d(middle, out_channels, 1, bias=False)
         self._bn2 = batch_norm(out_channels)
@@ -107,7 +114,9 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         self._conv_stem = SameConv2d(3, STEM_CHANNELS, 3, 2, bias=False)
         self._bn0 = batch_norm(STEM_CHANNELS)
         self.num_features = [STEM_CHANNELS, *config.hidden_sizes]
-        self.taps: dict[int, str] = {}  # index of a stage's last block -> name of the stage
+        self.taps: dict[
+            int, str
+        ] = {}  # index of a stage's last block -> name of the stage
         self._blocks = nn.ModuleList()
         channels = STEM_CHANNELS
         for repeats, kernel, stride, expansion, out_channels, stage in BLOCKS:
@@ -145,14 +154,18 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
             `BackboneOutput` with the feature maps of `config.out_features`, each of shape
             `(batch, channels, height / stride, width / stride)`.
         """
-        x = pixel_values.to(memory_format=torch.channels_last)  # faster than contiguous on a CPU
+        x = pixel_values.to(
+            memory_format=torch.channels_last
+        )  # faster than contiguous on a CPU
         x = nn.functional.relu6(self._bn0(self._conv_stem(x)))
         maps = {"stem": x}
         for index, block in enumerate(self._blocks):
             x = block(x)
             if index in self.taps:
                 maps[self.taps[index]] = x
-        return BackboneOutput(feature_maps=tuple(maps[name] for name in self.out_features))
+        return BackboneOutput(
+            feature_maps=tuple(maps[name] for name in self.out_features)
+        )
 
 
 AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig, exist_ok=True)

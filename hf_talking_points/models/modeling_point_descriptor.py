@@ -108,8 +108,12 @@ def gaussian_attention_mask(
     """
     y = (torch.arange(height, device=points.device) + 0.5) / height
     x = (torch.arange(width, device=points.device) + 0.5) / width
-    point_x, point_y = points.float()[..., None, None].unbind(2)  # (batch, points, 1, 1) each
-    distance = (y[:, None] - point_y) ** 2 + (x - point_x) ** 2  # (batch, points, height, width)
+    point_x, point_y = points.float()[..., None, None].unbind(
+        2
+    )  # (batch, points, 1, 1) each
+    distance = (y[:, None] - point_y) ** 2 + (
+        x - point_x
+    ) ** 2  # (batch, points, height, width)
     distance = distance.flatten(2)
     blocked = torch.exp(-distance / (2 * sigma**2)) < threshold
     nearest = distance.argmin(-1, keepdim=True)
@@ -138,10 +142,14 @@ class PointPromptEncoder(nn.Module):
         half = self.dim // 2
         frequency = torch.arange(half, device=points.device) // 2
         period = 10000 ** (2 * frequency.float() / half)
-        angle = (box.float() * (2 * math.pi))[..., None] / period  # (images, points, 4, half)
+        angle = (box.float() * (2 * math.pi))[
+            ..., None
+        ] / period  # (images, points, 4, half)
         encoding = torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), -1)
         encoding = encoding.flatten(-3)  # (images, points, 4 * half)
-        query_pos = self.position_projection(encoding.to(self.position_projection.weight.dtype))
+        query_pos = self.position_projection(
+            encoding.to(self.position_projection.weight.dtype)
+        )
         return self.prompt_embedding.weight[0].expand_as(query_pos), query_pos
 
 
@@ -203,9 +211,13 @@ class PointDescriptorModel(TalkingPointsModel):
         _, decoded, tokens = self.encode_image(pixel_values, feature_maps)
         output = PointDescriptorImageOutput(pooler_output=list(tokens))
         if input_points is not None:
-            features, output.point_mask_logits = self.perceive_points(decoded, input_points)
+            features, output.point_mask_logits = self.perceive_points(
+                decoded, input_points
+            )
             real = real_points(input_points)
-            output.point_features = features[real]  # (points of all images, 2 * hidden_dim)
+            output.point_features = features[
+                real
+            ]  # (points of all images, 2 * hidden_dim)
             output.point_counts = real.sum(1).tolist()
             output.point_embeds = self.point_projector(output.point_features)
         return output
@@ -222,11 +234,15 @@ class PointDescriptorModel(TalkingPointsModel):
         attention_heads = config.vision_config.num_attention_heads
         levels = []
         for index in range(transformer.num_feature_levels):
-            level = decoded.multi_scale_features[index]  # (images, channels, height, width)
+            level = decoded.multi_scale_features[
+                index
+            ]  # (images, channels, height, width)
             height, width = level.shape[-2:]
             keys = transformer.input_projections[index](level).flatten(2)
             keys = keys + transformer.level_embed.weight[index][None, :, None]
-            positions = transformer.position_embedder(level.shape, level.device, level.dtype, None)
+            positions = transformer.position_embedder(
+                level.shape, level.device, level.dtype, None
+            )
             blocked = None
             if config.point_mask == "gaussian":
                 blocked = gaussian_attention_mask(
@@ -275,14 +291,18 @@ class PointDescriptorModel(TalkingPointsModel):
             ([query; query_pos] of shape `(images, points, 2 * hidden_dim)`, `point_mask_logits` as in
             [`PointDescriptorImageOutput`] or None).
         """
-        points = input_points.float().nan_to_num(0.5)  # half precision would move a point by pixels
+        points = input_points.float().nan_to_num(
+            0.5
+        )  # half precision would move a point by pixels
         query, query_pos = self.point_encoder(points)
         query = query.transpose(0, 1)  # (points, images, hidden_dim)
         query_pos = query_pos.transpose(0, 1)
         levels = self.feature_levels(decoded, points)
         predicts = self.config.point_mask == "predicted"
         mask_logits = []
-        for index, layer in enumerate(self.vision_tower.transformer_module.decoder.layers):
+        for index, layer in enumerate(
+            self.vision_tower.transformer_module.decoder.layers
+        ):
             level = levels[index % len(levels)]
             blocked = level.blocked
             if predicts:
@@ -308,7 +328,9 @@ class PointDescriptorModel(TalkingPointsModel):
         points_per_row = (input_ids == self.config.region_token_id).sum(1).cpu()
         if sum(points_per_image) != int(points_per_row.sum()):
             return tokens
-        image_of_point = torch.arange(images).repeat_interleave(torch.tensor(points_per_image))
+        image_of_point = torch.arange(images).repeat_interleave(
+            torch.tensor(points_per_image)
+        )
         last_point_of_row = points_per_row.cumsum(0) - 1
         image_of_row = image_of_point[last_point_of_row]
         rows_per_image = image_of_row.bincount(minlength=images)
@@ -340,7 +362,9 @@ class PointDescriptorModel(TalkingPointsModel):
             )
         return inputs_embeds
 
-    def rows_share_points(self, image: PointDescriptorImageOutput, rows: int, group: int) -> bool:
+    def rows_share_points(
+        self, image: PointDescriptorImageOutput, rows: int, group: int
+    ) -> bool:
         """Whether each of `rows` rows has one point, the same for all `group` rows of an image."""
         if image.point_embeds is None or len(image.point_embeds) != rows:
             return False
@@ -372,7 +396,9 @@ class PointDescriptorModel(TalkingPointsModel):
         stop_token_id: int | None = self.config.region_token_id
         if image is not None:
             if input_ids is None:
-                raise ValueError("images need input_ids, which say where their tokens belong")
+                raise ValueError(
+                    "images need input_ids, which say where their tokens belong"
+                )
             tokens = self.tokens_of_images(image, input_ids)
             group = len(input_ids) // len(tokens)
             inputs_embeds = self.scatter_images(inputs_embeds, input_ids, tokens)
@@ -390,7 +416,9 @@ class PointDescriptorModel(TalkingPointsModel):
             **kwargs,
         )
         return PointDescriptorModelOutputWithPast(
-            last_hidden_state=slice_logits_to_keep(output.last_hidden_state, logits_to_keep),
+            last_hidden_state=slice_logits_to_keep(
+                output.last_hidden_state, logits_to_keep
+            ),
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
@@ -433,7 +461,9 @@ def decode_points(
     return layer.final_layer_norm(query + layer.fc2(hidden))
 
 
-class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, GenerationMixin):
+class PointDescriptorForConditionalGeneration(
+    TalkingPointsPreTrainedModel, GenerationMixin
+):
     """Describes points: `generate(**processor(images, text, points))`.
 
     Rows of text that belong to one image stand together; `pixel_values` holds each image once, `input_points` its
@@ -465,7 +495,9 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         **kwargs: Any,
     ) -> PointDescriptorImageOutput:
         """Encodes images, and their points if given, once. Arguments as in [`PointDescriptorModel`]."""
-        return self.model.get_image_features(pixel_values, input_points, feature_maps, **kwargs)
+        return self.model.get_image_features(
+            pixel_values, input_points, feature_maps, **kwargs
+        )
 
     def _prepare_multimodal_encoder_kwargs_for_generation(
         self, model_kwargs: dict[str, Any]
@@ -490,7 +522,9 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         image = mm_encoder_output.get("image")
         if image is not None:
             # a copy: the inherited method writes into what the caller may use again
-            image = replace(image, pooler_output=self.model.tokens_of_images(image, input_ids))
+            image = replace(
+                image, pooler_output=self.model.tokens_of_images(image, input_ids)
+            )
             mm_encoder_output = {**mm_encoder_output, "image": image}
         expanded = super()._expand_multimodal_outputs(
             input_ids, mm_encoder_output, expand_size, inputs_embeds
@@ -498,7 +532,9 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         if image is not None and image.point_embeds is not None:
             points_per_row = (input_ids == self.config.region_token_id).sum(1).tolist()
             embeds_of_rows = image.point_embeds.split(points_per_row)
-            expanded_embeds = [embeds.repeat(expand_size, 1) for embeds in embeds_of_rows]
+            expanded_embeds = [
+                embeds.repeat(expand_size, 1) for embeds in embeds_of_rows
+            ]
             image.point_embeds = torch.cat(expanded_embeds)
             image.point_counts = None
         return expanded
@@ -536,7 +572,10 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
         """Whether rows alike may be prefilled once: a plain prefill of rows with one point each."""
         cache: Any = model_kwargs.get("past_key_values")
         encoded = model_kwargs.get("mm_encoder_outputs") or {}
-        if generation_config.output_attentions or generation_config.output_hidden_states:
+        if (
+            generation_config.output_attentions
+            or generation_config.output_hidden_states
+        ):
             return False
         if generation_config.prefill_chunk_size is not None:
             return False
@@ -563,7 +602,9 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
             mask = model_kwargs.get("attention_mask")
             group = self._rows_alike(input_ids, image, tokens_of_rows, mask)
         if group == 1:
-            return super()._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+            return super()._prefill(
+                input_ids, generation_config, model_kwargs, is_first_iteration
+            )
         # rows alike, such as the samples of a policy, are prefilled once
         first_rows = {}
         for name, value in model_kwargs.items():
@@ -630,7 +671,9 @@ class PointDescriptorForConditionalGeneration(TalkingPointsPreTrainedModel, Gene
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        logits = self.lm_head(output.last_hidden_state)  # (rows, positions kept, vocabulary)
+        logits = self.lm_head(
+            output.last_hidden_state
+        )  # (rows, positions kept, vocabulary)
         loss = None
         if labels is not None:
             loss = self.loss_function(

@@ -46,10 +46,14 @@ class PointLocalizerImageOutput(ModelOutput):
         """
         images, rows = len(self.pooler_output), len(image_index)
         index = image_index.tolist()
-        if rows % images == 0 and index == [row * images // rows for row in range(rows)]:
+        if rows % images == 0 and index == [
+            row * images // rows for row in range(rows)
+        ]:
             yield slice(rows), self
             return
-        starts = [row for row in range(rows) if row == 0 or index[row] != index[row - 1]]
+        starts = [
+            row for row in range(rows) if row == 0 or index[row] != index[row - 1]
+        ]
         stops = [*starts[1:], rows]
         for start, stop in zip(starts, stops):
             image = slice(index[start], index[start] + 1)
@@ -118,7 +122,8 @@ class MapKeys(nn.Module):
         """-> `(images, side^2, head_dim)`."""
         size = feature_maps[0].shape[-2:]
         fused = sum(
-            resized(project(level), size) for project, level in zip(self.projections, feature_maps)
+            resized(project(level), size)
+            for project, level in zip(self.projections, feature_maps)
         )
         fused = fused + self.mix(fused)  # (images, head_dim, side, side)
         cells = fused.flatten(2).transpose(1, 2)
@@ -147,7 +152,9 @@ class HeatmapHead(nn.Module):
         images, cells, dim = keys.shape
         side = math.isqrt(cells)
         query = self.query_projection(vector).view(images, -1, dim)
-        scores = (query @ keys.transpose(1, 2)).float()  # (images, rows of an image, cells)
+        scores = (
+            query @ keys.transpose(1, 2)
+        ).float()  # (images, rows of an image, cells)
         scores = scores.view(-1, side, side) / dim**0.5
         doubled_variance = 2 * torch.exp(2 * self.log_prior_width.float())
         return scores - squared_distances(regressed, side, side) / doubled_variance
@@ -207,7 +214,9 @@ class PointLocalizerModel(TalkingPointsModel):
             `torch.FloatTensor` of shape `(rows, length, hidden)`: the last hidden states.
         """
         inputs_embeds = self.get_input_embeddings()(input_ids)
-        inputs_embeds = self.scatter_images(inputs_embeds, input_ids, image.pooler_output)
+        inputs_embeds = self.scatter_images(
+            inputs_embeds, input_ids, image.pooler_output
+        )
         rows_per_image = len(input_ids) // len(image.pooler_output)
         kwargs["use_cache"] = False
         output = self.run_language_model(
@@ -339,7 +348,9 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         image = (mm_encoder_outputs or {}).get("image")
         if image is None:
             image = self.get_image_features(pixel_values, feature_maps)
-        states, keys = self.segment_states(input_ids, image, attention_mask, image_index, **kwargs)
+        states, keys = self.segment_states(
+            input_ids, image, attention_mask, image_index, **kwargs
+        )
         if self.config.standardize_states:
             states = self.state_norm(states)
         vector = self.text_to_vision(states)  # (rows, head_dim)
@@ -376,7 +387,9 @@ def local_soft_argmax(
     peak = heatmaps.flatten(1).argmax(1)[:, None, None]  # (rows, 1, 1)
     y = torch.arange(height, device=heatmaps.device)
     x = torch.arange(width, device=heatmaps.device)
-    distance = (y[:, None] - peak // width) ** 2 + (x - peak % width) ** 2  # (rows, height, width)
+    distance = (y[:, None] - peak // width) ** 2 + (
+        x - peak % width
+    ) ** 2  # (rows, height, width)
     weights = heatmaps * torch.exp(-distance / (2 * window**2))
     confidence = weights.sum((1, 2))
     weights = weights / confidence[:, None, None]

@@ -59,8 +59,12 @@ def pack_rows(rows: torch.Tensor, group: int, prefix: int) -> torch.Tensor:
 
 def unpack_rows(packed: torch.Tensor, group: int, prefix: int) -> torch.Tensor:
     """What [`pack_rows`] made of `(images * group, length, hidden)`, in that shape again."""
-    shared = packed[:, None, :prefix].expand(-1, group, -1, -1)  # (images, group, prefix, hidden)
-    suffixes = packed[:, prefix:].unflatten(1, (group, -1))  # (images, group, suffix, hidden)
+    shared = packed[:, None, :prefix].expand(
+        -1, group, -1, -1
+    )  # (images, group, prefix, hidden)
+    suffixes = packed[:, prefix:].unflatten(
+        1, (group, -1)
+    )  # (images, group, suffix, hidden)
     return torch.cat([shared, suffixes], 2).flatten(0, 1)
 
 
@@ -76,7 +80,9 @@ def packed_attention_mask(valid: torch.Tensor, group: int, prefix: int) -> torch
     suffix = (length - prefix) // group
     position = torch.arange(length, device=valid.device)
     row = torch.zeros_like(position)  # 0 in the prefix, then 1 … group
-    row[prefix:] = torch.arange(1, group + 1, device=valid.device).repeat_interleave(suffix)
+    row[prefix:] = torch.arange(1, group + 1, device=valid.device).repeat_interleave(
+        suffix
+    )
     causal = position <= position[:, None]
     connected = (row == 0) | (row == row[:, None])
     return (causal & connected) & valid[:, None]
@@ -105,7 +111,9 @@ def run_with_shared_prefix(
         in.
     """
     position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-    packed_embeds = pack_rows(inputs_embeds, group, prefix)  # (images, packed_length, hidden)
+    packed_embeds = pack_rows(
+        inputs_embeds, group, prefix
+    )  # (images, packed_length, hidden)
     valid = pack_rows(attention_mask, group, prefix).bool()  # (images, packed_length)
     attended = packed_attention_mask(valid, group, prefix)
     additive_mask = torch.zeros_like(attended, dtype=packed_embeds.dtype)
@@ -126,13 +134,17 @@ def backbone_channels(vision_config: PreTrainedConfig) -> list[int]:
     if getattr(backbone, "hidden_sizes", None):
         channels = backbone.hidden_sizes
     else:  # Swin states the first stage's width and doubles it
-        channels = [backbone.embed_dim * 2**stage for stage in range(len(backbone.depths))]
+        channels = [
+            backbone.embed_dim * 2**stage for stage in range(len(backbone.depths))
+        ]
     return list(channels[-len(backbone.out_features) :])
 
 
 def resized(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """maps (`torch.Tensor` of shape `(images, channels, height, width)`) -> the same at `size` = (height, width)."""
-    return nn.functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return nn.functional.interpolate(
+        maps, size=size, mode="bilinear", align_corners=False
+    )
 
 
 class ImageProjector(nn.Module):
@@ -144,7 +156,9 @@ class ImageProjector(nn.Module):
         hidden = config.text_config.hidden_size
         channels = backbone_channels(vision)
         self.ratio = config.pixel_shuffle_ratio
-        self.levels = [vision.feature_strides.index(stride) for stride in config.token_strides]
+        self.levels = [
+            vision.feature_strides.index(stride) for stride in config.token_strides
+        ]
         self.fuse = nn.ModuleList()
         width = channels[self.levels[-1]]
         if len(self.levels) > 1:
@@ -169,7 +183,9 @@ class ImageProjector(nn.Module):
         if not self.fuse:
             return maps[0]
         size = maps[0].shape[-2:]
-        fused = sum(resized(project(level), size) for project, level in zip(self.fuse, maps))
+        fused = sum(
+            resized(project(level), size) for project, level in zip(self.fuse, maps)
+        )
         return fused + self.mix(fused)
 
     def cells(self, feature_maps: list[torch.Tensor]) -> torch.Tensor:
@@ -179,7 +195,9 @@ class ImageProjector(nn.Module):
         cells = fused.unflatten(3, (-1, self.ratio)).unflatten(2, (-1, self.ratio))
         return cells.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
 
-    def forward(self, cells: torch.Tensor, prior: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, cells: torch.Tensor, prior: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """
         Args:
             cells (`torch.Tensor` of shape `(images, ratio^2 * channels, height, width)`): of [`cells`].
@@ -198,7 +216,10 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Mask2FormerPixelDecoder", "Mask2FormerMaskedAttentionDecoderLayer"]
+    _no_split_modules = [
+        "Mask2FormerPixelDecoder",
+        "Mask2FormerMaskedAttentionDecoderLayer",
+    ]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -216,7 +237,9 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+        model = (
+            loaded[0] if isinstance(loaded, tuple) else loaded
+        )  # with `output_loading_info`
         model.freeze_unreached()
         return loaded
 
@@ -248,7 +271,8 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
             text.resize_token_embeddings(vocabulary_size)
         config_class = cls.config_class
         special_tokens = {
-            field: getattr(processor, field) for field in config_class.special_token_fields
+            field: getattr(processor, field)
+            for field in config_class.special_token_fields
         }
         config = config_class(
             vision_config=vision.config,
@@ -317,7 +341,9 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
 
     def __init__(self, config: TalkingPointsConfig) -> None:
         super().__init__(config)
-        config.vision_config._attn_implementation = "eager"  # Mask2FormerModel raises for any other
+        config.vision_config._attn_implementation = (
+            "eager"  # Mask2FormerModel raises for any other
+        )
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.image_projector = ImageProjector(config)
         if config.use_perception_prior:
@@ -382,10 +408,16 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             yield from module.parameters()
         backbone = self.backbone
         reached_strides = self.reached_strides()
-        for stage, stride in zip(backbone.out_features, self.config.vision_config.feature_strides):
-            if stride not in reached_strides and hasattr(backbone, "hidden_states_norms"):
+        for stage, stride in zip(
+            backbone.out_features, self.config.vision_config.feature_strides
+        ):
+            if stride not in reached_strides and hasattr(
+                backbone, "hidden_states_norms"
+            ):
                 yield from backbone.hidden_states_norms[stage].parameters()
-        if hasattr(backbone, "swin"):  # the norm of the plain model, which the backbone leaves out
+        if hasattr(
+            backbone, "swin"
+        ):  # the norm of the plain model, which the backbone leaves out
             yield from backbone.swin.layernorm.parameters()
         if not self.config.vision_config.encoder_layers:
             yield self.pixel_decoder.level_embed
@@ -423,7 +455,9 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             prior = self.perception_prior(decoded, cells.shape[-2:])
         return maps, decoded, self.image_projector(cells, prior)
 
-    def perception_prior(self, decoded: Any, size: tuple[int, int]) -> torch.FloatTensor:
+    def perception_prior(
+        self, decoded: Any, size: tuple[int, int]
+    ) -> torch.FloatTensor:
         """OMG-LLaVA's prior: object queries painted back on the pixels.
 
         Args:
@@ -439,14 +473,20 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         last_states = output.intermediate_hidden_states[-1].transpose(0, 1)
         class_probabilities = self.class_predictor(last_states).softmax(-1)
         score = class_probabilities[..., :-1].amax(-1)  # the last class is "no object"
-        masks = output.masks_queries_logits[-1].sigmoid()  # (images, queries, height, width)
+        masks = output.masks_queries_logits[
+            -1
+        ].sigmoid()  # (images, queries, height, width)
         weight = (0.5 + 0.5 * score)[..., None, None] * masks
         weight = resized(weight.float(), size).softmax(1)  # over the queries
         weight = weight.flatten(2).transpose(1, 2)  # (images, cells, queries)
         return weight.to(query.dtype) @ torch.cat([query, query_pos], -1)
 
     def scatter(
-        self, inputs_embeds: torch.Tensor, where: torch.Tensor, values: torch.Tensor, name: str
+        self,
+        inputs_embeds: torch.Tensor,
+        where: torch.Tensor,
+        values: torch.Tensor,
+        name: str,
     ) -> torch.Tensor:
         """Puts features at the placeholders of a text.
 
@@ -483,7 +523,9 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         """
         rows, images = len(input_ids), len(image_tokens)
         if rows % images:
-            raise ValueError(f"{rows} text rows cannot be shared evenly by {images} images")
+            raise ValueError(
+                f"{rows} text rows cannot be shared evenly by {images} images"
+            )
         tokens = torch.stack(image_tokens).repeat_interleave(rows // images, 0)
         where = input_ids == self.config.image_token_id
         return self.scatter(inputs_embeds, where, tokens.flatten(0, 1), "image")
@@ -503,10 +545,18 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             group (`int`): rows of each image.
             stop_token_id (`int`, *optional*): the shared prefix ends before the first such token.
         """
-        uses_cache = kwargs.get("use_cache") or kwargs.get("past_key_values") is not None
+        uses_cache = (
+            kwargs.get("use_cache") or kwargs.get("past_key_values") is not None
+        )
         implementation = self.language_model.config._attn_implementation
-        if group > 1 and not uses_cache and implementation in IMPLEMENTATIONS_WITH_BLOCK_MASKS:
-            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if (
+            group > 1
+            and not uses_cache
+            and implementation in IMPLEMENTATIONS_WITH_BLOCK_MASKS
+        ):
+            mask = (
+                torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            )
             visible_ids = input_ids.masked_fill(mask == 0, -1)
             prefix = shared_prefix_length(visible_ids, group, stop_token_id)
             if prefix:

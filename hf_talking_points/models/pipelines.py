@@ -116,13 +116,17 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
     def generate_options(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
         """What `generate` gets for a call: sequences alone, and the tokenizer that stop strings need."""
         options = self._prepare_generate_kwargs(generate_kwargs, **SEQUENCES_ALONE)
-        if options.get("generation_config") is not None:  # which has these options from now on
+        if (
+            options.get("generation_config") is not None
+        ):  # which has these options from now on
             for name in SEQUENCES_ALONE:
                 options.pop(name, None)
         options.setdefault("tokenizer", self.processor.tokenizer)
         return options
 
-    def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
+    def _forward(
+        self, model_inputs: dict[str, Any], **generate_kwargs: Any
+    ) -> dict[str, Any]:
         points = model_inputs["points"]
         batched = isinstance(points, list)
         canvas_points = model_inputs["input_points"]
@@ -180,13 +184,19 @@ class PointLocalizationPipeline(_TalkingPointsPipeline):
     model_class = PointLocalizerForKeypointDetection
 
     def _sanitize_parameters(
-        self, text: str | Sequence[str] | None = None, return_heatmaps: bool | None = None
+        self,
+        text: str | Sequence[str] | None = None,
+        return_heatmaps: bool | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess = {} if text is None else {"text": text}
-        postprocess = {} if return_heatmaps is None else {"return_heatmaps": return_heatmaps}
+        postprocess = (
+            {} if return_heatmaps is None else {"return_heatmaps": return_heatmaps}
+        )
         return preprocess, {}, postprocess
 
-    def preprocess(self, inputs: Any, text: str | Sequence[str] | None = None) -> dict[str, Any]:
+    def preprocess(
+        self, inputs: Any, text: str | Sequence[str] | None = None
+    ) -> dict[str, Any]:
         if isinstance(inputs, dict):
             text = inputs.get("text", text)
             inputs = inputs["image"]
@@ -226,7 +236,9 @@ class PointLocalizationPipeline(_TalkingPointsPipeline):
         if outputs.heatmaps is not None:
             for answer, heatmap in zip(answers, outputs.heatmaps.float().cpu().numpy()):
                 answer["heatmap"] = heatmap
-        found = split_by_counts(answers, [len(image_texts) for image_texts in texts_of_images])
+        found = split_by_counts(
+            answers, [len(image_texts) for image_texts in texts_of_images]
+        )
         return {"found": found if batched else found[0]}
 
     def postprocess(

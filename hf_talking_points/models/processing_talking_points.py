@@ -83,7 +83,9 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
         self.prompt = prompt or self.default_prompt
         self.image_token = "<image>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+        super().__init__(
+            image_processor, tokenizer, chat_template=chat_template, **kwargs
+        )
 
     @classmethod
     def from_tokenizer(
@@ -118,7 +120,10 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
         )
         template = FLATTEN_CONTENT + (tokenizer.chat_template or PLAIN_TEMPLATE)
         return cls(
-            image_processor, tokenizer, chat_template=template, image_seq_length=image_seq_length
+            image_processor,
+            tokenizer,
+            chat_template=template,
+            image_seq_length=image_seq_length,
         )
 
     @property
@@ -197,7 +202,12 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
         self.region_token = "<region>"
         self.region_token_id = tokenizer.convert_tokens_to_ids(self.region_token)
         super().__init__(
-            image_processor, tokenizer, chat_template, image_seq_length, prompt, **kwargs
+            image_processor,
+            tokenizer,
+            chat_template,
+            image_seq_length,
+            prompt,
+            **kwargs,
         )
 
     def render(self, description: str | None = None) -> str:
@@ -237,7 +247,9 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
             raise ValueError("points must hold at least one (x, y)")
         points_of_images = [points] if single else points
         if len(points_of_images) != len(images):
-            raise ValueError(f"{len(images)} images but {len(points_of_images)} lists of points")
+            raise ValueError(
+                f"{len(images)} images but {len(points_of_images)} lists of points"
+            )
         canvas_points = [
             self.points_to_canvas(image_points, image.size, normalized)
             for image_points, image in zip(points_of_images, images)
@@ -257,7 +269,11 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
             canvas_points, batch_first=True, padding_value=float("nan")
         )
         return BatchFeature(
-            {**encoded, "pixel_values": self.pixel_values(images), "input_points": input_points}
+            {
+                **encoded,
+                "pixel_values": self.pixel_values(images),
+                "input_points": input_points,
+            }
         )
 
     def points_to_canvas(
@@ -285,7 +301,9 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
         images, videos, audios, extra = super()._multimodal_inputs_from_conversations(
             conversations, *args, **kwargs
         )
-        points = [points_of_conversation(conversation) for conversation in conversations]
+        points = [
+            points_of_conversation(conversation) for conversation in conversations
+        ]
         if any(points):
             extra = {**extra, "points": points}
         return images, videos, audios, extra
@@ -329,17 +347,26 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         self.reply = reply or "<p> keypoint </p> <SEG>"
         self.seg_token_id = tokenizer.convert_tokens_to_ids("<SEG>")
         super().__init__(
-            image_processor, tokenizer, chat_template, image_seq_length, prompt, **kwargs
+            image_processor,
+            tokenizer,
+            chat_template,
+            image_seq_length,
+            prompt,
+            **kwargs,
         )
 
     def render(self, description: str) -> str:
         """The conversation as text: the prompt with the description and the fixed reply that ends in `<SEG>`."""
         request = self.prompt.replace("{description}", description)
         messages = [{"role": "user", "content": request}]
-        prompt = self.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = self.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
         return prompt + self.reply
 
-    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> BatchFeature:
+    def __call__(
+        self, images: Any = None, text: Any = None, **kwargs: Any
+    ) -> BatchFeature:
         """
         Args:
             images: an image or a list of images, of any kind that [`to_rgb`] takes.
@@ -355,11 +382,15 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         text_of_images = [text] if single else text
         entries = 0 if text_of_images is None else len(text_of_images)
         if entries != len(images):
-            raise ValueError(f"{len(images)} images but {entries} lists of descriptions")
+            raise ValueError(
+                f"{len(images)} images but {entries} lists of descriptions"
+            )
         descriptions = []
         image_index = []
         for index, image_text in enumerate(text_of_images):
-            of_image = [image_text] if isinstance(image_text, str) else list(image_text or [])
+            of_image = (
+                [image_text] if isinstance(image_text, str) else list(image_text or [])
+            )
             self.check_descriptions(of_image)
             descriptions += of_image
             image_index += [index] * len(of_image)
@@ -383,7 +414,9 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
                 )
             for token in self.special_tokens:
                 if token in description:
-                    raise ValueError(f"description {index} contains the special token {token!r}")
+                    raise ValueError(
+                        f"description {index} contains the special token {token!r}"
+                    )
 
     def accepts(self, description: str) -> bool:
         """Whether a description can be located: a text that is not empty, fits into the context and holds no special
@@ -395,7 +428,9 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
             return False
         return True
 
-    def encode_descriptions(self, descriptions: Sequence[str], **kwargs: Any) -> BatchEncoding:
+    def encode_descriptions(
+        self, descriptions: Sequence[str], **kwargs: Any
+    ) -> BatchEncoding:
         """Descriptions -> `input_ids` and `attention_mask`, one row each."""
         kwargs.pop("return_tensors", None)
         template = self.render("{description}")
@@ -415,12 +450,18 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
             list of `{"point": (x, y), "confidence": float or None}`.
         """
         if len(target_sizes) != len(outputs.points):
-            raise ValueError(f"{len(outputs.points)} rows but {len(target_sizes)} target_sizes")
+            raise ValueError(
+                f"{len(outputs.points)} rows but {len(target_sizes)} target_sizes"
+            )
         canvas_points = outputs.points.double().cpu()
         results = []
         for index, (height, width) in enumerate(target_sizes):
-            x, y = canvas_to_pixels(canvas_points[index], width, height, self.image_size).tolist()
-            confidence = None if outputs.confidence is None else float(outputs.confidence[index])
+            x, y = canvas_to_pixels(
+                canvas_points[index], width, height, self.image_size
+            ).tolist()
+            confidence = (
+                None if outputs.confidence is None else float(outputs.confidence[index])
+            )
             results.append({"point": (x, y), "confidence": confidence})
         return results
 
@@ -429,4 +470,8 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         return ["input_ids", "attention_mask", "pixel_values", "image_index"]
 
 
-__all__ = ["PointDescriptorProcessor", "PointLocalizerProcessor", "TalkingPointsProcessor"]
+__all__ = [
+    "PointDescriptorProcessor",
+    "PointLocalizerProcessor",
+    "TalkingPointsProcessor",
+]

@@ -116,7 +116,9 @@ def saved_model_type(folder: str | os.PathLike) -> str:
     config = Path(folder) / "config.json"
     if config.is_file():
         return _read_json(config)["model_type"]
-    processor_class = _read_json(Path(folder) / "processor_config.json")["processor_class"]
+    processor_class = _read_json(Path(folder) / "processor_config.json")[
+        "processor_class"
+    ]
     for model_type, classes in AUTO_MAPS.items():
         if classes["AutoProcessor"].endswith(f".{processor_class}"):
             return model_type

@@ -99,7 +99,9 @@ class Visit:
         width = max(1, round(image.width * scale))
         height = max(1, round(image.height * scale))
         self.image = image
-        self.shown = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        self.shown = image.resize(
+            (width, height), Image.Resampling.LANCZOS, reducing_gap=3.0
+        )
         self.scale = (width / image.width, height / image.height)
         self.entries: list[Entry] = []
         self.current = 0
@@ -136,7 +138,8 @@ def read_photo(path: str | os.PathLike) -> Image.Image:
             return to_rgb(image)
     except UNREADABLE:
         raise gr.Error(
-            f"This file cannot be read as a photo ({', '.join(FORMATS)}).", print_exception=False
+            f"This file cannot be read as a photo ({', '.join(FORMATS)}).",
+            print_exception=False,
         ) from None
     raise gr.Error(
         f"The photo has {image.width} x {image.height} pixels; "
@@ -145,7 +148,9 @@ def read_photo(path: str | os.PathLike) -> Image.Image:
     )
 
 
-def stream_description(descriptor: Pipeline, image: Image.Image, point: Point) -> Iterator[str]:
+def stream_description(
+    descriptor: Pipeline, image: Image.Image, point: Point
+) -> Iterator[str]:
     """Yields the description of `point` as it grows, at last the whole."""
     streamer = TextIteratorStreamer(
         descriptor.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
@@ -231,7 +236,9 @@ def load_pipelines(task: str, checkpoints: Iterable[str]) -> dict[str, Pipeline]
     equal names."""
     loaded: dict[str, Pipeline] = {}
     for checkpoint in checkpoints:
-        name = Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint
+        name = (
+            Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint
+        )
         if name in loaded:
             raise ValueError(
                 f"two checkpoints for {task} are called {name!r}: rename one of the folders"
@@ -277,12 +284,16 @@ class Page:
                 [PIXEL, WORDS], value=PIXEL, label="Direction", elem_id="direction"
             )
             self.compare = gr.Checkbox(
-                label="Compare two checkpoints", visible=self.has_choice, elem_id="compare"
+                label="Compare two checkpoints",
+                visible=self.has_choice,
+                elem_id="compare",
             )
         self.panels = [self.build_panel(number, first) for number in (0, 1)]
         with gr.Row():
             self.chosen = gr.Radio([], label="Point", visible=False, elem_id="chosen")
-            self.another = gr.Button("Another text", visible=False, size="md", elem_id="another")
+            self.another = gr.Button(
+                "Another text", visible=False, size="md", elem_id="another"
+            )
             self.clear = gr.Button("Clear points", size="md", elem_id="clear")
             self.upload = gr.UploadButton(
                 "Upload a photo", file_types=["image"], size="md", elem_id="upload"
@@ -313,8 +324,12 @@ class Page:
                 )
             with gr.Column(scale=2, min_width=300):
                 with gr.Row(visible=self.has_choice):
-                    descriptor = self.build_dropdown("Descriptor", self.descriptors, number)
-                    localizer = self.build_dropdown("Localizer", self.localizers, number)
+                    descriptor = self.build_dropdown(
+                        "Descriptor", self.descriptors, number
+                    )
+                    localizer = self.build_dropdown(
+                        "Localizer", self.localizers, number
+                    )
                 text = gr.Textbox(
                     label="Description",
                     placeholder=PLACEHOLDERS[PIXEL],
@@ -353,7 +368,9 @@ class Page:
         }
         asking = [self.visit, self.direction, *names]
         for number, panel in enumerate(self.panels):
-            panel.picture.select(self.click, asking, trigger_mode="multiple", **changing)
+            panel.picture.select(
+                self.click, asking, trigger_mode="multiple", **changing
+            )
             gr.on(
                 # Gradio's input event is that of a key typed: what is pasted, deleted or typed on a phone waits for
                 # the button
@@ -392,7 +409,12 @@ class Page:
         return updates
 
     def ask(
-        self, visit: Visit, index: int, number: int, names: tuple[str, ...], text: str | None = None
+        self,
+        visit: Visit,
+        index: int,
+        number: int,
+        names: tuple[str, ...],
+        text: str | None = None,
     ) -> Iterator[dict]:
         """Has an entry answered by one pair: its click described first, unless there is a `text`."""
         entry = visit.entries[index]
@@ -432,7 +454,9 @@ class Page:
             yield from self.ask(visit, visit.current, panel, names, text)
         yield self.show(visit, typed_in=number)
 
-    def ask_again(self, number: int, visit: Visit, direction: str, *names: str) -> Iterator[dict]:
+    def ask_again(
+        self, number: int, visit: Visit, direction: str, *names: str
+    ) -> Iterator[dict]:
         """Has all points answered by a pair that was added or changed."""
         for index, entry in enumerate(visit.entries):
             text = None
@@ -483,7 +507,9 @@ class Page:
         return self.open_photo(visit, PHOTOS[event.index])
 
 
-def build_app(descriptors: Mapping[str, Pipeline], localizers: Mapping[str, Pipeline]) -> gr.Blocks:
+def build_app(
+    descriptors: Mapping[str, Pipeline], localizers: Mapping[str, Pipeline]
+) -> gr.Blocks:
     """The page, to be started by [`launch`]. Arguments as of [`Page`]."""
     # photos of visitors are deleted within two hours
     with gr.Blocks(

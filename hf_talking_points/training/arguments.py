@@ -34,7 +34,9 @@ class PointSamplingArguments:
 
     views_per_photo: int = field(
         default=1,
-        metadata={"help": "a photo itself plus random crops of it, mirrored half the time"},
+        metadata={
+            "help": "a photo itself plus random crops of it, mirrored half the time"
+        },
     )
     draws: int = field(
         default=1,
@@ -43,7 +45,8 @@ class PointSamplingArguments:
         },
     )
     points_per_image: int = field(
-        default=8, metadata={"help": "points of one photo that share its encoding in a batch"}
+        default=8,
+        metadata={"help": "points of one photo that share its encoding in a batch"},
     )
     styles: list[str] | None = field(
         default=None,
@@ -52,33 +55,45 @@ class PointSamplingArguments:
         },
     )
     style_weights: list[float] | None = field(
-        default=None, metadata={"help": "how often each style comes; equally often if not given"}
+        default=None,
+        metadata={"help": "how often each style comes; equally often if not given"},
     )
     surroundings: float = field(
         default=0.0,
-        metadata={"help": "chance of a point beside all objects, with a generic description"},
+        metadata={
+            "help": "chance of a point beside all objects, with a generic description"
+        },
     )
     eval_styles: list[str] | None = field(
         default=None,
-        metadata={"help": "styles to evaluate one by one; those of training if not given"},
+        metadata={
+            "help": "styles to evaluate one by one; those of training if not given"
+        },
     )
     max_eval_photos: int | None = field(
         default=None,
         metadata={"help": "validation photos to evaluate on; all of them if not given"},
     )
     feature_cache: str | None = field(
-        default=None, metadata={"help": "folder for the feature maps of a frozen backbone"}
+        default=None,
+        metadata={"help": "folder for the feature maps of a frozen backbone"},
     )
     view_seed: int = field(default=0, metadata={"help": "chooses the crops"})
 
     def __post_init__(self) -> None:
         for name in ("views_per_photo", "draws", "points_per_image"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
         if self.max_eval_photos is not None and self.max_eval_photos < 1:
-            raise ValueError(f"max_eval_photos must be at least 1, got {self.max_eval_photos}")
+            raise ValueError(
+                f"max_eval_photos must be at least 1, got {self.max_eval_photos}"
+            )
         if not 0 <= self.surroundings <= 1:
-            raise ValueError(f"surroundings is a chance from 0 to 1, got {self.surroundings}")
+            raise ValueError(
+                f"surroundings is a chance from 0 to 1, got {self.surroundings}"
+            )
         if self.styles is not None and not self.styles:
             raise ValueError("styles is empty: name one, or leave it out")
         if self.eval_styles is not None and not self.eval_styles:
@@ -122,22 +137,31 @@ class PointDescriptorArguments(PointSamplingArguments):
 
     heads_weight: float = field(
         default=0.0,
-        metadata={"help": "weight of the auxiliary loss on the point token; 0 leaves it out"},
+        metadata={
+            "help": "weight of the auxiliary loss on the point token; 0 leaves it out"
+        },
     )
     localizer: str | None = field(
         default=None,
-        metadata={"help": "localizer checkpoint: evaluation then reports the mPCK of descriptions"},
+        metadata={
+            "help": "localizer checkpoint: evaluation then reports the mPCK of descriptions"
+        },
     )
     judged_photos: int = field(
-        default=60, metadata={"help": "validation photos whose points are described and localized"}
+        default=60,
+        metadata={"help": "validation photos whose points are described and localized"},
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.heads_weight < 0:
-            raise ValueError(f"heads_weight must not be negative, got {self.heads_weight}")
+            raise ValueError(
+                f"heads_weight must not be negative, got {self.heads_weight}"
+            )
         if self.judged_photos < 1:
-            raise ValueError(f"judged_photos must be at least 1, got {self.judged_photos}")
+            raise ValueError(
+                f"judged_photos must be at least 1, got {self.judged_photos}"
+            )
 
 
 @dataclass
@@ -162,7 +186,9 @@ class PointDescriptorTrainingArguments(PointDescriptorArguments, SFTConfig):
 
     bf16: bool | None = field(
         default=None,
-        metadata={"help": "compute in bfloat16; by default where there is an accelerator"},
+        metadata={
+            "help": "compute in bfloat16; by default where there is an accelerator"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -177,7 +203,9 @@ class DataArguments:
     """Where a script finds its data."""
 
     data_dir: list[str] = field(
-        metadata={"help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"}
+        metadata={
+            "help": "folders with an objects.jsonl, or built datasets (folder or Hub id)"
+        }
     )
 
 
@@ -187,7 +215,9 @@ class ModelArguments:
 
     model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "a checkpoint to train on; otherwise a fresh model is composed"},
+        metadata={
+            "help": "a checkpoint to train on; otherwise a fresh model is composed"
+        },
     )
     vision: str | None = field(
         default=None,
@@ -202,30 +232,41 @@ class ModelArguments:
         },
     )
     backbone: str | None = field(
-        default=None, metadata={"help": "folder of a pretrained backbone for the small CPU tower"}
+        default=None,
+        metadata={"help": "folder of a pretrained backbone for the small CPU tower"},
     )
-    image_size: int = field(default=256, metadata={"help": "side of the canvas in pixels"})
+    image_size: int = field(
+        default=256, metadata={"help": "side of the canvas in pixels"}
+    )
     token_strides: list[int] = field(
-        default_factory=lambda: [16, 32], metadata={"help": "strides fused into image tokens"}
+        default_factory=lambda: [16, 32],
+        metadata={"help": "strides fused into image tokens"},
     )
     layers: int = field(default=5, metadata={"help": "layers of the small Llama"})
     freeze: str = field(
         default="backbone",
-        metadata={"help": "backbone, vision (everything before the language model) or nothing"},
+        metadata={
+            "help": "backbone, vision (everything before the language model) or nothing"
+        },
     )
     lora_rank: int = field(
-        default=0, metadata={"help": "rank of LoRA on the language model; 0 trains it in full"}
+        default=0,
+        metadata={"help": "rank of LoRA on the language model; 0 trains it in full"},
     )
     freeze_language_model: bool = field(
-        default=False, metadata={"help": "train only what lies around the language model"}
+        default=False,
+        metadata={"help": "train only what lies around the language model"},
     )
     half_precision_dir: str | None = field(
-        default=None, metadata={"help": "folder for a copy of the result with float16 weights"}
+        default=None,
+        metadata={"help": "folder for a copy of the result with float16 weights"},
     )
 
     def __post_init__(self) -> None:
         if self.freeze not in ("backbone", "vision", "nothing"):
-            raise ValueError(f"freeze must be backbone, vision or nothing, got {self.freeze!r}")
+            raise ValueError(
+                f"freeze must be backbone, vision or nothing, got {self.freeze!r}"
+            )
         if self.lora_rank and self.freeze_language_model:
             raise ValueError(
                 "lora_rank adapts the language model, freeze_language_model leaves it as it is: choose one"
@@ -257,7 +298,9 @@ class PointLocalizerModelArguments(ModelArguments):
     head: str = field(default="heatmap", metadata={"help": "heatmap or mlp"})
     standardize_states: bool = field(
         default=False,
-        metadata={"help": "batch norm on the states of <SEG>, for a pretrained language model"},
+        metadata={
+            "help": "batch norm on the states of <SEG>, for a pretrained language model"
+        },
     )
 
     def modules_around_language_model(self) -> list[str]:
@@ -275,7 +318,9 @@ class PointLocalizerModelArguments(ModelArguments):
 class PointDescriptorModelArguments(ModelArguments):
     """[`ModelArguments`] of a Point Descriptor."""
 
-    point_mask: str = field(default="gaussian", metadata={"help": "gaussian, predicted or none"})
+    point_mask: str = field(
+        default="gaussian", metadata={"help": "gaussian, predicted or none"}
+    )
     mask_sigma: float = field(
         default=0.05,
         metadata={"help": "standard deviation of the mask in units of the canvas side"},

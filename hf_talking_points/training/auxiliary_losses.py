@@ -36,13 +36,19 @@ class AuxiliaryHeads(nn.Module):
         categories (iterable of `str`): names of the objects.
     """
 
-    def __init__(self, dim: int, parts: Iterable[str], categories: Iterable[str]) -> None:
+    def __init__(
+        self, dim: int, parts: Iterable[str], categories: Iterable[str]
+    ) -> None:
         super().__init__()
         self.parts = {name: index for index, name in enumerate(sorted(set(parts)))}
-        self.categories = {name: index for index, name in enumerate(sorted(set(categories)))}
+        self.categories = {
+            name: index for index, name in enumerate(sorted(set(categories)))
+        }
         self.layers = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
         self.part = nn.Linear(dim, len(self.parts))
-        self.category = nn.Linear(dim, len(self.categories) + 1)  # the last one: no object
+        self.category = nn.Linear(
+            dim, len(self.categories) + 1
+        )  # the last one: no object
         self.extent = nn.Linear(dim, EXTENTS)
 
     @classmethod
@@ -59,7 +65,9 @@ class AuxiliaryHeads(nn.Module):
         return cls(dim, parts, categories)
 
     def targets(
-        self, source: tuple[AnnotatedObject | None, PartPoint] | None, size: tuple[int, int]
+        self,
+        source: tuple[AnnotatedObject | None, PartPoint] | None,
+        size: tuple[int, int],
     ) -> list[float]:
         """What the heads should read from a point.
 
@@ -89,7 +97,9 @@ class AuxiliaryHeads(nn.Module):
         ]
         return [part, category, *extent]
 
-    def forward(self, point_features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, point_features: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
         """The loss.
 
         Args:
@@ -103,7 +113,9 @@ class AuxiliaryHeads(nn.Module):
         loss = loss + known_cross_entropy(self.part(features), targets[:, 0])
         if known.any():
             predicted = self.extent(features).float()[known]
-            loss = loss + EXTENT_WEIGHT * F.smooth_l1_loss(predicted, extent[known], beta=0.1)
+            loss = loss + EXTENT_WEIGHT * F.smooth_l1_loss(
+                predicted, extent[known], beta=0.1
+            )
         return loss
 
 
@@ -114,7 +126,9 @@ def known_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Te
         logits (`torch.Tensor` of shape `(points, classes)`)
         classes (`torch.Tensor` of shape `(points,)`): -100 where the class is not known.
     """
-    total = F.cross_entropy(logits.float(), classes.long(), ignore_index=IGNORED, reduction="sum")
+    total = F.cross_entropy(
+        logits.float(), classes.long(), ignore_index=IGNORED, reduction="sum"
+    )
     return total / (classes != IGNORED).sum().clamp(min=1)
 
 
@@ -127,7 +141,9 @@ def box_mask_loss(mask_logits: list[torch.Tensor], boxes: torch.Tensor) -> torch
     """
     known = ~boxes.isnan().any(1)
     height, width = mask_logits[0].shape[1:]
-    target = box_masks(boxes[known], height, width).flatten(1)  # (known points, height * width)
+    target = box_masks(boxes[known], height, width).flatten(
+        1
+    )  # (known points, height * width)
     count = max(len(target), 1)
     losses = []
     for layer in mask_logits:

@@ -44,11 +44,18 @@ class LocalizerCollator:
         self.processor = processor
 
     def __call__(self, rows: list[Row]) -> dict[str, Any]:
-        encoded = self.processor.encode_descriptions(all_descriptions(rows), padding_side="right")
+        encoded = self.processor.encode_descriptions(
+            all_descriptions(rows), padding_side="right"
+        )
         points = collate_points(rows)
         scale = torch.stack([row["scale"] for row in rows])  # (photos, 2)
         scale = scale[:, None].expand_as(points)  # (photos, points, 2)
-        return {**encoded, **collate_images(rows), "target_points": points, "scale": scale}
+        return {
+            **encoded,
+            **collate_images(rows),
+            "target_points": points,
+            "scale": scale,
+        }
 
 
 class DescriptorCollator:
@@ -61,7 +68,10 @@ class DescriptorCollator:
     """
 
     def __init__(
-        self, processor: ProcessorMixin, heads: AuxiliaryHeads | None = None, boxes: bool = False
+        self,
+        processor: ProcessorMixin,
+        heads: AuxiliaryHeads | None = None,
+        boxes: bool = False,
     ) -> None:
         self.processor = processor
         self.heads = heads
@@ -99,8 +109,12 @@ class DescriptorCollator:
         corners = []
         for source in row["sources"]:
             annotated = None if source is None else source[0]
-            corners.append(NO_BOX if annotated is None else [annotated.box[:2], annotated.box[2:]])
+            corners.append(
+                NO_BOX if annotated is None else [annotated.box[:2], annotated.box[2:]]
+            )
         width, height = row["size"]
         side = self.processor.image_size
-        on_canvas = pixels_to_canvas(torch.tensor(corners), width, height, side)  # (points, 2, 2)
+        on_canvas = pixels_to_canvas(
+            torch.tensor(corners), width, height, side
+        )  # (points, 2, 2)
         return on_canvas.flatten(1)

@@ -17,7 +17,10 @@ from transformers import (
 from ..data.triplets import View, sample_triplets
 from ..models.modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from ..models.modeling_point_localizer import PointLocalizerForKeypointDetection
-from ..models.processing_talking_points import PointDescriptorProcessor, PointLocalizerProcessor
+from ..models.processing_talking_points import (
+    PointDescriptorProcessor,
+    PointLocalizerProcessor,
+)
 from .arguments import (
     ModelArguments,
     PointDescriptorModelArguments,
@@ -37,7 +40,9 @@ DESCRIPTOR_DECODER_LAYERS = 6
 
 
 def load_localizer(
-    arguments: PointLocalizerModelArguments, rows: Dataset | None, sampling: PointSamplingArguments
+    arguments: PointLocalizerModelArguments,
+    rows: Dataset | None,
+    sampling: PointSamplingArguments,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The Point Localizer to train, frozen as the arguments say, and its processor.
 
@@ -63,7 +68,9 @@ def load_localizer(
 
 
 def load_descriptor(
-    arguments: PointDescriptorModelArguments, rows: Dataset | None, sampling: PointSamplingArguments
+    arguments: PointDescriptorModelArguments,
+    rows: Dataset | None,
+    sampling: PointSamplingArguments,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The Point Descriptor to train, frozen as the arguments say, and its processor; see [`load_localizer`]."""
     if arguments.model_name_or_path:
@@ -104,12 +111,16 @@ def compose_processor(
     processor_class: Any, arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase
 ) -> ProcessorMixin:
     """The processor of a fresh model, with image mean and deviation of its vision model."""
-    side = arguments.image_size // min(arguments.token_strides) // 2  # image tokens in a row
+    side = (
+        arguments.image_size // min(arguments.token_strides) // 2
+    )  # image tokens in a row
     statistics = {}
     if arguments.vision:
         stated, _ = ViTImageProcessorPil.get_image_processor_dict(arguments.vision)
         statistics = {name: stated[name] for name in ("image_mean", "image_std")}
-    return processor_class.from_tokenizer(tokenizer, arguments.image_size, side**2, **statistics)
+    return processor_class.from_tokenizer(
+        tokenizer, arguments.image_size, side**2, **statistics
+    )
 
 
 def vision_and_text(

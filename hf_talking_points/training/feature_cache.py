@@ -89,21 +89,29 @@ class FeatureCache:
         with tqdm(total=count, initial=done, desc="Computing feature maps") as bar:
             for start in range(done, count, batch_size):
                 stop = min(start + batch_size, count)
-                pixel_values = normalize([canvas(index) for index in range(start, stop)])
+                pixel_values = normalize(
+                    [canvas(index) for index in range(start, stop)]
+                )
                 with torch.inference_mode():
                     maps = backbone(pixel_values.to(backbone.device)).feature_maps
                 self.write(maps, start, stop, count)
                 bar.update(stop - start)
-                if (start // batch_size + 1) % BATCHES_BETWEEN_NOTES == 0 or stop == count:
+                if (
+                    start // batch_size + 1
+                ) % BATCHES_BETWEEN_NOTES == 0 or stop == count:
                     self.note(stop)
 
-    def write(self, maps: Sequence[torch.Tensor], start: int, stop: int, count: int) -> None:
+    def write(
+        self, maps: Sequence[torch.Tensor], start: int, stop: int, count: int
+    ) -> None:
         """Puts the maps of the canvases from `start` to `stop` into the files, which are made where there are none."""
         if not self.levels:
             for number, level in enumerate(maps):
                 file = self.folder / f"level{number}.npy"
                 shape = (count, *level.shape[1:])
-                self.levels.append(np.lib.format.open_memmap(file, "w+", np.float16, shape))
+                self.levels.append(
+                    np.lib.format.open_memmap(file, "w+", np.float16, shape)
+                )
         for stored, level in zip(self.levels, maps):
             stored[start:stop] = level.half().cpu().numpy()
 
@@ -117,4 +125,6 @@ class FeatureCache:
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
         """The maps of a canvas, float32, one of shape `(channels, height, width)` for each level."""
-        return [torch.from_numpy(stored[index].astype(np.float32)) for stored in self.levels]
+        return [
+            torch.from_numpy(stored[index].astype(np.float32)) for stored in self.levels
+        ]

@@ -15,7 +15,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..models.modeling_efficientnet_lite import EfficientNetLiteBackbone, EfficientNetLiteConfig
+from ..models.modeling_efficientnet_lite import (
+    EfficientNetLiteBackbone,
+    EfficientNetLiteConfig,
+)
 from ..offline import efficientnet_lite0_state_dict
 
 

@@ -17,5 +17,7 @@ def completions_only(labels: torch.Tensor) -> dict[str, torch.Tensor]:
         `dict`: `shift_labels` of shape `(rows, kept)` and `logits_to_keep`, the positions whose states predict them.
     """
     first = int((labels != -100).any(0).int().argmax())
-    positions = torch.arange(max(first - 1, 0), labels.shape[1] - 1, device=labels.device)
+    positions = torch.arange(
+        max(first - 1, 0), labels.shape[1] - 1, device=labels.device
+    )
     return {"shift_labels": labels[:, positions + 1], "logits_to_keep": positions}

@@ -53,20 +53,31 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from trl import GRPOConfig as ConfigBase
 else:
-    ConfigBase = object  # a mixin: the config that it is mixed into brings the other fields
+    ConfigBase = (
+        object  # a mixin: the config that it is mixed into brings the other fields
+    )
 
 Reward: TypeAlias = "str | PreTrainedModel | Callable[..., list[float | None]]"
 
 
 @dataclass
 class _PointConfig(ConfigBase):
-    num_generations: int = field(default=3, metadata={"help": "completions for each point"})
-    beta: float = field(
-        default=0.1, metadata={"help": "weight of the KL divergence from the reference model"}
+    num_generations: int = field(
+        default=3, metadata={"help": "completions for each point"}
     )
-    learning_rate: float = field(default=5e-6, metadata={"help": "initial learning rate"})
-    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the dataset"})
-    max_completion_length: int = field(default=128, metadata={"help": "tokens of a description"})
+    beta: float = field(
+        default=0.1,
+        metadata={"help": "weight of the KL divergence from the reference model"},
+    )
+    learning_rate: float = field(
+        default=5e-6, metadata={"help": "initial learning rate"}
+    )
+    num_train_epochs: float = field(
+        default=3.0, metadata={"help": "passes over the dataset"}
+    )
+    max_completion_length: int = field(
+        default=128, metadata={"help": "tokens of a description"}
+    )
     per_device_train_batch_size: int = field(
         default=24, metadata={"help": "completions of one forward and backward pass"}
     )
@@ -75,17 +86,22 @@ class _PointConfig(ConfigBase):
     )
     bf16: bool | None = field(
         default=None,
-        metadata={"help": "train in bfloat16; if not given, where there is an accelerator"},
+        metadata={
+            "help": "train in bfloat16; if not given, where there is an accelerator"
+        },
     )
     train_vision: bool = field(
         default=False, metadata={"help": "also train what precedes the language model"}
     )
     share_encodings: bool = field(
-        default=True, metadata={"help": "completions of one point share its encoding and prompt"}
+        default=True,
+        metadata={"help": "completions of one point share its encoding and prompt"},
     )
     picture_steps: int = field(
         default=0,
-        metadata={"help": "draw the completions of one point every so many steps; 0: never"},
+        metadata={
+            "help": "draw the completions of one point every so many steps; 0: never"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -132,10 +148,14 @@ def copy_of(args: Any) -> Any:
     return args
 
 
-def check_policy(model: PreTrainedModel, beta: float, peft_config: PeftConfig | None) -> None:
+def check_policy(
+    model: PreTrainedModel, beta: float, peft_config: PeftConfig | None
+) -> None:
     """Raises ValueError where a model is no Point Descriptor, or has no reference that could be loaded."""
     if model.config.model_type != "point_descriptor":
-        raise ValueError(f"model must be a Point Descriptor, got a {model.config.model_type}")
+        raise ValueError(
+            f"model must be a Point Descriptor, got a {model.config.model_type}"
+        )
     has_adapter = peft_config is not None or is_peft_model(model)
     if beta and not has_adapter and not model.config._name_or_path:
         raise ValueError(
@@ -156,9 +176,13 @@ def check_only_language_model_is_trained(
             )
 
 
-def up_to_end(completions: torch.Tensor, eos_token_ids: Sequence[int]) -> list[list[int]]:
+def up_to_end(
+    completions: torch.Tensor, eos_token_ids: Sequence[int]
+) -> list[list[int]]:
     """Token ids of generated completions, tensor of shape `(rows, length)`, each up to its first end token."""
-    is_end = torch.isin(completions, torch.tensor(eos_token_ids, device=completions.device))
+    is_end = torch.isin(
+        completions, torch.tensor(eos_token_ids, device=completions.device)
+    )
     first_end = is_end.int().argmax(1)
     lengths = torch.where(is_end.any(1), first_end + 1, completions.shape[1])
     return [ids[:length] for ids, length in zip(completions.tolist(), lengths.tolist())]
@@ -204,7 +228,9 @@ class _PointRolloutMixin(HubTrainerMixin):
         self._samples = []
         super().__init__(
             model=model,
-            reward_funcs=list(reward_funcs) if isinstance(reward_funcs, list) else reward_funcs,
+            reward_funcs=list(reward_funcs)
+            if isinstance(reward_funcs, list)
+            else reward_funcs,
             args=copy_of(args),
             train_dataset=without_decoding(train_dataset),
             eval_dataset=without_decoding(eval_dataset),
@@ -262,7 +288,9 @@ class _PointRolloutMixin(HubTrainerMixin):
         self._rows = open_images(inputs)
         self._samples = self._make_samples(self._rows)
         prompt = [{"role": "user", "content": self.processing_class.prompt}]
-        output = super()._generate_and_score_completions([{"prompt": prompt} for _ in inputs])
+        output = super()._generate_and_score_completions(
+            [{"prompt": prompt} for _ in inputs]
+        )
         if self._is_picture_step():
             self._draw_first_point(self._rows, self._samples, output["completion_ids"])
         return {**output, "samples": self._samples}
@@ -304,9 +332,13 @@ class _PointRolloutMixin(HubTrainerMixin):
             # (images, 3, image_size, image_size)
             pixel_values = torch.stack([samples[0].pixel_values for samples in chunk])
             with self.accelerator.autocast():
-                encoded = self._descriptor.get_image_features(pixel_values, stacked_points(chunk))
+                encoded = self._descriptor.get_image_features(
+                    pixel_values, stacked_points(chunk)
+                )
             embeds_of_image = torch.split(encoded.point_embeds, encoded.point_counts)
-            for samples, image_tokens, embeds in zip(chunk, encoded.pooler_output, embeds_of_image):
+            for samples, image_tokens, embeds in zip(
+                chunk, encoded.pooler_output, embeds_of_image
+            ):
                 for sample, point_embeds in zip(samples, embeds.split(1)):
                     sample.store_encoding(image_tokens, point_embeds)
 
@@ -317,7 +349,9 @@ class _PointRolloutMixin(HubTrainerMixin):
 
     def _generate_ids(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         """Token ids of a completion for each sample."""
-        input_ids = torch.tensor(prompt_ids, device=self.accelerator.device)  # (rows, length)
+        input_ids = torch.tensor(
+            prompt_ids, device=self.accelerator.device
+        )  # (rows, length)
         generation_model = unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,
@@ -340,7 +374,9 @@ class _PointRolloutMixin(HubTrainerMixin):
         completions = generated[:, input_ids.shape[1] :]
         return up_to_end(completions, self.eos_token_ids)
 
-    def _calculate_rewards(self, inputs: list, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def _calculate_rewards(
+        self, inputs: list, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         return super()._calculate_rewards(self._rows, *args, **kwargs)
 
     def _is_picture_step(self) -> bool:
@@ -349,10 +385,15 @@ class _PointRolloutMixin(HubTrainerMixin):
         return is_due and self.model.training and self.accelerator.is_main_process
 
     def _draw_first_point(
-        self, rows: Sequence[Row], samples: Sequence[Sample], completion_ids: torch.Tensor
+        self,
+        rows: Sequence[Row],
+        samples: Sequence[Sample],
+        completion_ids: torch.Tensor,
     ) -> None:
         """Draws the completions of the batch's first point."""
-        numbers = [number for number, sample in enumerate(samples) if sample is samples[0]]
+        numbers = [
+            number for number, sample in enumerate(samples) if sample is samples[0]
+        ]
         texts = self.processing_class.batch_decode(
             completion_ids[numbers], skip_special_tokens=True
         )
@@ -360,7 +401,9 @@ class _PointRolloutMixin(HubTrainerMixin):
         found = self._found_by_first_localizer(image, texts)
         drawn = []
         for text, place in zip(texts, found):
-            drawn.append({"point": rows[0]["point"], "description": text, "found": place})
+            drawn.append(
+                {"point": rows[0]["point"], "description": text, "found": place}
+            )
         picture = draw_round_trip(image, drawn)
         save_picture(picture, self.args.output_dir, self.state.global_step)
         report_picture(picture, self.callback_handler.callbacks, self.state.global_step)
@@ -371,7 +414,9 @@ class _PointRolloutMixin(HubTrainerMixin):
         for reward in self.reward_funcs:
             if isinstance(reward, LocalizerReward):
                 points, _ = reward.locate([image] * len(texts), texts)
-                return [None if math.isnan(x) else (x, y) for x, y in points[0].tolist()]
+                return [
+                    None if math.isnan(x) else (x, y) for x, y in points[0].tolist()
+                ]
         return [None] * len(texts)
 
     def _prepare_inputs(self, generation_batch: Any) -> Batch:
@@ -390,7 +435,9 @@ class _PointRolloutMixin(HubTrainerMixin):
         self._samples = inputs["samples"]
         return super()._compute_loss(model, inputs)
 
-    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         share = self.args.share_encodings
         remaining_samples = iter(self._samples)
 
@@ -398,7 +445,9 @@ class _PointRolloutMixin(HubTrainerMixin):
             # called for one chunk of rows after another
             samples = list(islice(remaining_samples, len(input_ids)))
             scored = completions_only(labels) if share else {"labels": labels}
-            return model(input_ids=input_ids, **scored, **inputs, **image_inputs(samples, share))
+            return model(
+                input_ids=input_ids, **scored, **inputs, **image_inputs(samples, share)
+            )
 
         return super()._get_per_token_logps_and_entropies(run, *args, **kwargs)
 

@@ -33,7 +33,9 @@ class HubTrainerMixin(Trainer):
         # set here and not written into the files, because each save of the run may be pushed
         config.auto_map = AUTO_MAPS[config.model_type]
         config.custom_pipelines = CUSTOM_PIPELINES[config.model_type]
-        self.processing_class.auto_map = {"AutoProcessor": config.auto_map["AutoProcessor"]}
+        self.processing_class.auto_map = {
+            "AutoProcessor": config.auto_map["AutoProcessor"]
+        }
         if self.is_world_process_zero():
             output_dir = Path(self.args.output_dir)
             output_dir.mkdir(parents=True, exist_ok=True)

@@ -20,5 +20,9 @@ def paper_lora_config(r: int = 64, lora_alpha: int = 128, **kwargs: Any) -> Lora
         lora_alpha (`int`): the adapter's output is scaled by `lora_alpha / r`.
         kwargs: further fields of `LoraConfig`, or other values for `lora_dropout` and `target_modules`.
     """
-    fields = {"lora_dropout": 0.0, "target_modules": LANGUAGE_MODEL_PROJECTIONS, **kwargs}
+    fields = {
+        "lora_dropout": 0.0,
+        "target_modules": LANGUAGE_MODEL_PROJECTIONS,
+        **kwargs,
+    }
     return LoraConfig(r=r, lora_alpha=lora_alpha, **fields)

@@ -20,7 +20,9 @@ def save_picture(picture: Image.Image, output_dir: str | Path, step: int) -> Non
     picture.save(folder / f"round_trip_{step:05d}.png")
 
 
-def report_picture(picture: Image.Image, callbacks: Iterable[TrainerCallback], step: int) -> None:
+def report_picture(
+    picture: Image.Image, callbacks: Iterable[TrainerCallback], step: int
+) -> None:
     """Shows a picture where the run is reported to: in TensorBoard, in Trackio."""
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback):

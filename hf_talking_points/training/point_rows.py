@@ -67,7 +67,9 @@ def stores_images(dataset: Rows) -> bool:
     """Whether the rows hold image files or their bytes, of which no transform makes something else."""
     if isinstance(dataset, Dataset) and dataset.format["type"] == "custom":
         return False
-    return dataset.features is not None and isinstance(dataset.features["image"], datasets.Image)
+    return dataset.features is not None and isinstance(
+        dataset.features["image"], datasets.Image
+    )
 
 
 def without_decoding(dataset: Any) -> Any:
@@ -85,7 +87,11 @@ def without_decoding(dataset: Any) -> Any:
 
 def is_remote(stored: dict[str, Any]) -> bool:
     """Whether an image as `datasets` stores it is to be read from elsewhere, such as one of a stream from the Hub."""
-    return stored["bytes"] is None and stored["path"] is not None and "://" in stored["path"]
+    return (
+        stored["bytes"] is None
+        and stored["path"] is not None
+        and "://" in stored["path"]
+    )
 
 
 def stored_file(stored: dict[str, Any]) -> str | io.BytesIO:
@@ -130,7 +136,9 @@ def open_images(rows: Sequence[Row]) -> list[Row]:
             try:
                 opened[key] = open_image(row["image"])
             except (*UNREADABLE, TypeError) as error:
-                raise ValueError(f"the image of point {row['point']}: {error}") from error
+                raise ValueError(
+                    f"the image of point {row['point']}: {error}"
+                ) from error
         with_images.append({**row, "image": opened[key]})
     return with_images
 
@@ -141,7 +149,9 @@ def one_row_per_point(rows: Dataset) -> Dataset:
     Where no description is read, each point then comes once an epoch.
     """
     columns = [
-        name for name in ("image_id", "point", "object", "part") if name in rows.column_names
+        name
+        for name in ("image_id", "point", "object", "part")
+        if name in rows.column_names
     ]
     seen = set()
     kept = []

@@ -6,7 +6,9 @@ from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 
 
 def processor_of(
-    model: str | PreTrainedModel, revision: str | None = None, trust_remote_code: bool = False
+    model: str | PreTrainedModel,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> ProcessorMixin:
     """The processor that was saved with a model, for a trainer without `processing_class`.
 

@@ -35,7 +35,9 @@ class Sample:
     image_tokens: torch.Tensor | None = None
     point_embeds: torch.Tensor | None = None
 
-    def store_encoding(self, image_tokens: torch.Tensor, point_embeds: torch.Tensor) -> None:
+    def store_encoding(
+        self, image_tokens: torch.Tensor, point_embeds: torch.Tensor
+    ) -> None:
         """Keeps what the vision side gives, and no longer the pixels that it was given."""
         self.image_tokens = image_tokens
         self.point_embeds = point_embeds
@@ -51,7 +53,9 @@ class EpochSampler(RepeatSampler):
             self.generator.manual_seed(self.seed + epoch)
 
 
-def images_to_encode(images: Sequence[Any], share: bool) -> tuple[list[Image.Image], list[int]]:
+def images_to_encode(
+    images: Sequence[Any], share: bool
+) -> tuple[list[Image.Image], list[int]]:
     """The images that the vision side encodes, and which of them belongs to each row.
 
     Args:
@@ -108,7 +112,9 @@ def image_inputs(samples: Sequence[Sample], share: bool) -> dict[str, Any]:
         pixel_values.append(sample.pixel_values)
         points.append(sample.input_points.expand(rows, 2))
     return {
-        "pixel_values": torch.stack(pixel_values),  # (encodings, 3, image_size, image_size)
+        "pixel_values": torch.stack(
+            pixel_values
+        ),  # (encodings, 3, image_size, image_size)
         "input_points": torch.stack(points),  # (encodings, rows, 2)
     }
 
@@ -129,7 +135,9 @@ def keep_groups_together(batches: Sequence[Batch]) -> list[Batch]:
 
 def grouped_order(samples: Sequence[Sample]) -> list[int]:
     """Positions of the rows, those of one sample after each other."""
-    positions: dict[int, list[int]] = {}  # identity of a sample -> positions of its rows
+    positions: dict[
+        int, list[int]
+    ] = {}  # identity of a sample -> positions of its rows
     for position, sample in enumerate(samples):
         positions.setdefault(id(sample), []).append(position)
     return list(chain.from_iterable(positions.values()))

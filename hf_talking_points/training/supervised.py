@@ -117,17 +117,24 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         target = inputs["target_points"]  # (photos, points, 2)
         model_inputs = {
-            name: value for name, value in inputs.items() if name not in LOCALIZER_LABELS
+            name: value
+            for name, value in inputs.items()
+            if name not in LOCALIZER_LABELS
         }
         outputs = model(**model_inputs, target_points=target.flatten(0, 1))
         if not return_outputs:
             return outputs.loss
-        return outputs.loss, {"loss": outputs.loss, "points": outputs.points.view_as(target)}
+        return outputs.loss, {
+            "loss": outputs.loss,
+            "points": outputs.points.view_as(target),
+        }
 
     @staticmethod
     def localization_metrics(prediction: EvalPrediction) -> dict[str, float]:
         target, scale = prediction.label_ids
-        offsets = (prediction.predictions - target) * scale  # in parts of the photo's sides
+        offsets = (
+            prediction.predictions - target
+        ) * scale  # in parts of the photo's sides
         return summary(np.linalg.norm(offsets, axis=-1).ravel())
 
 
@@ -178,7 +185,11 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         if args is None:
             args = PointDescriptorTrainingArguments(default_output_dir(model))
         args = copied(args)
-        options = args if isinstance(args, PointDescriptorArguments) else PointDescriptorArguments()
+        options = (
+            args
+            if isinstance(args, PointDescriptorArguments)
+            else PointDescriptorArguments()
+        )
         processor = self.prepare(model, args, processing_class, eval_dataset)
         triplets = self.train_triplets(train_dataset)
         set_seed(args.seed)  # of the heads' first weights
@@ -242,7 +253,9 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         if self.heads is None:
             return super().create_optimizer(model)
         model = self.model if model is None else model
-        return super().create_optimizer(nn.ModuleDict({"model": model, "heads": self.heads}))
+        return super().create_optimizer(
+            nn.ModuleDict({"model": model, "heads": self.heads})
+        )
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         if self.heads is None:
@@ -250,7 +263,9 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         parameters = [*model.parameters(), *self.heads.parameters()]
         return self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+    def save_model(
+        self, output_dir: str | None = None, _internal_call: bool = False
+    ) -> None:
         """As of `Trainer`; the auxiliary heads come along into the run's checkpoints alone."""
         super().save_model(output_dir, _internal_call)
         # transformers saves checkpoints in this way alone
@@ -313,13 +328,17 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
 
         judged = views[: self.options.judged_photos]
         model = self.accelerator.unwrap_model(self.model).eval()
-        describe = PointDescriptionPipeline(model=model, processor=self.processing_class)
+        describe = PointDescriptionPipeline(
+            model=model, processor=self.processing_class
+        )
         texts = describe_points(describe, judged)
         found = locate_points(self.locate, judged, texts)
         scores = {
             **summary(view_distances(judged, found)),
             **naming_accuracy(judged, flat(texts)),
         }
-        metrics = {joined(metric_key_prefix, name): value for name, value in scores.items()}
+        metrics = {
+            joined(metric_key_prefix, name): value for name, value in scores.items()
+        }
         self.log(dict(metrics))
         return metrics

@@ -66,7 +66,9 @@ class TripletSampler:
         )
         size = view.photo.size
         side = self.processor.image_size
-        points = pixels_to_canvas(torch.tensor(pixels, dtype=torch.float64), *size, side)
+        points = pixels_to_canvas(
+            torch.tensor(pixels, dtype=torch.float64), *size, side
+        )
         _, _, width, height = canvas_box(*size, side)
         row = {
             "points": points.float(),
@@ -86,7 +88,9 @@ class TripletSampler:
     ) -> Dataset:
         """See [`triplet_dataset`]."""
         if not views:
-            raise ValueError("there is no view to draw points from: no photo has a usable point")
+            raise ValueError(
+                "there is no view to draw points from: no photo has a usable point"
+            )
 
         def transform(batch: dict[str, list[int]]) -> dict[str, list]:
             rows = []
@@ -124,12 +128,18 @@ def triplet_dataset(
 
     Raises ValueError where there is no view.
     """
-    sampler = TripletSampler(processor, points_per_image, style_weights, surroundings, seed)
+    sampler = TripletSampler(
+        processor, points_per_image, style_weights, surroundings, seed
+    )
     return sampler.dataset(views, cache, draws)
 
 
 def triplet_stream(
-    rows: IterableDataset, sampler: TripletSampler, views_per_photo: int, draws: int, view_seed: int
+    rows: IterableDataset,
+    sampler: TripletSampler,
+    views_per_photo: int,
+    draws: int,
+    view_seed: int,
 ) -> IterableDataset:
     """[`triplet_dataset`] of photos that are read one after the other: the same rows in the same order.
 
@@ -148,12 +158,16 @@ def triplet_stream(
                     yield sampler.row(view, number)
                     number += 1
             if number == 0:
-                raise ValueError("train_dataset gives no photo with a point that can be described")
+                raise ValueError(
+                    "train_dataset gives no photo with a point that can be described"
+                )
 
     return IterableDataset.from_generator(generate)
 
 
-def streamed_views(photos: Iterable[Photo], crop_number: int, seed: int) -> Iterator[View]:
+def streamed_views(
+    photos: Iterable[Photo], crop_number: int, seed: int
+) -> Iterator[View]:
     """The views of [`make_views`] with one number, 0 for whole photos, of photos that are read one after the other."""
     for index, photo in enumerate(photos):
         if crop_number == 0:
@@ -167,7 +181,10 @@ def streamed_views(photos: Iterable[Photo], crop_number: int, seed: int) -> Iter
 
 
 def cache_views(
-    folder: str | Path, backbone: nn.Module, processor: ProcessorMixin, views: list[View]
+    folder: str | Path,
+    backbone: nn.Module,
+    processor: ProcessorMixin,
+    views: list[View],
 ) -> FeatureCache:
     """[`FeatureCache`] of the canvases of `views`, keyed by the photos' content and the processor's normalization."""
     image_processor = processor.image_processor
@@ -235,7 +252,10 @@ class TripletDatasets:
     """
 
     def __init__(
-        self, sampling: PointSamplingArguments, processor: ProcessorMixin, backbone: nn.Module
+        self,
+        sampling: PointSamplingArguments,
+        processor: ProcessorMixin,
+        backbone: nn.Module,
     ) -> None:
         trained = any(parameter.requires_grad for parameter in backbone.parameters())
         if sampling.feature_cache is not None and trained:
@@ -256,7 +276,11 @@ class TripletDatasets:
     def cache(self, views: list[View]) -> FeatureCache | None:
         """The feature cache of views, where one is asked for."""
         folder = self.sampling.feature_cache
-        return cache_views(folder, self.backbone, self.processor, views) if folder else None
+        return (
+            cache_views(folder, self.backbone, self.processor, views)
+            if folder
+            else None
+        )
 
     def check_stream(self, name: str) -> None:
         """Raises ValueError where features of a stream would be cached."""
@@ -268,7 +292,9 @@ class TripletDatasets:
 
     def train(self, views: list[View]) -> Dataset:
         """What to train on: views as often as they are drawn."""
-        sampler = self.sampler(self.sampling.weighted_styles, self.sampling.surroundings)
+        sampler = self.sampler(
+            self.sampling.weighted_styles, self.sampling.surroundings
+        )
         return sampler.dataset(views, self.cache(views), self.sampling.draws)
 
     def stream(self, rows: IterableDataset) -> IterableDataset:
@@ -280,7 +306,9 @@ class TripletDatasets:
             rows, sampler, options.views_per_photo, options.draws, options.view_seed
         )
 
-    def evaluation(self, rows: Rows, name: str, styles: list[str] | None) -> EvaluationData:
+    def evaluation(
+        self, rows: Rows, name: str, styles: list[str] | None
+    ) -> EvaluationData:
         """What to evaluate on: whole photos, each once. Those of a stream are kept in memory.
 
         Args:
@@ -303,7 +331,9 @@ class TripletDatasets:
         return EvaluationData(views, by_style)
 
 
-def training_views(rows: Dataset | None, sampling: PointSamplingArguments) -> list[View]:
+def training_views(
+    rows: Dataset | None, sampling: PointSamplingArguments
+) -> list[View]:
     """Photos and crops of them, to train on.
 
     Raises ValueError where there is none.

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 NamedRows: TypeAlias = "Rows | dict[str, Rows]"
 
 
-def load_model(model: str | PreTrainedModel, auto_class: Any, model_type: str) -> PreTrainedModel:
+def load_model(
+    model: str | PreTrainedModel, auto_class: Any, model_type: str
+) -> PreTrainedModel:
     """The model of a trainer.
 
     Args:
@@ -75,7 +77,9 @@ class TripletTrainerMixin(HubTrainerMixin):
 
     triplets: TripletDatasets
     train_views: list[View]  # none of a stream
-    evaluation: dict[str, EvaluationData]  # name of an evaluation dataset, "" for the only one
+    evaluation: dict[
+        str, EvaluationData
+    ]  # name of an evaluation dataset, "" for the only one
     model: PreTrainedModel
 
     def prepare(
@@ -86,9 +90,15 @@ class TripletTrainerMixin(HubTrainerMixin):
         eval_dataset: NamedRows | None,
     ) -> ProcessorMixin:
         """Sets what the datasets are made with, and the evaluation data; returns the processor."""
-        processor = processor_of(model) if processing_class is None else processing_class
+        processor = (
+            processor_of(model) if processing_class is None else processing_class
+        )
         plain = model.get_base_model() if is_peft_model(model) else model
-        sampling = args if isinstance(args, PointSamplingArguments) else PointSamplingArguments()
+        sampling = (
+            args
+            if isinstance(args, PointSamplingArguments)
+            else PointSamplingArguments()
+        )
         self.triplets = TripletDatasets(sampling, processor, plain.model.backbone)
         self.evaluation = {}
         if eval_dataset is not None:
@@ -105,7 +115,9 @@ class TripletTrainerMixin(HubTrainerMixin):
         self.train_views = training_views(train_dataset, self.triplets.sampling)
         return self.triplets.train(self.train_views)
 
-    def evaluation_data(self, eval_dataset: NamedRows, name: str) -> dict[str, EvaluationData]:
+    def evaluation_data(
+        self, eval_dataset: NamedRows, name: str
+    ) -> dict[str, EvaluationData]:
         """Name -> evaluation data of a dataset, or of each of several."""
         styles = self.triplets.sampling.eval_styles
         if not isinstance(eval_dataset, dict):
@@ -180,9 +192,13 @@ class TripletTrainerMixin(HubTrainerMixin):
             self.model = self.model.merge_and_unload()
             self.model_wrapped = self.model
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+    def save_model(
+        self, output_dir: str | None = None, _internal_call: bool = False
+    ) -> None:
         """As of `Trainer`. Raises ValueError for an adapter that nobody could load."""
-        is_checkpoint = _internal_call and output_dir is not None  # as transformers saves them
+        is_checkpoint = (
+            _internal_call and output_dir is not None
+        )  # as transformers saves them
         if self.has_fresh_adapter() and not is_checkpoint:
             raise ValueError(
                 "the adapter's base model was never saved, so the adapter could not be loaded: "

@@ -46,7 +46,10 @@ OPTIONS = "options: {license: cc0-1.0}\n"
         ("", "sources and options"),
         (OPTIONS, "'sources' is missing"),
         (SOURCE, "'options' is missing"),
-        ("sources: [{reader: read_json}]\n" + OPTIONS, "read_objects.*found 'read_json'"),
+        (
+            "sources: [{reader: read_json}]\n" + OPTIONS,
+            "read_objects.*found 'read_json'",
+        ),
         ("sources: [{folder: a}]\n" + OPTIONS, "reader of a source.*found None"),
         (SOURCE + "options: {license: cc0-1.0, sedd: 1}\n", "seed.*found 'sedd'"),
         (SOURCE + OPTIONS + "teacher: {name: Oracle}\n", "RuleTeacher.*found 'Oracle'"),

@@ -164,7 +164,9 @@ def test_a_finished_build_is_not_built_again(built, folder):
     assert again["train"]["description"] == load_built(out)["train"]["description"]
 
 
-def test_going_on_with_other_options_teacher_or_sources_is_an_error(built, folder, tmp_path):
+def test_going_on_with_other_options_teacher_or_sources_is_an_error(
+    built, folder, tmp_path
+):
     source, out = partial(read_objects, folder), built[1]
     with pytest.raises(ValueError, match="other seed:"):
         build_dataset([source], out, replace(OPTIONS, seed=1))
@@ -186,7 +188,11 @@ def test_going_on_with_other_options_teacher_or_sources_is_an_error(built, folde
 )
 def test_unknown_options_are_errors(folder, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        build_dataset([partial(read_objects, folder)], tmp_path, BuildOptions("cc0-1.0", **options))
+        build_dataset(
+            [partial(read_objects, folder)],
+            tmp_path,
+            BuildOptions("cc0-1.0", **options),
+        )
 
 
 @pytest.mark.parametrize("num_proc", [2])
@@ -215,7 +221,8 @@ builder.build_dataset([partial(read_objects, Path(sys.argv[1]))], sys.argv[2], o
 @pytest.mark.parametrize("moment", ["plan.json", "unit-00002.json", "unit-00006.json"])
 def test_a_killed_build_ends_like_an_undisturbed_one(built, folder, tmp_path, moment):
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder), str(tmp_path)], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PROGRAM, str(folder), str(tmp_path)],
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
     while (
@@ -238,10 +245,14 @@ def test_near_duplicates_of_held_out_photos_leave_train(folder, tmp_path):
     test = [name for name in names if split_of(name) == "test"]
     twin = Image.open(photos / test[0]).resize((32, 24)).resize((64, 48))
     twin.save(photos / train[0])
-    dataset = build_dataset([partial(read_objects, photos)], tmp_path / "built", OPTIONS)
+    dataset = build_dataset(
+        [partial(read_objects, photos)], tmp_path / "built", OPTIONS
+    )
     assert train[0] not in dataset["train"]["image_id"]
     assert test[0] in dataset["test"]["image_id"]
-    assert rejected(tmp_path / "built") == {train[0]: "nearly equals a test or validation photo"}
+    assert rejected(tmp_path / "built") == {
+        train[0]: "nearly equals a test or validation photo"
+    }
 
 
 def test_broken_photos_are_rejected_and_the_rest_is_built(tmp_path):
@@ -249,7 +260,9 @@ def test_broken_photos_are_rejected_and_the_rest_is_built(tmp_path):
     (photos / "0.png").write_bytes((photos / "0.png").read_bytes()[:300])
     (photos / "1.png").unlink()
     photo(2, (50, 50)).save(photos / "2.png")
-    dataset = build_dataset([partial(read_objects, photos)], tmp_path / "built", OPTIONS)
+    dataset = build_dataset(
+        [partial(read_objects, photos)], tmp_path / "built", OPTIONS
+    )
     assert len({row["image_id"] for row in all_rows(dataset, "image_id")}) == 21
     reasons = rejected(tmp_path / "built")
     assert set(reasons) == {"0.png", "1.png", "2.png"}
@@ -258,17 +271,24 @@ def test_broken_photos_are_rejected_and_the_rest_is_built(tmp_path):
     assert "- 1: size\n" in card
     assert str(photos) not in card
     with pytest.raises(ValueError, match="0.png"):
-        build_dataset([partial(read_objects, photos)], tmp_path / "strict", OPTIONS, strict=True)
+        build_dataset(
+            [partial(read_objects, photos)], tmp_path / "strict", OPTIONS, strict=True
+        )
 
 
 def test_a_strict_build_goes_on_past_a_photo_without_points(tmp_path):
     photos = write_folder(tmp_path / "photos", 3)
-    lines = object_line("0.png", points=[]) + object_line("1.png") + object_line("2.png")
+    lines = (
+        object_line("0.png", points=[]) + object_line("1.png") + object_line("2.png")
+    )
     (photos / "objects.jsonl").write_text(lines)
     dataset = build_dataset(
         [partial(read_objects, photos)], tmp_path / "built", OPTIONS, strict=True
     )
-    assert {row["image_id"] for row in all_rows(dataset, "image_id")} == {"1.png", "2.png"}
+    assert {row["image_id"] for row in all_rows(dataset, "image_id")} == {
+        "1.png",
+        "2.png",
+    }
 
 
 def test_balance_caps_frequent_parts(folder, tmp_path):
@@ -312,7 +332,9 @@ def test_training_reads_the_built_dataset_with_its_texts(built):
             assert {style for style, _ in point.texts} == {"full", "terse"}
         _, texts, _ = sample_triplets(view, 6, np.random.default_rng(0), weights)
         assert set(texts) <= written
-        _, texts, _ = sample_triplets(view, 6, np.random.default_rng(0), {"unseen": 1.0})
+        _, texts, _ = sample_triplets(
+            view, 6, np.random.default_rng(0), {"unseen": 1.0}
+        )
         assert not set(texts) & written
     views = make_views(load_photos(out), views_per_photo=2)
     crop = next(view for view in views if view.crop is not None)
@@ -331,7 +353,9 @@ def test_parts_of_masks_and_boxes_get_points_of_every_stratum(tmp_path):
         per_part={"sift": 2, "uniform": 2, "low_gradient": 1, "boundary": 2},
         min_distance=0.02,
     )
-    rows = build_dataset([lambda on_reject: [source]], tmp_path / "built", options)["train"]
+    rows = build_dataset([lambda on_reject: [source]], tmp_path / "built", options)[
+        "train"
+    ]
     assert set(rows["stratum"]) == {"sift", "uniform", "low_gradient", "boundary"}
     assert set(rows["part"]) == {"head", "tail"}
     for row in rows:
@@ -382,9 +406,13 @@ class LongWinded(RuleTeacher):
         return answers
 
 
-def test_a_text_that_cannot_be_located_counts_as_the_farthest_corner(folder, localizer, tmp_path):
+def test_a_text_that_cannot_be_located_counts_as_the_farthest_corner(
+    folder, localizer, tmp_path
+):
     options = BuildOptions("cc0-1.0", unit_photos=12, localizer=localizer)
-    rows = build_dataset([partial(read_objects, folder)], tmp_path, options, LongWinded())["train"]
+    rows = build_dataset(
+        [partial(read_objects, folder)], tmp_path, options, LongWinded()
+    )["train"]
     noses = rows.filter(lambda row: row["part"] == "nose")
     assert len(noses) > 0
     for row in noses:
@@ -396,9 +424,15 @@ def test_a_text_that_cannot_be_located_counts_as_the_farthest_corner(folder, loc
 @pytest.mark.parametrize("tasks", [1, 2])
 def test_datatrove_tasks_change_no_byte(built, folder, tmp_path, tasks):
     executor = pytest.importorskip("datatrove.executor")
-    plan_units([partial(read_objects, folder)], tmp_path / "built", OPTIONS, RuleTeacher())
-    step = partial(build_units, folder=tmp_path / "built", options=OPTIONS, teacher=RuleTeacher())
-    executor.LocalPipelineExecutor([step], tasks=tasks, logging_dir=str(tmp_path / "logs")).run()
+    plan_units(
+        [partial(read_objects, folder)], tmp_path / "built", OPTIONS, RuleTeacher()
+    )
+    step = partial(
+        build_units, folder=tmp_path / "built", options=OPTIONS, teacher=RuleTeacher()
+    )
+    executor.LocalPipelineExecutor(
+        [step], tasks=tasks, logging_dir=str(tmp_path / "logs")
+    ).run()
     finish(tmp_path / "built", OPTIONS, RuleTeacher())
     assert files(tmp_path / "built") == files(built[1])
 
@@ -410,7 +444,9 @@ def test_an_unfinished_build_has_no_card(folder, tmp_path):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_pushed_datasets_hold_the_photos_only_where_their_license_allows(folder, tmp_path, shared):
+def test_pushed_datasets_hold_the_photos_only_where_their_license_allows(
+    folder, tmp_path, shared
+):
     options = BuildOptions("cc-by-4.0", images_may_be_shared=shared, unit_photos=8)
     dataset = build_dataset([partial(read_objects, folder)], tmp_path, options)
     program = (
@@ -438,7 +474,9 @@ def test_pushed_datasets_hold_the_photos_only_where_their_license_allows(folder,
     (tmp_path / "pulled" / "data").mkdir(parents=True)
     for name, content in pushed.items():
         (tmp_path / "pulled" / name).write_bytes(content)
-    pulled = datasets.load_dataset(str(tmp_path / "pulled"), cache_dir=str(tmp_path / "cache"))
+    pulled = datasets.load_dataset(
+        str(tmp_path / "pulled"), cache_dir=str(tmp_path / "cache")
+    )
     assert set(pulled) == set(dataset)
     for split, rows in dataset.items():
         assert pulled[split]["description"] == rows["description"]
@@ -531,7 +569,9 @@ def test_photos_of_equal_names_are_told_apart(tmp_path):
         folder = tmp_path / color
         folder.mkdir()
         photo(seed).save(folder / "a.png")
-        (folder / "objects.jsonl").write_text(object_line("a.png", points=[["nose", seed + 10, 9]]))
+        (folder / "objects.jsonl").write_text(
+            object_line("a.png", points=[["nose", seed + 10, 9]])
+        )
         sources.append(partial(read_objects, folder))
     dataset = build_dataset(sources, tmp_path / "built", OPTIONS)
     rows = all_rows(dataset)
@@ -583,7 +623,9 @@ def exif_of(orientation):
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("from_rows", [False, True])
-def test_stored_photos_tell_nothing_of_their_owner(tmp_path, kind, orientation, from_rows):
+def test_stored_photos_tell_nothing_of_their_owner(
+    tmp_path, kind, orientation, from_rows
+):
     file = tmp_path / "a.img"
     photo(0).save(file, kind, exif=exif_of(orientation))
     assert b"Jane Doe" in file.read_bytes()
@@ -601,7 +643,9 @@ def test_stored_photos_tell_nothing_of_their_owner(tmp_path, kind, orientation, 
                 ]
             ],
         }
-        dataset = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+        dataset = datasets.Dataset.from_dict(columns).cast_column(
+            "image", datasets.Image()
+        )
         source = partial(read_dataset, dataset)
     else:
         line = object_line("a.img", points=[["nose", 9, 9]], size=size)
@@ -624,7 +668,9 @@ def test_without_a_point_the_error_says_so(folder, tmp_path, per_part):
             build_dataset([partial(read_objects, folder)], tmp_path, options)
 
 
-def test_without_a_row_within_the_distance_the_error_says_so(folder, localizer, tmp_path):
+def test_without_a_row_within_the_distance_the_error_says_so(
+    folder, localizer, tmp_path
+):
     options = BuildOptions("cc0-1.0", localizer=localizer, most_distance=0.0)
     with pytest.raises(ValueError, match="no row is left.*most_distance=0.0"):
         build_dataset([partial(read_objects, folder)], tmp_path, options)
@@ -633,5 +679,9 @@ def test_without_a_row_within_the_distance_the_error_says_so(folder, localizer, 
 def test_without_a_photo_the_error_says_why(tmp_path):
     (tmp_path / "objects.jsonl").write_text(object_line("a.png") + object_line("b.png"))
     for _ in range(2):
-        with pytest.raises(ValueError, match="no photo is left to build: 2 x FileNotFoundError"):
-            build_dataset([partial(read_objects, tmp_path)], tmp_path / "built", OPTIONS)
+        with pytest.raises(
+            ValueError, match="no photo is left to build: 2 x FileNotFoundError"
+        ):
+            build_dataset(
+                [partial(read_objects, tmp_path)], tmp_path / "built", OPTIONS
+            )

@@ -118,8 +118,12 @@ RAW_NAMES = (
     "犬",
     "very long name " * 12,
 )
-NAMES = st.sampled_from(RAW_NAMES) | st.text("aeinot 'ßÉ.-+*()_0", min_size=1, max_size=8)
-POSITIONS = st.builds("{} and {}".format, st.sampled_from(VERTICAL), st.sampled_from(HORIZONTAL))
+NAMES = st.sampled_from(RAW_NAMES) | st.text(
+    "aeinot 'ßÉ.-+*()_0", min_size=1, max_size=8
+)
+POSITIONS = st.builds(
+    "{} and {}".format, st.sampled_from(VERTICAL), st.sampled_from(HORIZONTAL)
+)
 SPOTS = st.builds(
     "a {}, {} spot".format,
     st.sampled_from(list(COLOR_PROTOTYPES)),
@@ -175,7 +179,9 @@ def test_a_right_text_with_an_odd_name_is_never_refused(name, style):
         replace(LIGHT, object=category),
         replace(LIGHT, part=part),
         replace(EYE, object=category, part=part),
-        replace(LIGHT, object=category, in_image="top and left", on_object="top and left"),
+        replace(
+            LIGHT, object=category, in_image="top and left", on_object="top and left"
+        ),
     ):
         for number in range(len(PLANS[style])):
             text = write(facts, style, FixedChoice(number))
@@ -216,7 +222,9 @@ class FixedChoice:
         ),
         (GOOD.replace("far left of the image", "far left"), "position dropped"),
         (
-            GOOD.replace("very top and right of the dog", "very top and right of the image"),
+            GOOD.replace(
+                "very top and right of the dog", "very top and right of the image"
+            ),
             "position dropped",
         ),
         (GOOD.replace("bottom and", "very bottom and"), "invented: 'very'"),
@@ -274,15 +282,15 @@ def test_check_of_a_point_beside_all_objects():
     assert check(right, BESIDE) is None
     mistaken = "The top and center of the image is a green, lightly textured spot."
     assert "mistaken" in check(mistaken, BESIDE)
-    invented = (
-        "Look for a green, lightly textured spot in the top and center of the image, on a dog."
-    )
+    invented = "Look for a green, lightly textured spot in the top and center of the image, on a dog."
     assert "invented: 'dog'" in check(invented, BESIDE, {"dog"})
 
 
 def test_check_accepts_a_true_text():
     assert check(GOOD, EYE, {"cat", "nose", "left eye", "dog", "eye"}) is None
-    assert check(GOOD.replace("bottom and far left", "far left and bottom"), EYE) is None
+    assert (
+        check(GOOD.replace("bottom and far left", "far left and bottom"), EYE) is None
+    )
     assert check(GOOD.replace("of the image", "of the photo"), EYE) is None
     assert check(GOOD.replace("small dog", "small Dog"), EYE) is None
     assert check(f" {GOOD}\n", EYE) is None

@@ -13,11 +13,22 @@ NOT_A_NUMBER = float("nan")
 
 def image(number, name, size=(40, 30)):
     width, height = size
-    return {"license": 1, "id": number, "file_name": name, "width": width, "height": height}
+    return {
+        "license": 1,
+        "id": number,
+        "file_name": name,
+        "width": width,
+        "height": height,
+    }
 
 
 def annotation(number, image_id, category_id, bbox, **fields):
-    record = {"id": number, "image_id": image_id, "category_id": category_id, "bbox": bbox}
+    record = {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": bbox,
+    }
     return {**record, "area": bbox[2] * bbox[3], "iscrowd": 0, **fields}
 
 
@@ -78,7 +89,11 @@ def written(folder, original, content):
 
 def test_keypoints_are_the_centers_of_their_pixels(tmp_path):
     first, second = read_coco_keypoints(*coco_folder(tmp_path, AP10K), split="val")
-    assert (first.id, first.size, first.split) == ("000000000001.jpg", (40, 30), "validation")
+    assert (first.id, first.size, first.split) == (
+        "000000000001.jpg",
+        (40, 30),
+        "validation",
+    )
     assert first.open().size == (40, 30)
     eye = PartPoint("left eye", 0.5, 0.5)
     assert first.objects == (AnnotatedObject("dog", (0, 0, 40, 30), (eye,)),)
@@ -94,7 +109,11 @@ def test_names_are_in_words(tmp_path):
     first, _ = read_coco_keypoints(*coco_folder(tmp_path, content))
     [dog] = first.objects
     assert dog.category == "hunting dog"
-    assert [point.part for point in dog.points] == ["left eye", "right front paw", "tail base"]
+    assert [point.part for point in dog.points] == [
+        "left eye",
+        "right front paw",
+        "tail base",
+    ]
     assert first.given_split is None
 
 
@@ -147,13 +166,23 @@ def test_a_part_loses_its_supercategory(tmp_path, name, supercategory, owner, pa
 @pytest.mark.parametrize(
     "place, value, message",
     [
-        (["images"], GONE, r"train.json: field 'images': expected list, found no such field"),
-        (["annotations"], {}, r"train.json: field 'annotations': expected list, found \{\}"),
+        (
+            ["images"],
+            GONE,
+            r"train.json: field 'images': expected list, found no such field",
+        ),
+        (
+            ["annotations"],
+            {},
+            r"train.json: field 'annotations': expected list, found \{\}",
+        ),
         (["categories"], None, r"field 'categories': expected list, found None"),
     ],
 )
 @pytest.mark.parametrize("reader", [read_coco_keypoints, read_coco_parts])
-def test_a_file_of_another_structure_is_refused(tmp_path, reader, place, value, message):
+def test_a_file_of_another_structure_is_refused(
+    tmp_path, reader, place, value, message
+):
     file, images = written(tmp_path, AP10K, changed(AP10K, place, value))
     with pytest.raises(ValueError, match=message):
         rejected(reader, file, images)
@@ -188,53 +217,240 @@ SECOND_PHOTO = "000000000002.jpg"
     "place, value, image_id, reason",
     [
         # categories that an annotation asks for
-        (["categories", 0, "name"], 5, SECOND_PHOTO, r"categories\[0\]: field 'name': .*found 5"),
+        (
+            ["categories", 0, "name"],
+            5,
+            SECOND_PHOTO,
+            r"categories\[0\]: field 'name': .*found 5",
+        ),
         (["categories", 0, "name"], "a\udce9", SECOND_PHOTO, r"'name': expected UTF-8"),
         (["categories", 0, "name"], "_()", SECOND_PHOTO, r"'name': expected a name"),
-        (["categories", 0, "keypoints"], [1, 2, 3], SECOND_PHOTO, r"expected names in UTF-8"),
-        (["categories", 0, "keypoints", 0], " ", SECOND_PHOTO, r"expected names in UTF-8"),
-        (["categories", 0, "keypoints"], "nose", SECOND_PHOTO, r"'keypoints': expected list"),
+        (
+            ["categories", 0, "keypoints"],
+            [1, 2, 3],
+            SECOND_PHOTO,
+            r"expected names in UTF-8",
+        ),
+        (
+            ["categories", 0, "keypoints", 0],
+            " ",
+            SECOND_PHOTO,
+            r"expected names in UTF-8",
+        ),
+        (
+            ["categories", 0, "keypoints"],
+            "nose",
+            SECOND_PHOTO,
+            r"'keypoints': expected list",
+        ),
         # annotations
-        (FIRST, "dog", "train.json, annotations[0]", r"expected an object with field 'image_id'"),
-        ((*FIRST, "category_id"), 77, SECOND_PHOTO, r"expected one of the 2 known ids, found 77"),
-        ((*FIRST, "category_id"), None, SECOND_PHOTO, r"'category_id': expected int, found None"),
-        ((*FIRST, "category_id"), True, SECOND_PHOTO, r"'category_id': expected int, found True"),
-        ((*FIRST, "image_id"), "1", "train.json, annotations[0]", r"'image_id': expected int"),
-        ((*FIRST, "image_id"), GONE, "train.json, annotations[0]", r"'image_id': expected int"),
-        ((*FIRST, "id"), [], SECOND_PHOTO, r"annotations\[0\]: field 'id': expected int"),
-        ((*FIRST, "keypoints"), [5, 6, 2, 1], SECOND_PHOTO, r"expected a list of 9 numbers"),
-        ((*FIRST, "keypoints"), ["5"] * 9, SECOND_PHOTO, r"expected a list of 9 numbers"),
-        ((*FIRST, "keypoints"), [True] * 9, SECOND_PHOTO, r"expected a list of 9 numbers"),
-        ((*FIRST, "keypoints", 0), NOT_A_NUMBER, SECOND_PHOTO, r"expected a list of 9 numbers"),
-        ((*FIRST, "keypoints", 0), 10**400, SECOND_PHOTO, r"expected a list of 9 numbers"),
+        (
+            FIRST,
+            "dog",
+            "train.json, annotations[0]",
+            r"expected an object with field 'image_id'",
+        ),
+        (
+            (*FIRST, "category_id"),
+            77,
+            SECOND_PHOTO,
+            r"expected one of the 2 known ids, found 77",
+        ),
+        (
+            (*FIRST, "category_id"),
+            None,
+            SECOND_PHOTO,
+            r"'category_id': expected int, found None",
+        ),
+        (
+            (*FIRST, "category_id"),
+            True,
+            SECOND_PHOTO,
+            r"'category_id': expected int, found True",
+        ),
+        (
+            (*FIRST, "image_id"),
+            "1",
+            "train.json, annotations[0]",
+            r"'image_id': expected int",
+        ),
+        (
+            (*FIRST, "image_id"),
+            GONE,
+            "train.json, annotations[0]",
+            r"'image_id': expected int",
+        ),
+        (
+            (*FIRST, "id"),
+            [],
+            SECOND_PHOTO,
+            r"annotations\[0\]: field 'id': expected int",
+        ),
+        (
+            (*FIRST, "keypoints"),
+            [5, 6, 2, 1],
+            SECOND_PHOTO,
+            r"expected a list of 9 numbers",
+        ),
+        (
+            (*FIRST, "keypoints"),
+            ["5"] * 9,
+            SECOND_PHOTO,
+            r"expected a list of 9 numbers",
+        ),
+        (
+            (*FIRST, "keypoints"),
+            [True] * 9,
+            SECOND_PHOTO,
+            r"expected a list of 9 numbers",
+        ),
+        (
+            (*FIRST, "keypoints", 0),
+            NOT_A_NUMBER,
+            SECOND_PHOTO,
+            r"expected a list of 9 numbers",
+        ),
+        (
+            (*FIRST, "keypoints", 0),
+            10**400,
+            SECOND_PHOTO,
+            r"expected a list of 9 numbers",
+        ),
         ((*FIRST, "keypoints"), GONE, SECOND_PHOTO, r"'keypoints': expected list"),
-        ((*FIRST, "bbox"), [1, 2, 3], SECOND_PHOTO, r"expected a list of 4 numbers, found \[1"),
-        ((*FIRST, "bbox"), GONE, SECOND_PHOTO, r"'bbox': expected list, found no such field"),
+        (
+            (*FIRST, "bbox"),
+            [1, 2, 3],
+            SECOND_PHOTO,
+            r"expected a list of 4 numbers, found \[1",
+        ),
+        (
+            (*FIRST, "bbox"),
+            GONE,
+            SECOND_PHOTO,
+            r"'bbox': expected list, found no such field",
+        ),
         ((*FIRST, "bbox"), None, SECOND_PHOTO, r"'bbox': expected list, found None"),
-        ((*FIRST, "bbox", 2), NOT_A_NUMBER, SECOND_PHOTO, r"expected a list of 4 numbers"),
-        ((*FIRST, "bbox"), [1, 2, -20, 10], SECOND_PHOTO, r"antelope: box .* has no area"),
-        ((*FIRST, "bbox"), [1, 2, 20, 0], SECOND_PHOTO, r"antelope: box .* has no area"),
-        ((*FIRST, "bbox"), [50, 2, 20, 10], SECOND_PHOTO, r"outside the photo of 40 x 30 pixels"),
-        ((*FIRST, "keypoints", 6), 40, SECOND_PHOTO, r"nose: at \(40.5, 29.5\) lies outside"),
-        ((*FIRST, "keypoints", 1), -3, SECOND_PHOTO, r"left eye: at \(5.5, -2.5\) lies outside"),
+        (
+            (*FIRST, "bbox", 2),
+            NOT_A_NUMBER,
+            SECOND_PHOTO,
+            r"expected a list of 4 numbers",
+        ),
+        (
+            (*FIRST, "bbox"),
+            [1, 2, -20, 10],
+            SECOND_PHOTO,
+            r"antelope: box .* has no area",
+        ),
+        (
+            (*FIRST, "bbox"),
+            [1, 2, 20, 0],
+            SECOND_PHOTO,
+            r"antelope: box .* has no area",
+        ),
+        (
+            (*FIRST, "bbox"),
+            [50, 2, 20, 10],
+            SECOND_PHOTO,
+            r"outside the photo of 40 x 30 pixels",
+        ),
+        (
+            (*FIRST, "keypoints", 6),
+            40,
+            SECOND_PHOTO,
+            r"nose: at \(40.5, 29.5\) lies outside",
+        ),
+        (
+            (*FIRST, "keypoints", 1),
+            -3,
+            SECOND_PHOTO,
+            r"left eye: at \(5.5, -2.5\) lies outside",
+        ),
         (["annotations", 1, "id"], 1, FIRST_PHOTO, r"annotation id 1 has come before"),
-        (["annotations", 1, "image_id"], 9, "image id 9", r"annotates it but does not list it"),
+        (
+            ["annotations", 1, "image_id"],
+            9,
+            "image id 9",
+            r"annotates it but does not list it",
+        ),
         # images
-        (["images", 1, "width"], 0, SECOND_PHOTO, r"'width, height': expected at least 1"),
-        (["images", 1, "width"], None, SECOND_PHOTO, r"field 'width': expected int, found None"),
-        (["images", 1, "height"], "30", SECOND_PHOTO, r"'height': expected int, found '30'"),
-        (["images", 1, "height"], NOT_A_NUMBER, SECOND_PHOTO, r"'height': expected int, found nan"),
-        (["images", 1, "height"], True, SECOND_PHOTO, r"'height': expected int, found True"),
-        (["images", 1, "id"], "2", SECOND_PHOTO, r"images\[1\]: field 'id': expected int"),
-        (["images", 1, "id"], 1, SECOND_PHOTO, r"images\[1\]: its id 1 has come before"),
-        (["images", 1], 5, "train.json, images[1]", r"expected an object with field 'id'"),
-        (["images", 1, "file_name"], FIRST_PHOTO, FIRST_PHOTO, r"its name has come before"),
-        (["images", 0, "file_name"], "gone.jpg", "gone.jpg", r"data/gone.jpg does not exist"),
-        (["images", 0, "file_name"], "\udce9.jpg", "\\udce9.jpg", r"'file_name': expected UTF-8"),
-        (["images", 0, "file_name"], GONE, "train.json, images[0]", r"'file_name': expected str"),
+        (
+            ["images", 1, "width"],
+            0,
+            SECOND_PHOTO,
+            r"'width, height': expected at least 1",
+        ),
+        (
+            ["images", 1, "width"],
+            None,
+            SECOND_PHOTO,
+            r"field 'width': expected int, found None",
+        ),
+        (
+            ["images", 1, "height"],
+            "30",
+            SECOND_PHOTO,
+            r"'height': expected int, found '30'",
+        ),
+        (
+            ["images", 1, "height"],
+            NOT_A_NUMBER,
+            SECOND_PHOTO,
+            r"'height': expected int, found nan",
+        ),
+        (
+            ["images", 1, "height"],
+            True,
+            SECOND_PHOTO,
+            r"'height': expected int, found True",
+        ),
+        (
+            ["images", 1, "id"],
+            "2",
+            SECOND_PHOTO,
+            r"images\[1\]: field 'id': expected int",
+        ),
+        (
+            ["images", 1, "id"],
+            1,
+            SECOND_PHOTO,
+            r"images\[1\]: its id 1 has come before",
+        ),
+        (
+            ["images", 1],
+            5,
+            "train.json, images[1]",
+            r"expected an object with field 'id'",
+        ),
+        (
+            ["images", 1, "file_name"],
+            FIRST_PHOTO,
+            FIRST_PHOTO,
+            r"its name has come before",
+        ),
+        (
+            ["images", 0, "file_name"],
+            "gone.jpg",
+            "gone.jpg",
+            r"data/gone.jpg does not exist",
+        ),
+        (
+            ["images", 0, "file_name"],
+            "\udce9.jpg",
+            "\\udce9.jpg",
+            r"'file_name': expected UTF-8",
+        ),
+        (
+            ["images", 0, "file_name"],
+            GONE,
+            "train.json, images[0]",
+            r"'file_name': expected str",
+        ),
     ],
 )
-def test_a_bad_record_is_rejected_and_the_rest_read(tmp_path, place, value, image_id, reason):
+def test_a_bad_record_is_rejected_and_the_rest_read(
+    tmp_path, place, value, image_id, reason
+):
     file, images = written(tmp_path, AP10K, changed(AP10K, place, value))
     photos, records = rejected(read_coco_keypoints, file, images)
     assert photos
@@ -254,7 +470,10 @@ def test_a_photo_whose_only_record_is_bad_is_gone_with_its_reason(tmp_path):
 @pytest.mark.parametrize(
     "place, value",
     [
-        (["annotations", 1, "keypoints", 2], 0),  # no keypoint of the only object is labeled
+        (
+            ["annotations", 1, "keypoints", 2],
+            0,
+        ),  # no keypoint of the only object is labeled
         (["categories", 1, "keypoints"], GONE),
         (["categories", 1, "keypoints"], []),
         (["categories", 1, "keypoints"], None),
@@ -275,12 +494,19 @@ def test_categories_of_one_id_are_rejected_with_their_annotations(tmp_path):
     [photo], records = rejected(read_coco_keypoints, file, images)
     assert [annotated.category for annotated in photo.objects] == ["dog"]
     assert {image_id for image_id, _ in records} == {SECOND_PHOTO}
-    with pytest.raises(ValueError, match=r"categories\[2\].*that no other category has, found 1"):
+    with pytest.raises(
+        ValueError, match=r"categories\[2\].*that no other category has, found 1"
+    ):
         list(read_coco_keypoints(file, images))
 
 
 def test_a_category_that_no_annotation_has_does_no_harm(tmp_path):
-    for bad in ("dog", {"id": 9}, {"name": "cat"}, {"id": 9, "name": 3, "keypoints": 5}):
+    for bad in (
+        "dog",
+        {"id": 9},
+        {"name": "cat"},
+        {"id": 9, "name": 3, "keypoints": 5},
+    ):
         content = changed(AP10K, ["categories"], [*AP10K["categories"], bad])
         photos = list(read_coco_keypoints(*written(tmp_path, AP10K, content)))
         assert len(photos) == 2
@@ -308,7 +534,9 @@ def test_a_name_in_bytes_that_are_not_utf8_is_rejected(tmp_path):
 def test_a_box_that_sticks_out_is_clipped_and_keeps_its_keypoints(tmp_path, bbox, box):
     content = changed(AP10K, ["annotations", 1, "bbox"], bbox)
     first, _ = read_coco_keypoints(*coco_folder(tmp_path, content))
-    assert first.objects == (AnnotatedObject("dog", box, (PartPoint("left eye", 0.5, 0.5),)),)
+    assert first.objects == (
+        AnnotatedObject("dog", box, (PartPoint("left eye", 0.5, 0.5),)),
+    )
 
 
 @pytest.mark.parametrize("segmentation", [[], None, GONE, {}, [[]]])
@@ -330,17 +558,41 @@ def test_a_part_that_sticks_out_is_clipped(tmp_path):
 @pytest.mark.parametrize(
     "place, value, reason",
     [
-        ((*FIRST, "bbox"), [21, 1, 4, 3], r"annotations\[0\]: box .* lies outside the photo"),
+        (
+            (*FIRST, "bbox"),
+            [21, 1, 4, 3],
+            r"annotations\[0\]: box .* lies outside the photo",
+        ),
         ((*FIRST, "bbox"), [2, 1, 4, -3], r"annotations\[0\]: box .* has no area"),
         ((*FIRST, "bbox"), GONE, r"annotations\[0\]: field 'bbox': expected list"),
         ((*FIRST, "category_id"), 77, r"expected one of the 3 known ids, found 77"),
         ((*FIRST, "segmentation"), [[2, 1, 6, 1]], r"its segmentation covers no pixel"),
-        ((*FIRST, "segmentation"), [[21, 1, 60, 1, 60, 4]], r"its segmentation covers no pixel"),
-        ((*FIRST, "segmentation"), [[2, 1, 6, 1, 6]], r"expected polygons as lists x1, y1"),
-        ((*FIRST, "segmentation"), 3, r"annotations\[0\]: segmentation: expected polygons or"),
-        (["annotations", 2, "segmentation", "size"], [20, 10], r"size: expected \[10, 20\]"),
+        (
+            (*FIRST, "segmentation"),
+            [[21, 1, 60, 1, 60, 4]],
+            r"its segmentation covers no pixel",
+        ),
+        (
+            (*FIRST, "segmentation"),
+            [[2, 1, 6, 1, 6]],
+            r"expected polygons as lists x1, y1",
+        ),
+        (
+            (*FIRST, "segmentation"),
+            3,
+            r"annotations\[0\]: segmentation: expected polygons or",
+        ),
+        (
+            ["annotations", 2, "segmentation", "size"],
+            [20, 10],
+            r"size: expected \[10, 20\]",
+        ),
         (["annotations", 2, "segmentation", "counts"], [200], r"covers no pixel"),
-        (["annotations", 2, "segmentation", "counts"], [168, 1], r"runs of 200 pixels in all"),
+        (
+            ["annotations", 2, "segmentation", "counts"],
+            [168, 1],
+            r"runs of 200 pixels in all",
+        ),
     ],
 )
 def test_a_bad_part_is_rejected_and_the_rest_read(tmp_path, place, value, reason):

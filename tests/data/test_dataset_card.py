@@ -25,7 +25,10 @@ COLUMNS = ["image_id", "object", "part", "stratum", "style", "description"]
 def write_build(folder, rejects=()):
     """The files that a card is made from: two photos, four rows."""
     (folder / "data").mkdir()
-    for split, texts in {"train": ["a b c", "A b d"], "test": ["word " * 12, "e"]}.items():
+    for split, texts in {
+        "train": ["a b c", "A b d"],
+        "test": ["word " * 12, "e"],
+    }.items():
         table = {
             "image_id": [split] * 2,
             "object": ["dog", "cat"],
@@ -38,15 +41,22 @@ def write_build(folder, rejects=()):
             "localization_distance": [0.05, 0.3],
         }
         pq.write_table(pa.table(table), folder / "data" / f"{split}-00000.parquet")
-    lines = [json.dumps({"image": image, "reason": reason}) + "\n" for image, reason in rejects]
+    lines = [
+        json.dumps({"image": image, "reason": reason}) + "\n"
+        for image, reason in rejects
+    ]
     (folder / "rejects.jsonl").write_text("".join(lines))
     return folder
 
 
 def test_the_card_counts_what_the_files_hold(tmp_path):
-    folder = write_build(tmp_path, [("a.jpg", "size: wrong"), ("b.jpg", "size: wrong too")])
+    folder = write_build(
+        tmp_path, [("a.jpg", "size: wrong"), ("b.jpg", "size: wrong too")]
+    )
     columns = [*COLUMNS, "plan", "fallback", "localization_distance"]
-    card = dataset_card(folder, BuildOptions("cc0-1.0"), RuleTeacher(), columns, "0123" * 16)
+    card = dataset_card(
+        folder, BuildOptions("cc0-1.0"), RuleTeacher(), columns, "0123" * 16
+    )
     head = yaml.safe_load(card.split("---")[1])
     assert head["license"] == "cc0-1.0"
     [config] = head["configs"]
@@ -68,18 +78,31 @@ def test_the_content_is_part_of_the_head_of_the_card(tmp_path):
     folder = write_build(tmp_path)
     heads = set()
     for content in ("a" * 64, "b" * 64):
-        card = dataset_card(folder, BuildOptions("cc0-1.0"), RuleTeacher(), COLUMNS, content)
+        card = dataset_card(
+            folder, BuildOptions("cc0-1.0"), RuleTeacher(), COLUMNS, content
+        )
         heads.add(card.split("---")[1])
     assert len(heads) == 2
 
 
-def test_the_card_names_what_lies_on_this_machine_by_its_last_part(tmp_path, monkeypatch):
-    folder = write_build(tmp_path, [("a.jpg", f"{tmp_path}/jane doe/a.jpg does not exist")])
+def test_the_card_names_what_lies_on_this_machine_by_its_last_part(
+    tmp_path, monkeypatch
+):
+    folder = write_build(
+        tmp_path, [("a.jpg", f"{tmp_path}/jane doe/a.jpg does not exist")]
+    )
     (tmp_path / "runs" / "localizer").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     teacher = RuleTeacher()
-    teacher.info = {"text": "/home/jane doe/models/writer", "vision": "someone/vision-model"}
-    for localizer in ("runs/localizer", str(tmp_path / "runs" / "localizer"), "./runs/localizer/"):
+    teacher.info = {
+        "text": "/home/jane doe/models/writer",
+        "vision": "someone/vision-model",
+    }
+    for localizer in (
+        "runs/localizer",
+        str(tmp_path / "runs" / "localizer"),
+        "./runs/localizer/",
+    ):
         options = BuildOptions("cc0-1.0", localizer=localizer)
         card = dataset_card(folder, options, teacher, COLUMNS, "")
         assert '"localizer": "localizer"' in card

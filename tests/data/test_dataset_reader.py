@@ -16,7 +16,12 @@ NOT_A_NUMBER = float("nan")
 EYE = {"part": "left_eye", "x": 5.0, "y": 6.0, "box": [4.0, 5.0, 7.0, 8.0]}
 NOSE = {"part": "nose", "x": 9.0, "y": 6.0, "box": None}
 HEAD = {"name": "Head", "box": [1.0, 2.0, 12.0, 9.0]}
-DOG = {"category": "dog", "box": [1.0, 2.0, 30.0, 18.0], "points": [EYE, NOSE], "parts": [HEAD]}
+DOG = {
+    "category": "dog",
+    "box": [1.0, 2.0, 30.0, 18.0],
+    "points": [EYE, NOSE],
+    "parts": [HEAD],
+}
 ON_DOG = {"object": "dog", "object_box": [1.0, 2.0, 30.0, 18.0]}
 
 
@@ -42,7 +47,14 @@ def as_dataset(*rows):
 def point_row(image_id="a.jpg", part="nose", **fields):
     """A row of the format, on the dog."""
     row = {"image": stored(), "image_id": image_id, "description": "…", "style": "full"}
-    return {**row, **ON_DOG, "part": part, "part_box": None, "point": [5.5, 6.5], **fields}
+    return {
+        **row,
+        **ON_DOG,
+        "part": part,
+        "part_box": None,
+        "point": [5.5, 6.5],
+        **fields,
+    }
 
 
 def forms(dataset):
@@ -54,7 +66,12 @@ def forms(dataset):
 
 def test_a_dataset_of_photos(tmp_path):
     dataset = as_dataset(
-        {"image": stored(), "image_id": "a.jpg", "split": "validation", "objects": [DOG]},
+        {
+            "image": stored(),
+            "image_id": "a.jpg",
+            "split": "validation",
+            "objects": [DOG],
+        },
         {
             "image": stored((20, 40), orientation=6),
             "image_id": "b.jpg",
@@ -87,11 +104,17 @@ def test_photos_without_ids_are_called_by_what_is_stored():
     [again] = read_dataset(as_dataset(rows[1]))
     assert first.id != second.id == again.id
     assert (first.given_split, first.split) == (None, split_of(first.id))
-    assert first.objects == (AnnotatedObject("dog", (1, 2, 30, 18), (PartPoint("nose", 3, 4),)),)
+    assert first.objects == (
+        AnnotatedObject("dog", (1, 2, 30, 18), (PartPoint("nose", 3, 4),)),
+    )
 
 
 def test_a_dataset_of_points():
-    tail = {"object": "cat", "object_box": [0.0, 0.0, 9.0, 9.0], "part_box": [2.0, 2.0, 5.0, 6.0]}
+    tail = {
+        "object": "cat",
+        "object_box": [0.0, 0.0, 9.0, 9.0],
+        "part_box": [2.0, 2.0, 5.0, 6.0],
+    }
     dataset = as_dataset(
         point_row(),
         point_row(style="terse"),
@@ -111,7 +134,11 @@ def test_a_dataset_of_points():
 
 
 def test_scattered_rows_of_a_photo_come_together_but_in_a_stream():
-    rows = [point_row(), point_row("b.jpg", image=stored(seed=1)), point_row(part="ear")]
+    rows = [
+        point_row(),
+        point_row("b.jpg", image=stored(seed=1)),
+        point_row(part="ear"),
+    ]
     dataset = as_dataset(*rows)
     assert [photo.id for photo in read_dataset(dataset)] == ["a.jpg", "b.jpg"]
     streamed = list(read_dataset(dataset.to_iterable_dataset()))
@@ -174,19 +201,32 @@ def test_different_images_under_one_id_are_different_photos():
     rows = []
     for seed in (0, 1, 2):
         rows.append(point_row(image=stored(seed=seed)))
-        rows.append(point_row(image=stored(seed=seed), part="ear", point=[seed + 1.5, 4.5]))
+        rows.append(
+            point_row(image=stored(seed=seed), part="ear", point=[seed + 1.5, 4.5])
+        )
     rows.append(point_row("a.jpg#2", image=stored(seed=3)))
     for source in forms(as_dataset(*rows)):
         photos = list(read_dataset(source))
-        assert [photo.id for photo in photos] == ["a.jpg", "a.jpg#2", "a.jpg#3", "a.jpg#2#2"]
+        assert [photo.id for photo in photos] == [
+            "a.jpg",
+            "a.jpg#2",
+            "a.jpg#3",
+            "a.jpg#2#2",
+        ]
         for number, photo in enumerate(photos[:3]):
             assert photo.objects[0].points[1].x == number + 1.5
         assert len({photo.content_key for photo in photos}) == 4
 
 
 def test_a_photo_of_objects_under_an_id_that_another_image_has_is_read():
-    rows = [{"image": stored(seed=seed), "image_id": "a.jpg", "objects": [DOG]} for seed in (0, 1)]
-    assert [photo.id for photo in read_dataset(as_dataset(*rows))] == ["a.jpg", "a.jpg#2"]
+    rows = [
+        {"image": stored(seed=seed), "image_id": "a.jpg", "objects": [DOG]}
+        for seed in (0, 1)
+    ]
+    assert [photo.id for photo in read_dataset(as_dataset(*rows))] == [
+        "a.jpg",
+        "a.jpg#2",
+    ]
 
 
 def test_a_stream_without_features_holds_images_as_it_gives_them(tmp_path):
@@ -200,12 +240,17 @@ def test_a_stream_without_features_holds_images_as_it_gives_them(tmp_path):
 
     stream = datasets.IterableDataset.from_generator(rows)
     photos = list(read_dataset(stream))
-    assert {photo.open().tobytes() for photo in photos} == {decoded.convert("RGB").tobytes()}
+    assert {photo.open().tobytes() for photo in photos} == {
+        decoded.convert("RGB").tobytes()
+    }
     assert len(photos) == 3
 
 
 def test_an_empty_stream_has_no_photo():
-    assert list(read_dataset(datasets.IterableDataset.from_generator(lambda: iter(())))) == []
+    assert (
+        list(read_dataset(datasets.IterableDataset.from_generator(lambda: iter(()))))
+        == []
+    )
 
 
 def test_bad_photos_of_a_dataset_are_rejected():
@@ -239,17 +284,35 @@ def test_bad_photos_of_a_dataset_are_rejected():
 @pytest.mark.parametrize(
     "fields, reason",
     [
-        ({"box": [1.0, 2.0, 3.0]}, r"row 0, objects\[0\]: field 'box': expected a list of 4"),
+        (
+            {"box": [1.0, 2.0, 3.0]},
+            r"row 0, objects\[0\]: field 'box': expected a list of 4",
+        ),
         ({"box": None}, r"field 'box': expected list, found None"),
-        ({"box": [1.0, 2.0, NOT_A_NUMBER, 4.0]}, r"field 'box': expected a list of 4 numbers"),
+        (
+            {"box": [1.0, 2.0, NOT_A_NUMBER, 4.0]},
+            r"field 'box': expected a list of 4 numbers",
+        ),
         ({"category": None}, r"field 'category': expected str, found None"),
         ({"category": "()"}, r"field 'category': expected a name"),
-        ({"points": [{**EYE, "part": None}]}, r"field 'part': expected str, found None"),
+        (
+            {"points": [{**EYE, "part": None}]},
+            r"field 'part': expected str, found None",
+        ),
         ({"points": [{**EYE, "part": "_"}]}, r"field 'part': expected a name"),
         ({"points": [{**EYE, "x": None}]}, r"field 'x': expected a number, found None"),
-        ({"points": [{**EYE, "y": NOT_A_NUMBER}]}, r"field 'y': expected a number, found nan"),
-        ({"points": [{**EYE, "box": [1.0]}]}, r"field 'box': expected a list of 4 numbers"),
-        ({"parts": [{**HEAD, "name": None}]}, r"field 'name': expected str, found None"),
+        (
+            {"points": [{**EYE, "y": NOT_A_NUMBER}]},
+            r"field 'y': expected a number, found nan",
+        ),
+        (
+            {"points": [{**EYE, "box": [1.0]}]},
+            r"field 'box': expected a list of 4 numbers",
+        ),
+        (
+            {"parts": [{**HEAD, "name": None}]},
+            r"field 'name': expected str, found None",
+        ),
         ({"parts": [{**HEAD, "box": None}]}, r"field 'box': expected list, found None"),
     ],
 )
@@ -268,13 +331,22 @@ def test_an_object_that_does_not_fit_rejects_its_photo_alone(fields, reason):
 @pytest.mark.parametrize(
     "fields, reason",
     [
-        ({"point": [1.0]}, r"dataset, row 1: field 'point': expected a list of 2 numbers"),
-        ({"point": [1.0, NOT_A_NUMBER]}, r"field 'point': expected a list of 2 numbers"),
+        (
+            {"point": [1.0]},
+            r"dataset, row 1: field 'point': expected a list of 2 numbers",
+        ),
+        (
+            {"point": [1.0, NOT_A_NUMBER]},
+            r"field 'point': expected a list of 2 numbers",
+        ),
         ({"point": [1.0, None]}, r"field 'point': expected a list of 2 numbers"),
         ({"point": None}, r"field 'point': expected list, found None"),
         ({"point": [50.0, 6.0]}, r"nose: at \(50.0, 6.0\) lies outside"),
         ({"object": ""}, r"field 'object': expected a name, found ''"),
-        ({"object_box": [1.0, 2.0]}, r"field 'object_box': expected a list of 4 numbers"),
+        (
+            {"object_box": [1.0, 2.0]},
+            r"field 'object_box': expected a list of 4 numbers",
+        ),
         ({"object_box": [50.0, 2.0, 60.0, 9.0]}, r"dog: box .* lies outside the photo"),
         ({"part": " _ "}, r"field 'part': expected a name"),
         ({"part_box": [1.0]}, r"field 'part_box': expected a list of 4 numbers"),
@@ -283,7 +355,11 @@ def test_an_object_that_does_not_fit_rejects_its_photo_alone(fields, reason):
     ],
 )
 def test_a_bad_row_is_rejected_alone(fields, reason):
-    rows = [point_row("good"), point_row("bad", **fields), point_row("good", part="ear")]
+    rows = [
+        point_row("good"),
+        point_row("bad", **fields),
+        point_row("good", part="ear"),
+    ]
     dataset = as_dataset(*rows)
     [photo], records = rejected(read_dataset, dataset)
     assert photo.id == "good" and len(photo.objects[0].points) == 2
@@ -303,7 +379,9 @@ def test_a_missing_file_is_rejected(tmp_path):
     Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
     paths = [str(tmp_path / "a.png"), str(tmp_path / "gone.png")]
     for columns in ({}, {"image_id": ["a", "b"]}):
-        dataset = datasets.Dataset.from_dict({"image": paths, "point": [[5, 6]] * 2, **columns})
+        dataset = datasets.Dataset.from_dict(
+            {"image": paths, "point": [[5, 6]] * 2, **columns}
+        )
         dataset = dataset.cast_column("image", datasets.Image())
         [photo], [(_, reason)] = rejected(read_dataset, dataset)
         assert photo.size == (40, 20) and "row 1: its image cannot be read" in reason
@@ -313,7 +391,9 @@ def test_a_missing_file_is_rejected(tmp_path):
 def test_a_dataset_without_a_needed_column_is_refused(name):
     dataset = as_dataset(point_row()).remove_columns(name)
     for source in (dataset, dataset.to_iterable_dataset()):
-        with pytest.raises(ValueError, match=f"field '{name}': expected a column of this name"):
+        with pytest.raises(
+            ValueError, match=f"field '{name}': expected a column of this name"
+        ):
             rejected(read_dataset, source)
 
 

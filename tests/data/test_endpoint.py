@@ -47,7 +47,9 @@ class Handler(BaseHTTPRequestHandler):
             number = len(endpoint.requests)
             received = (self.path, dict(self.headers), body, time.monotonic())
             endpoint.requests.append(received)
-        status, content, headers = endpoint.answers[min(number, len(endpoint.answers) - 1)]
+        status, content, headers = endpoint.answers[
+            min(number, len(endpoint.answers) - 1)
+        ]
         if callable(content):
             content = content(body)
         if not isinstance(content, bytes):
@@ -204,7 +206,9 @@ def test_no_endpoint_is_an_error(server):
     server.shutdown()
     server.server_close()
     teacher = EndpointTeacher(server.url, "llama", retries=1, backoff=0.01)
-    with pytest.raises(EndpointError, match="ConnectionError.*given up after 2 attempts"):
+    with pytest.raises(
+        EndpointError, match="ConnectionError.*given up after 2 attempts"
+    ):
         teacher([query_of(EYE)])
 
 
@@ -217,7 +221,9 @@ def test_an_endpoint_that_has_nothing_to_say_falls_back(server):
 
 def test_the_rate_limit_holds_for_all_threads(server):
     server.answers = [says(GOOD)]
-    teacher = EndpointTeacher(server.url, "llama", requests_per_minute=600, concurrent=4)
+    teacher = EndpointTeacher(
+        server.url, "llama", requests_per_minute=600, concurrent=4
+    )
     teacher([query_of(EYE, seed=seed) for seed in range(6)])
     times = times_of(server)
     assert len(times) == 6
@@ -260,7 +266,9 @@ def test_a_key_that_cannot_be_one_is_an_error(monkeypatch):
         EndpointTeacher("http://host/v1", "llama", api_key_env="MY_KEY")
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "http://me:pw@host/v1", "http://host/v1?key=1"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "http://me:pw@host/v1", "http://host/v1?key=1"]
+)
 def test_a_bad_base_url_is_an_error(url):
     with pytest.raises(ValueError, match="base_url"):
         EndpointTeacher(url, "llama")

@@ -18,7 +18,9 @@ def lines_of(path, content):
 @pytest.mark.parametrize("line_break", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("start", [b"", BYTE_ORDER_MARK])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n\n", b"\r\n \r\n"])
-def test_line_breaks_and_byte_order_marks_are_no_content(tmp_path, line_break, start, end):
+def test_line_breaks_and_byte_order_marks_are_no_content(
+    tmp_path, line_break, start, end
+):
     first, second = (json.dumps(row).encode() for row in ROWS)
     content = start + first + line_break + second + end
     assert lines_of(tmp_path / "a.jsonl", content) == [(1, ROWS[0]), (2, ROWS[1])]
@@ -32,14 +34,20 @@ def test_blank_lines_are_counted(tmp_path):
 
 def test_joined_files_hold_a_byte_order_mark_in_between(tmp_path):
     first, second = (BYTE_ORDER_MARK + json.dumps(row).encode() + b"\n" for row in ROWS)
-    assert lines_of(tmp_path / "a.jsonl", first + second) == [(1, ROWS[0]), (2, ROWS[1])]
+    assert lines_of(tmp_path / "a.jsonl", first + second) == [
+        (1, ROWS[0]),
+        (2, ROWS[1]),
+    ]
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
 def test_separators_inside_strings_end_no_line(tmp_path, separator):
     escaped = json.dumps(separator).strip('"') if separator < " " else separator
     content = f'"one{escaped}two"\n"three"\n'.encode()
-    assert lines_of(tmp_path / "a.jsonl", content) == [(1, f"one{separator}two"), (2, "three")]
+    assert lines_of(tmp_path / "a.jsonl", content) == [
+        (1, f"one{separator}two"),
+        (2, "three"),
+    ]
 
 
 def test_bytes_that_are_not_utf8_stay_as_surrogates(tmp_path):

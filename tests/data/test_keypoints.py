@@ -83,7 +83,11 @@ def test_points_keep_their_distance(seed, min_distance):
     photo = photo_with(
         Part("head", (0, 0, 60, 80)),
         Part("tail", (50, 0, 120, 80)),
-        points=[PartPoint("nose", 30, 30), PartPoint("chin", 30.5, 30.5), PartPoint("ear", 70, 10)],
+        points=[
+            PartPoint("nose", 30, 30),
+            PartPoint("chin", 30.5, 30.5),
+            PartPoint("ear", 70, 10),
+        ],
     )
     wanted = {"given": 1, "sift": 2, "uniform": 2, "low_gradient": 2, "boundary": 2}
     chosen = choose_points(photo, gray, wanted, min_distance, rng(seed))
@@ -93,7 +97,9 @@ def test_points_keep_their_distance(seed, min_distance):
     np.fill_diagonal(distances, np.inf)
     assert distances.min() >= min_distance * WIDTH
     parts = [point.part for _, point, _ in chosen]
-    assert parts[0] == "nose" and "chin" not in parts  # the first of two too near is kept
+    assert (
+        parts[0] == "nose" and "chin" not in parts
+    )  # the first of two too near is kept
     assert choose_points(photo, gray, wanted, min_distance, rng(seed)) == chosen
 
 

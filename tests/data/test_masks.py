@@ -31,7 +31,9 @@ def test_run_lengths_are_read_down_the_columns(data):
     edges = np.flatnonzero(np.diff(flat.astype(int), prepend=0)).tolist()
     counts = np.diff([0, *edges, flat.size]).tolist()
     for form in (counts, packed(counts)):
-        found = segmentation_mask({"size": [height, width], "counts": form}, (width, height))
+        found = segmentation_mask(
+            {"size": [height, width], "counts": form}, (width, height)
+        )
         assert (found == mask).all()
 
 
@@ -96,12 +98,27 @@ def test_a_polygon_that_sticks_out_is_cut_to_the_photo():
         ([[1, 2, 3, 4, 5, float("inf")]], "expected polygons as lists x1, y1"),
         ([[1, 2, 3, 4, 5, 1e300]], "expected polygons as lists x1, y1"),
         ({"counts": [200]}, r"size: expected \[10, 20\], found None"),
-        ({"size": [20, 10], "counts": [200]}, r"size: expected \[10, 20\], found \[20, 10\]"),
+        (
+            {"size": [20, 10], "counts": [200]},
+            r"size: expected \[10, 20\], found \[20, 10\]",
+        ),
         ({"size": [10, 20]}, "counts: expected runs of 200 pixels in all, found None"),
-        ({"size": [10, 20], "counts": [100]}, "counts: expected runs of 200 pixels in all"),
-        ({"size": [10, 20], "counts": [210, -10]}, "counts: expected runs of 200 pixels"),
-        ({"size": [10, 20], "counts": [199, True]}, "counts: expected runs of 200 pixels"),
-        ({"size": [10, 20], "counts": "1"}, "counts: expected runs of 200 pixels in all"),
+        (
+            {"size": [10, 20], "counts": [100]},
+            "counts: expected runs of 200 pixels in all",
+        ),
+        (
+            {"size": [10, 20], "counts": [210, -10]},
+            "counts: expected runs of 200 pixels",
+        ),
+        (
+            {"size": [10, 20], "counts": [199, True]},
+            "counts: expected runs of 200 pixels",
+        ),
+        (
+            {"size": [10, 20], "counts": "1"},
+            "counts: expected runs of 200 pixels in all",
+        ),
         ({"size": [10, 20], "counts": "\x7f"}, "none of COCO's run lengths"),
     ],
 )

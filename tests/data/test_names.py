@@ -13,7 +13,22 @@ from hf_talking_points.data.names import (
 
 # what publishers' names are made of, in any order
 PIECES = st.sampled_from(
-    ["left", "Right", "L", "r", "F", "B", "eye", "Paw", "TailBase", "near", "off", "tip", "é", "İ"]
+    [
+        "left",
+        "Right",
+        "L",
+        "r",
+        "F",
+        "B",
+        "eye",
+        "Paw",
+        "TailBase",
+        "near",
+        "off",
+        "tip",
+        "é",
+        "İ",
+    ]
     + ["_", " ", "-", ".", "(", ")", "[", "\u2028", "\u00a0", "'s", "3"]
 )
 RAW_NAMES = st.lists(PIECES, max_size=8).map("".join) | st.text(max_size=12)

@@ -11,7 +11,13 @@ from reading import GONE, changed, rejected
 from hf_talking_points.data.sources import read_part_label_maps
 
 OBJECTS = ["aeroplane", "cat", "dog"]
-PARTS = ["aeroplane's wing", "cat's head", "cat's leg", "dog's head", "dog's license plate"]
+PARTS = [
+    "aeroplane's wing",
+    "cat's head",
+    "cat's leg",
+    "dog's head",
+    "dog's license plate",
+]
 PASCAL_NAME = "2008_000008"
 SIZE = (20, 12)
 
@@ -81,14 +87,20 @@ def ade20k_folder(folder):
     right = [8, 1, 14, 1, 14, 12, 8, 12]
     plane = [15, 1, 19, 1, 19, 5]
     annotations = []
-    for number, (category_id, polygon) in enumerate(((2, left), (2, right), (0, plane)), 1):
+    for number, (category_id, polygon) in enumerate(
+        ((2, left), (2, right), (0, plane)), 1
+    ):
         record = {"id": number, "image_id": 5, "category_id": category_id, "iscrowd": 0}
         annotations.append({**record, "segmentation": [polygon]})
     for name, short, image in (
         ("training", "train", "ADE_train_00000001"),
         ("validation", "val", "ADE_val_00000002"),
     ):
-        save_map(folder / "annotations_detectron2_part" / name / f"{image}.png", parts, np.uint16)
+        save_map(
+            folder / "annotations_detectron2_part" / name / f"{image}.png",
+            parts,
+            np.uint16,
+        )
         (folder / "images" / name).mkdir(parents=True)
         Image.new("RGB", SIZE).save(folder / "images" / name / f"{image}.jpg")
         images = [{"id": 5, "file_name": f"{image}.jpg", "width": 20, "height": 12}]
@@ -104,7 +116,9 @@ def test_ade20k_part_234(tmp_path):
     left, right, plane = first.objects
     assert (left.category, left.box) == ("dog", (1, 1, 8, 10))
     assert (right.category, right.box) == ("dog", (8, 1, 14, 12))
-    assert boxes(left.parts) == [("head", (2, 2, 6, 5))]  # the cat's head is not the dog's
+    assert boxes(left.parts) == [
+        ("head", (2, 2, 6, 5))
+    ]  # the cat's head is not the dog's
     plate = ("license plate", (9, 9, 11, 11))
     assert boxes(right.parts) == [("head", (9, 2, 12, 5)), plate]
     assert (plane.category, plane.parts) == ("aeroplane", ())
@@ -128,7 +142,9 @@ def test_a_part_of_no_object_is_an_error(tmp_path, name):
 
 
 def test_a_folder_of_another_layout_is_an_error(tmp_path):
-    message = "expected annotations_detectron2_obj, of Pascal-Part-116, or .* found neither"
+    message = (
+        "expected annotations_detectron2_obj, of Pascal-Part-116, or .* found neither"
+    )
     with pytest.raises(ValueError, match=message):
         list(read_part_label_maps(tmp_path, OBJECTS, PARTS))
 
@@ -166,11 +182,23 @@ def save_colors(folder):
     "damage, reason",
     [
         (remove_image, "images/train/2008_000008.jpg does not exist"),
-        (remove_object_map, "annotations_detectron2_obj/train/2008_000008.png does not exist"),
+        (
+            remove_object_map,
+            "annotations_detectron2_obj/train/2008_000008.png does not exist",
+        ),
         (truncate_map, "2008_000008.png cannot be read as an image"),
-        (resize_object_map, r"size: expected \(21, 12\) of its object map, found \(20, 12\)"),
-        (add_labels, "field 'label': expected below 5, the number of names given, or 255, found 9"),
-        (add_object_labels, "'label': expected below 3, the number of names given, or 255"),
+        (
+            resize_object_map,
+            r"size: expected \(21, 12\) of its object map, found \(20, 12\)",
+        ),
+        (
+            add_labels,
+            "field 'label': expected below 5, the number of names given, or 255, found 9",
+        ),
+        (
+            add_object_labels,
+            "'label': expected below 3, the number of names given, or 255",
+        ),
         (save_colors, "field 'mode': expected one channel of 8 or 16 bit, found 'RGB'"),
     ],
 )
@@ -206,10 +234,26 @@ def test_other_files_beside_the_maps_do_no_harm(tmp_path):
 @pytest.mark.parametrize(
     "place, value, reason",
     [
-        (["annotations", 0, "segmentation"], GONE, "expected polygons or run lengths, found None"),
-        (["annotations", 0, "segmentation"], [[1, 1]], "its segmentation covers no pixel"),
-        (["annotations", 0, "category_id"], 3, "expected one of the 3 known ids, found 3"),
-        (["annotations", 0], None, "expected an object with field 'image_id', found None"),
+        (
+            ["annotations", 0, "segmentation"],
+            GONE,
+            "expected polygons or run lengths, found None",
+        ),
+        (
+            ["annotations", 0, "segmentation"],
+            [[1, 1]],
+            "its segmentation covers no pixel",
+        ),
+        (
+            ["annotations", 0, "category_id"],
+            3,
+            "expected one of the 3 known ids, found 3",
+        ),
+        (
+            ["annotations", 0],
+            None,
+            "expected an object with field 'image_id', found None",
+        ),
     ],
 )
 def test_a_bad_annotation_of_ade20k_is_rejected(tmp_path, place, value, reason):
@@ -225,11 +269,15 @@ def test_a_bad_annotation_of_ade20k_is_rejected(tmp_path, place, value, reason):
 
 def test_a_bad_part_map_of_ade20k_is_rejected(tmp_path):
     folder = ade20k_folder(tmp_path)
-    part_file = folder / "annotations_detectron2_part" / "training" / "ADE_train_00000001.png"
+    part_file = (
+        folder / "annotations_detectron2_part" / "training" / "ADE_train_00000001.png"
+    )
     save_map(part_file, np.full((12, 21), 65535), np.uint16)
     _, [(_, reason)] = rejected(read_part_label_maps, folder, OBJECTS, PARTS)
     assert reason.startswith("size: expected (20, 12)")
     part_file.unlink()
-    [photo], [(image_id, reason)] = rejected(read_part_label_maps, folder, OBJECTS, PARTS)
+    [photo], [(image_id, reason)] = rejected(
+        read_part_label_maps, folder, OBJECTS, PARTS
+    )
     assert (photo.split, image_id) == ("validation", "ADE_train_00000001.jpg")
     assert reason.endswith("training/ADE_train_00000001.png does not exist")

@@ -25,7 +25,9 @@ KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes]
 
 def picture(mode="RGB"):
     noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize((51, 37), Image.Resampling.BICUBIC).convert(mode)
+    return (
+        Image.fromarray(noise).resize((51, 37), Image.Resampling.BICUBIC).convert(mode)
+    )
 
 
 def exif_of(orientation):
@@ -71,7 +73,9 @@ def test_the_picture_stays_and_nothing_else(kind, mode, orientation):
         assert np.array_equal(to_rgb(image), to_rgb(Image.open(io.BytesIO(content))))
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}]
+)
 def test_a_jpeg_file_is_not_compressed_again(options):
     plain = io.BytesIO()
     picture().save(plain, "JPEG", **options)

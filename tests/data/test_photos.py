@@ -29,7 +29,9 @@ SIDE = st.floats(-200, 200, allow_nan=False)
 
 def noise(size=SIZE, seed=0):
     width, height = size
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    values = np.random.default_rng(seed).integers(
+        0, 256, (height, width, 3), dtype=np.uint8
+    )
     return Image.fromarray(values)
 
 
@@ -123,7 +125,9 @@ def test_an_image_may_be_stored_in_many_ways(tmp_path):
         Photo("a", str(tmp_path / "a.png"), SIZE, ()),
         Photo("a", None, SIZE, (), row=(rows, 0)),
         Photo("a", None, SIZE, (), stored=stored),
-        Photo("a", None, SIZE, (), stored={"bytes": None, "path": str(tmp_path / "a.png")}),
+        Photo(
+            "a", None, SIZE, (), stored={"bytes": None, "path": str(tmp_path / "a.png")}
+        ),
         Photo("a", None, SIZE, (), stored=image),
         Photo(
             "a",
@@ -158,7 +162,9 @@ def test_a_clipped_box_is_what_lies_on_the_photo(x1, y1, x2, y2):
     width, height = SIZE
     assume(x1 < x2 and y1 < y2)
     if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-        with pytest.raises(ValueError, match="lies outside the photo of 64 x 48 pixels"):
+        with pytest.raises(
+            ValueError, match="lies outside the photo of 64 x 48 pixels"
+        ):
             clip_box((x1, y1, x2, y2), SIZE)
         return
     left, top, right, bottom = clip_box((x1, y1, x2, y2), SIZE)
@@ -217,7 +223,9 @@ def test_a_photo_without_anything_is_left_out_with_its_reason():
     bare = Photo("a", "a", SIZE, (AnnotatedObject("dog", (1, 1, 9, 9)),))
     photo, records = records_of(bare)
     assert photo is None
-    assert records == [("a", "no point and no part is annotated on it that could be used")]
+    assert records == [
+        ("a", "no point and no part is annotated on it that could be used")
+    ]
     assert usable_photo(bare, reject) is None  # usual, so that a strict reading goes on
 
 

@@ -51,7 +51,12 @@ def write_folder(folder, photos, **fields):
 def rows_of(names, seeds, **columns):
     """A dataset of rows with the columns that are needed, and others."""
     files = [picture(seed) for seed in seeds]
-    content = {"image": files, "image_id": list(names), "point": [[5, 6]] * len(files), **columns}
+    content = {
+        "image": files,
+        "image_id": list(names),
+        "point": [[5, 6]] * len(files),
+        **columns,
+    }
     dataset = datasets.Dataset.from_dict(content)
     return dataset.cast_column("image", datasets.Image())
 
@@ -151,7 +156,9 @@ def test_rows_give_back_the_photos(tmp_path):
     picture(0).save(path)
     texts = (("full", "The nose of the dog."), ("terse", "Nose."))
     nose = PartPoint("nose", 10.25, 11.5, (5.0, 5.0, 20.0, 20.0), texts, "sift")
-    dog = AnnotatedObject("dog", (2.0, 2.0, 40.0, 40.0), (nose, PartPoint("tail", 30.0, 30.0)))
+    dog = AnnotatedObject(
+        "dog", (2.0, 2.0, 40.0, 40.0), (nose, PartPoint("tail", 30.0, 30.0))
+    )
     free = PartPoint(None, 60.0, 40.0, None, (("full", "The corner."),))
     photo = Photo("a.png", str(path), (64, 48), (dog,), points=(free,))
     rows = point_rows([photo])
@@ -191,7 +198,10 @@ def test_equal_ids_of_different_photos_are_told_apart(tmp_path):
     red = write_folder(tmp_path / "red", [(name, 0)])
     blue = write_folder(tmp_path / "blue", [(name, 1), (TRAIN[0], 2)])
     loaded = load_points([red, blue])
-    assert ids_of(loaded) == {"train": [TRAIN[0]], "test": [f"blue/{name}", f"red/{name}"]}
+    assert ids_of(loaded) == {
+        "train": [TRAIN[0]],
+        "test": [f"blue/{name}", f"red/{name}"],
+    }
     for row in loaded["test"]:
         seed = 0 if row["image_id"].startswith("red/") else 1
         assert np.array_equal(row["image"], picture(seed))
@@ -210,10 +220,18 @@ def test_a_test_photo_is_in_no_other_split_under_another_name(tmp_path, train_fi
     red = write_folder(tmp_path / "red", [(TRAIN[0], 0), (TRAIN[1], 1)])
     blue = write_folder(tmp_path / "blue", [(TEST[0], 0), (TRAIN[2], 3)])
     sources = [red, blue] if train_first else [blue, red]
-    expected = {"train": sorted([TRAIN[1], TRAIN[2]]), "test": sorted([TRAIN[0], TEST[0]])}
+    expected = {
+        "train": sorted([TRAIN[1], TRAIN[2]]),
+        "test": sorted([TRAIN[0], TEST[0]]),
+    }
     assert ids_of(load_points(sources)) == expected
     photos = {photo.id: photo.split for photo in load_photos(sources)}
-    assert photos == {TRAIN[0]: "test", TEST[0]: "test", TRAIN[1]: "train", TRAIN[2]: "train"}
+    assert photos == {
+        TRAIN[0]: "test",
+        TEST[0]: "test",
+        TRAIN[1]: "train",
+        TRAIN[2]: "train",
+    }
 
 
 def test_the_split_of_a_single_source_stays_that_of_the_rule(tmp_path):
@@ -230,9 +248,13 @@ def test_rows_of_one_id_with_different_images_are_different_photos():
 
 def test_ids_of_different_contents_get_the_name_of_their_source():
     contents = ["x", "y", "x", "z"]
-    ids = tell_apart(["a", "a", "a", "b"], ["red", "red", "blue", "blue"], contents.__getitem__)
+    ids = tell_apart(
+        ["a", "a", "a", "b"], ["red", "red", "blue", "blue"], contents.__getitem__
+    )
     assert ids == ["red/a", "red/a (2)", "red/a", "b"]
-    taken = tell_apart(["a", "a", "red/a"], ["red", "blue", "blue"], contents.__getitem__)
+    taken = tell_apart(
+        ["a", "a", "red/a"], ["red", "blue", "blue"], contents.__getitem__
+    )
     assert taken == ["red/a (2)", "blue/a", "red/a"]
 
 
@@ -268,7 +290,9 @@ def test_what_cannot_be_used_is_left_out_with_a_warning(tmp_path, caplog):
         ("image", ["a.png", None], "no image"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_left_out(tmp_path, monkeypatch, column, values, reason):
+def test_a_row_that_cannot_be_used_is_left_out(
+    tmp_path, monkeypatch, column, values, reason
+):
     columns = {
         "image": ["a.png"] * 2,
         "image_id": TRAIN[:2],
@@ -286,7 +310,9 @@ def test_a_row_that_cannot_be_used_is_left_out(tmp_path, monkeypatch, column, va
 
 
 def test_where_nothing_is_left_the_error_says_why(tmp_path):
-    folder = write_folder(tmp_path / "photos", [(TRAIN[0], 0)], points=[["nose", 100, 9]])
+    folder = write_folder(
+        tmp_path / "photos", [(TRAIN[0], 0)], points=[["nose", 100, 9]]
+    )
     with pytest.raises(ValueError, match="no row is left of photos: .*no point"):
         load_points(folder)
     with pytest.raises(ValueError, match="no row is left"):

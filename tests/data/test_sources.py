@@ -53,7 +53,11 @@ def test_names_are_in_words(tmp_path):
     [photo] = read_objects(write(tmp_path, row))
     [horse] = photo.objects
     assert horse.category == "wild horse"
-    assert [point.part for point in horse.points] == ["left eye", "tail base", "left hoof"]
+    assert [point.part for point in horse.points] == [
+        "left eye",
+        "tail base",
+        "left hoof",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -65,37 +69,83 @@ def test_names_are_in_words(tmp_path):
         (["image"], GONE, "line 2: field 'image': expected str, found no such field"),
         (["image"], None, "line 2: field 'image': expected str, found None"),
         (["size"], [40], "line 2: field 'size': expected two whole numbers"),
-        (["size"], [40, 0], "line 2: field 'size': expected two whole numbers of at least 1"),
-        (["size"], [40, -20], "line 2: field 'size': expected two whole numbers of at least 1"),
+        (
+            ["size"],
+            [40, 0],
+            "line 2: field 'size': expected two whole numbers of at least 1",
+        ),
+        (
+            ["size"],
+            [40, -20],
+            "line 2: field 'size': expected two whole numbers of at least 1",
+        ),
         (["size"], [40, "20"], "line 2: field 'size': expected two whole numbers"),
         (["size"], [40, True], "line 2: field 'size': expected two whole numbers"),
-        (["size"], [40, NOT_A_NUMBER], "line 2: field 'size': expected two whole numbers"),
+        (
+            ["size"],
+            [40, NOT_A_NUMBER],
+            "line 2: field 'size': expected two whole numbers",
+        ),
         (["size"], [40, 20.5], "line 2: field 'size': expected two whole numbers"),
         (["size"], "40x20", "line 2: field 'size': expected list"),
         (["category"], GONE, "line 2: field 'category': expected str"),
         (["category"], 3, "line 2: field 'category': expected str, found 3"),
         (["category"], " ()", "line 2: field 'category': expected a name"),
         (["object_box"], GONE, "line 2: field 'object_box': expected list"),
-        (["object_box"], [1, 2, 30], "line 2: field 'object_box': expected a list of 4 numbers"),
-        (["object_box"], [1, 2, 30, None], "'object_box': expected a list of 4 numbers"),
-        (["object_box"], [1, 2, 30, NOT_A_NUMBER], "'object_box': expected a list of 4 numbers"),
+        (
+            ["object_box"],
+            [1, 2, 30],
+            "line 2: field 'object_box': expected a list of 4 numbers",
+        ),
+        (
+            ["object_box"],
+            [1, 2, 30, None],
+            "'object_box': expected a list of 4 numbers",
+        ),
+        (
+            ["object_box"],
+            [1, 2, 30, NOT_A_NUMBER],
+            "'object_box': expected a list of 4 numbers",
+        ),
         (["object_box"], [1, 2, 1, 18], "dog: box .* has no area"),
-        (["object_box"], [50, 2, 60, 18], "dog: box .* lies outside the photo of 40 x 20"),
+        (
+            ["object_box"],
+            [50, 2, 60, 18],
+            "dog: box .* lies outside the photo of 40 x 20",
+        ),
         (["points"], 3, "line 2: field 'points': expected list, found 3"),
         (["points"], GONE, "line 2: field 'points': expected list"),
         (["points", 0], "nose", r"line 2, points\[0\]: expected \[part, x, y\]"),
         (["points", 0], ["nose", 5], r"line 2, points\[0\]: expected \[part, x, y\]"),
-        (["points", 0], ["nose", 5, 6, None, 7], r"points\[0\]: expected \[part, x, y\]"),
+        (
+            ["points", 0],
+            ["nose", 5, 6, None, 7],
+            r"points\[0\]: expected \[part, x, y\]",
+        ),
         (["points", 0, 0], None, r"points\[0\]: field 'part': expected str"),
         (["points", 0, 0], "_", r"points\[0\]: field 'part': expected a name"),
-        (["points", 0, 1], "x", r"points\[0\]: field 'x': expected a number, found 'x'"),
-        (["points", 0, 1], True, r"points\[0\]: field 'x': expected a number, found True"),
+        (
+            ["points", 0, 1],
+            "x",
+            r"points\[0\]: field 'x': expected a number, found 'x'",
+        ),
+        (
+            ["points", 0, 1],
+            True,
+            r"points\[0\]: field 'x': expected a number, found True",
+        ),
         (["points", 0, 2], NOT_A_NUMBER, r"points\[0\]: field 'y': expected a number"),
         (["points", 0, 2], 10**400, r"points\[0\]: field 'y': expected a number"),
-        (["points", 0], ["nose", 5, 6, [1, 2]], r"field 'box': expected a list of 4 numbers"),
+        (
+            ["points", 0],
+            ["nose", 5, 6, [1, 2]],
+            r"field 'box': expected a list of 4 numbers",
+        ),
     ],
 )
-def test_a_line_that_does_not_fit_is_rejected_and_the_rest_read(tmp_path, place, value, reason):
+def test_a_line_that_does_not_fit_is_rejected_and_the_rest_read(
+    tmp_path, place, value, reason
+):
     bad = {**ROW, "image": "b.png"}
     line = changed(bad, place, value) if place else value
     folder = write(tmp_path, ROW, line, {**ROW, "image": "c.png"})
@@ -114,7 +164,9 @@ def test_a_bad_line_of_a_photo_leaves_its_other_lines(tmp_path):
 
 
 def test_a_name_that_is_not_utf8_is_rejected(tmp_path):
-    folder = write(tmp_path, ROW, {**ROW, "image": "e.png"}, {**ROW, "category": "caf?"})
+    folder = write(
+        tmp_path, ROW, {**ROW, "image": "e.png"}, {**ROW, "category": "caf?"}
+    )
     content = (folder / "objects.jsonl").read_bytes()
     content = content.replace(b"e.png", b"\xe9.png").replace(b"caf?", b"caf\xe9")
     (folder / "objects.jsonl").write_bytes(content)
@@ -134,7 +186,9 @@ def test_what_lies_beside_the_photo_is_rejected_alone(tmp_path):
     folder = write(tmp_path, ROW, {**ROW, "image": "d.png", "points": part_beside})
     photos, records = rejected(read_objects, folder)
     assert [point.part for point in photos[1].objects[0].points] == ["nose"]
-    reason = "wheel: box (5.0, 26.0, 9.0, 30.0) lies outside the photo of 40 x 20 pixels"
+    reason = (
+        "wheel: box (5.0, 26.0, 9.0, 30.0) lies outside the photo of 40 x 20 pixels"
+    )
     assert records == [("d.png", reason)]
 
 
@@ -148,13 +202,21 @@ def test_what_lies_beside_the_photo_is_rejected_alone(tmp_path):
 )
 def test_boxes_that_stick_out_are_clipped(tmp_path, box, clipped):
     points = [["nose", 12, 12, box], ["tail", 1, 1]]
-    [photo] = read_objects(write(tmp_path, {**ROW, "object_box": box, "points": points}))
+    [photo] = read_objects(
+        write(tmp_path, {**ROW, "object_box": box, "points": points})
+    )
     nose = PartPoint("nose", 12, 12, clipped)
-    assert photo.objects == (AnnotatedObject("dog", clipped, (nose, PartPoint("tail", 1, 1))),)
+    assert photo.objects == (
+        AnnotatedObject("dog", clipped, (nose, PartPoint("tail", 1, 1))),
+    )
 
 
-@pytest.mark.parametrize("points", [[], [["nose", 99, 3]], [["nose", 5, -1], ["ear", -1, 5]]])
-def test_a_photo_without_a_point_on_it_is_left_out_and_a_strict_reading_goes_on(tmp_path, points):
+@pytest.mark.parametrize(
+    "points", [[], [["nose", 99, 3]], [["nose", 5, -1], ["ear", -1, 5]]]
+)
+def test_a_photo_without_a_point_on_it_is_left_out_and_a_strict_reading_goes_on(
+    tmp_path, points
+):
     folder = write(tmp_path, {**ROW, "image": "b.png", "points": points}, ROW)
     assert [photo.id for photo in read_objects(folder)] == ["images/a.png"]
     photos, records = rejected(read_objects, folder)

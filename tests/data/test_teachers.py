@@ -106,7 +106,9 @@ def test_vision_and_text_models_run_end_to_end(folders, temperature):
 
 
 def test_sampling_follows_the_seed(folders):
-    teacher = ModelTeacher(folders[0], dtype="float32", temperature=1.0, max_new_tokens=8)
+    teacher = ModelTeacher(
+        folders[0], dtype="float32", temperature=1.0, max_new_tokens=8
+    )
     [query] = make_queries("reworded", 1)
     first, second, again = teacher([query, replace(query, seed=(5, 9)), query])
     assert first == again

@@ -8,7 +8,11 @@ import pytest
 from PIL import Image
 
 from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
-from hf_talking_points.data.triplets import make_views, sample_triplets, surrounding_point
+from hf_talking_points.data.triplets import (
+    make_views,
+    sample_triplets,
+    surrounding_point,
+)
 
 SIZE = (60, 40)
 DOG_BOX = (2, 2, 20, 20)
@@ -46,7 +50,11 @@ def keys(views):
 def test_views_are_seeded_and_hold_points(photo):
     views = make_views([photo], views_per_photo=5, seed=3)
     assert views[0].crop is None and views[0].photo is photo
-    assert keys(views) == keys(make_views([photo], 5, 3)) != keys(make_views([photo], 5, 4))
+    assert (
+        keys(views)
+        == keys(make_views([photo], 5, 3))
+        != keys(make_views([photo], 5, 4))
+    )
     assert len(set(keys(views))) == len(views)
     for view in views:
         assert view.points()

@@ -90,7 +90,9 @@ RAW_NAMES = (
     "犬",
     "very long name " * 8,
 )
-ODD_NAMES = st.sampled_from(RAW_NAMES) | st.text(st.characters(codec="utf-8"), min_size=1)
+ODD_NAMES = st.sampled_from(RAW_NAMES) | st.text(
+    st.characters(codec="utf-8"), min_size=1
+)
 
 
 def photo_of(box, *points):
@@ -189,9 +191,7 @@ def test_no_text_carries_coordinates(x, y, width, height, style, seed):
 
 @pytest.mark.parametrize("style", STYLES)
 def test_no_style_carries_coordinates_or_loses_the_names(style):
-    coordinates = (
-        r"\d|[{}]|\b(quarter|third|half|percent|pixels?|grid|rows?|columns?|coordinates?)\b"
-    )
+    coordinates = r"\d|[{}]|\b(quarter|third|half|percent|pixels?|grid|rows?|columns?|coordinates?)\b"
     for facts in (EYE, LIGHT, BESIDE):
         for text in texts_of(facts, style):
             assert not re.search(coordinates, text)
@@ -200,8 +200,12 @@ def test_no_style_carries_coordinates_or_loses_the_names(style):
                 assert (facts.part in text.lower()) == (style not in PARTLESS_STYLES)
 
 
-@given(ODD_NAMES, ODD_NAMES, st.sampled_from(STYLES), st.booleans(), st.integers(0, 999))
-def test_a_text_contains_the_names_that_are_looked_for(category, part, style, has_box, seed):
+@given(
+    ODD_NAMES, ODD_NAMES, st.sampled_from(STYLES), st.booleans(), st.integers(0, 999)
+)
+def test_a_text_contains_the_names_that_are_looked_for(
+    category, part, style, has_box, seed
+):
     category = normalize_category(category)
     part = normalize_part(part, category)
     if not category or not part:
@@ -231,7 +235,9 @@ def test_no_position_says_everything_but_positions():
             assert facts.spot in text
             if facts.object is not None:
                 assert facts.size in text
-                text = text.replace(facts.part, "")  # its left and right are the object's own
+                text = text.replace(
+                    facts.part, ""
+                )  # its left and right are the object's own
             assert not words_of(text) & forbidden, text
 
 
@@ -327,7 +333,10 @@ def test_spot_reads_color_and_texture_from_the_pixels():
 
 
 def test_looks_of_a_spot():
-    assert spot_looks("a dark brown, lightly textured spot") == "dark brown, lightly textured"
+    assert (
+        spot_looks("a dark brown, lightly textured spot")
+        == "dark brown, lightly textured"
+    )
     assert spot_looks("an orange, smooth spot") == "orange, smooth"
 
 

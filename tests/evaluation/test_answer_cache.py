@@ -55,7 +55,9 @@ def test_answers_belong_to_the_question(cache):
 
 
 @pytest.mark.parametrize(
-    "other", [LIGHT, DARK.resize((20, 30)), DARK.resize((30, 10))], ids=["color", "turned", "half"]
+    "other",
+    [LIGHT, DARK.resize((20, 30)), DARK.resize((30, 10))],
+    ids=["color", "turned", "half"],
 )
 def test_answers_belong_to_the_content_of_the_image(cache, other):
     cache.answers(Model("a", 1.0), DARK, ["y"])

@@ -46,7 +46,9 @@ def test_the_writer_says_what_sources_do_not(views):
 
 
 def test_texts_of_the_source_come_first(views):
-    described = with_points(views[0], texts=(("full", "own words"), ("people", "their words")))
+    described = with_points(
+        views[0], texts=(("full", "own words"), ("people", "their words"))
+    )
     assert ground_truth_texts([described], "full") == [["own words"] * 3]
     assert ground_truth_texts([described], "people") == [["their words"] * 3]
     [terse] = ground_truth_texts([described], "terse")
@@ -54,7 +56,9 @@ def test_texts_of_the_source_come_first(views):
 
 
 def test_a_style_that_nobody_writes_is_an_error_that_names_the_point(views):
-    with pytest.raises(ValueError, match=r"png, point \(20, 12\): style must be one of"):
+    with pytest.raises(
+        ValueError, match=r"png, point \(20, 12\): style must be one of"
+    ):
         ground_truth_texts(views, "people")
 
 
@@ -63,7 +67,9 @@ def test_points_on_no_object_need_texts_of_their_own(views):
     photo = replace(views[0].photo, objects=(), points=(point,))
     bare = View(photo, photo)
     assert ground_truth_texts([bare], "people") == [["a spot"]]
-    with pytest.raises(ValueError, match=r"point \(5, 6\) has no text in style 'full'.*'people'"):
+    with pytest.raises(
+        ValueError, match=r"point \(5, 6\) has no text in style 'full'.*'people'"
+    ):
         ground_truth_texts([bare], "full")
 
 
@@ -97,4 +103,6 @@ def test_the_text_only_control_needs_few_photos(views):
     found = text_only_points(texts, views, views, "full", seed=0)
     assert found.shape == (len(texts), 2)
     assert ((found > 0) & (found < (96, 64))).all()
-    np.testing.assert_array_equal(found, text_only_points(texts, views, views, "full", seed=0))
+    np.testing.assert_array_equal(
+        found, text_only_points(texts, views, views, "full", seed=0)
+    )

@@ -33,7 +33,9 @@ def test_texts_that_a_localizer_cannot_take_are_misses(localizer_folder, random_
     assert np.isnan(locate(random_image(), ["", "<SEG>"])).all()
 
 
-def test_the_fingerprint_follows_the_weights(localizer_folder, make_localizer, tmp_path):
+def test_the_fingerprint_follows_the_weights(
+    localizer_folder, make_localizer, tmp_path
+):
     for part in make_localizer(head="heatmap", seed=1):
         part.save_pretrained(tmp_path / "tiny-localizer")
     other = CheckpointLocalizer(str(tmp_path / "tiny-localizer"))
@@ -53,11 +55,15 @@ def test_describers_by_their_names(tmp_path, localizer_folder):
 
 @pytest.mark.parametrize("spec", ["point-descriptor:", "oracle", "gpt:4", "", "jsonl"])
 def test_unknown_sources_are_errors(spec):
-    with pytest.raises(ValueError, match="expected ground-truth, point-descriptor:CHECKPOINT"):
+    with pytest.raises(
+        ValueError, match="expected ground-truth, point-descriptor:CHECKPOINT"
+    ):
         load_describer(spec)
 
 
 @pytest.mark.parametrize("spec", ["vlm:0-1000", "vlm:"])
 def test_unknown_localizers_are_errors(spec):
-    with pytest.raises(ValueError, match="expected a checkpoint, or vlm:CONVENTION:MODEL"):
+    with pytest.raises(
+        ValueError, match="expected a checkpoint, or vlm:CONVENTION:MODEL"
+    ):
         load_localizer(spec)

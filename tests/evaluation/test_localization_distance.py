@@ -69,7 +69,11 @@ def samples(random_image):
 
 def plain(scores):
     """The numbers."""
-    return {name: value for name, value in scores.items() if name not in ("ci95", "per_sample")}
+    return {
+        name: value
+        for name, value in scores.items()
+        if name not in ("ci95", "per_sample")
+    }
 
 
 def column_of(scores, name):
@@ -114,7 +118,11 @@ def test_scores_are_those_of_the_points_that_the_localizer_finds(load, samples, 
     points = [answer["point"] for answer in found]
     sizes = [image.size for image in samples["images"]]
     expected = score_points(points, samples["references"], sizes, IMAGE_IDS)
-    expected_numbers = {**plain(expected), "misses": 0, "metric_version": METRIC_VERSION}
+    expected_numbers = {
+        **plain(expected),
+        "misses": 0,
+        "metric_version": METRIC_VERSION,
+    }
     assert plain(scores) == pytest.approx(expected_numbers, abs=1e-3)
     assert set(scores["ci95"]) == set(expected["ci95"])
     for name, interval in expected["ci95"].items():
@@ -184,8 +192,12 @@ def test_oracle_and_control(load, random_image):
     texts = [f"{x} {y}" for x, y in points]
     others = [f"{x} {y}" for x, y in shuffled]
     metric = load()
-    right = metric.compute(predictions=texts, references=points, images=column, localizer=oracle)
-    wrong = metric.compute(predictions=others, references=points, images=column, localizer=oracle)
+    right = metric.compute(
+        predictions=texts, references=points, images=column, localizer=oracle
+    )
+    wrong = metric.compute(
+        predictions=others, references=points, images=column, localizer=oracle
+    )
     assert right["mpck"] == right["pck@0.02"] == 100
     assert right["median_pixels"] == 0
     assert right["ci95"]["mpck"] == [100, 100]
@@ -204,11 +216,18 @@ def test_embedded_localizer_tells_true_texts_from_shuffled_ones(load):
         "A spot on the left ear, at the very top and right of the cat.": (345, 30),
         "A spot on the right ear, at the top and left of the cat.": (84, 30),
     }
-    predictions, references = [f"{text} {where}" for text in texts], list(texts.values())
+    predictions, references = (
+        [f"{text} {where}" for text in texts],
+        list(texts.values()),
+    )
     metric = load()
-    true = metric.compute(predictions=predictions, references=references, images=[cat] * 5)
+    true = metric.compute(
+        predictions=predictions, references=references, images=[cat] * 5
+    )
     others = references[1:] + references[:1]
-    shuffled = metric.compute(predictions=predictions, references=others, images=[cat] * 5)
+    shuffled = metric.compute(
+        predictions=predictions, references=others, images=[cat] * 5
+    )
     assert true["mpck"] >= 80 and shuffled["mpck"] <= 20 and true["n"] == 5
     assert np.isnan(true["ci95"]["mpck"]).all()  # one image
 
@@ -224,7 +243,9 @@ def test_each_distinct_image_is_encoded_once(load, samples, tiny):
     hook = tiny.model.model.backbone.register_forward_hook(
         lambda module, args, out: calls.append(len(args[0]))
     )
-    samples["images"] = [image.copy() for image in samples["images"]]  # equal, not identical
+    samples["images"] = [
+        image.copy() for image in samples["images"]
+    ]  # equal, not identical
     load().compute(**samples, localizer=tiny, batch_size=2)
     hook.remove()
     assert calls == [2, 1]
@@ -270,7 +291,9 @@ def test_an_image_is_its_pixels_however_it_is_given(load, samples, tiny, tmp_pat
     scores = load().compute(**{**samples, "images": mixed}, localizer=tiny)
     assert_same(scores, expected)
     assert column_of(scores, "image") == IMAGE_IDS
-    np.testing.assert_allclose(scores["ci95"]["mpck"], expected["ci95"]["mpck"], atol=1e-3)
+    np.testing.assert_allclose(
+        scores["ci95"]["mpck"], expected["ci95"]["mpck"], atol=1e-3
+    )
 
 
 def test_images_are_scored_as_displayed(load, random_image, tmp_path):
@@ -283,7 +306,11 @@ def test_images_are_scored_as_displayed(load, random_image, tmp_path):
     turned = (64, 96)
     assert ImageOps.exif_transpose(Image.open(file)).size == turned
     for image, size in ((file, turned), (Image.open(file), turned), (shrunk, (32, 48))):
-        columns = {"predictions": ["16 24"], "references": [(16, 24)], "images": [image]}
+        columns = {
+            "predictions": ["16 24"],
+            "references": [(16, 24)],
+            "images": [image],
+        }
         [sample] = load().compute(**columns, localizer=oracle)["per_sample"]
         assert (sample["width"], sample["height"]) == size
         assert sample["distance"] == 0
@@ -303,12 +330,15 @@ def test_boxes(load, samples, tiny):
 
 
 def test_boxes_are_a_column_of_a_configuration(load, samples, tiny):
-    corners = [None] + [(x - 9, y - 12, x + 9, y + 12) for x, y in samples["references"][1:]]
+    corners = [None] + [
+        (x - 9, y - 12, x + 9, y + 12) for x, y in samples["references"][1:]
+    ]
     metric = load("boxes")
     for text, point, image, box in zip(*samples.values(), corners):
         metric.add(prediction=text, reference=point, images=image, boxes=box)
     assert_same(
-        metric.compute(localizer=tiny), load().compute(**samples, boxes=corners, localizer=tiny)
+        metric.compute(localizer=tiny),
+        load().compute(**samples, boxes=corners, localizer=tiny),
     )
 
 
@@ -354,7 +384,12 @@ def test_combine(load, samples, tiny, tmp_path):
 
 
 def run(script, *args, cwd, **environment):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        **environment,
+    }
     return subprocess.Popen(
         [sys.executable, "-c", script, *args],
         cwd=cwd,
@@ -391,7 +426,9 @@ def test_fresh_process_and_copied_folder(load, random_image, tmp_path):
     )
     output, _ = process.communicate(timeout=120)
     point, n, imported = json.loads(output.splitlines()[-1])
-    here = load().compute(predictions=["the cat"], references=[(10, 20)], images=[random_image()])
+    here = load().compute(
+        predictions=["the cat"], references=[(10, 20)], images=[random_image()]
+    )
     assert n == 2 and imported
     np.testing.assert_allclose(point, here["per_sample"][0]["point"], atol=1e-2)
 
@@ -435,7 +472,11 @@ def test_two_processes(load, samples, tiny, tmp_path):
     [
         ({"predictions": WORDS}, ValueError, "5 predictions, 10 references, 10 images"),
         ({"references": [(1, 1)] * 9}, ValueError, "10 predictions, 9 references"),
-        ({"predictions": [], "references": [], "images": []}, ValueError, "no descriptions"),
+        (
+            {"predictions": [], "references": [], "images": []},
+            ValueError,
+            "no descriptions",
+        ),
         (
             {"predictions": WORDS + ["a", "b", " ", "c", "d"]},
             ValueError,
@@ -447,14 +488,22 @@ def test_two_processes(load, samples, tiny, tmp_path):
             ValueError,
             r"references\[9\] is \(1, nan\)",
         ),
-        ({"references": [(1, 1)] * 9 + [(1, 2, 3)]}, ValueError, r"references\[9\] is \(1, 2, 3\)"),
+        (
+            {"references": [(1, 1)] * 9 + [(1, 2, 3)]},
+            ValueError,
+            r"references\[9\] is \(1, 2, 3\)",
+        ),
         (
             {"references": [(1, 1)] * 9 + [(1, 65)]},
             ValueError,
             r"references\[9\] is \(1, 65\), outside its image of 96 x 64 pixels",
         ),
         ({"references": None}, ValueError, "references missing"),
-        ({"images": ["nowhere.jpg"] * 10}, FileNotFoundError, r"images\[0\] is 'nowhere.jpg'"),
+        (
+            {"images": ["nowhere.jpg"] * 10},
+            FileNotFoundError,
+            r"images\[0\] is 'nowhere.jpg'",
+        ),
         ({"images": [3] * 10}, TypeError, "got int"),
         ({"boxes": [None] * 9 + [(1, 2, 3)]}, ValueError, r"boxes\[9\] is \(1, 2, 3\)"),
         (
@@ -462,7 +511,11 @@ def test_two_processes(load, samples, tiny, tmp_path):
             ValueError,
             r"boxes\[0\] is \(5.0, 5.0, 5.0, 9.0\)",
         ),
-        ({"boxes": [None] * 9}, ValueError, r"boxes must have shape \(10, 4\), got \(9, 4\)"),
+        (
+            {"boxes": [None] * 9},
+            ValueError,
+            r"boxes must have shape \(10, 4\), got \(9, 4\)",
+        ),
         ({"thresholds": (0.1, -1)}, ValueError, r"thresholds\[1\] is -1"),
         ({"localizer": "nobody/such-localizer"}, OSError, "'nobody/such-localizer'"),
         ({"localizer": "no/such/folder"}, OSError, "'no/such/folder'"),

@@ -41,7 +41,9 @@ FORMS = (
     ],
 )
 def test_every_form_is_read_in_every_convention(form, convention, x, y):
-    assert parse_point(form.format(x=x, y=y), convention, SIZE) == pytest.approx((86, 71))
+    assert parse_point(form.format(x=x, y=y), convention, SIZE) == pytest.approx(
+        (86, 71)
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -263,8 +265,34 @@ def test_what_is_read_lies_in_the_image(answer):
 
 
 PIECES = (
-    *("(", ")", "[", "]", "{", "}", "<box>", "</box>", '"bbox": ', "top left: ", "bottom right: "),
-    *(", ", " ", "\n", " to ", " and ", "x=", "y=", "width=", "1", "20", ".5", "-3", "size: "),
+    *(
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "<box>",
+        "</box>",
+        '"bbox": ',
+        "top left: ",
+        "bottom right: ",
+    ),
+    *(
+        ", ",
+        " ",
+        "\n",
+        " to ",
+        " and ",
+        "x=",
+        "y=",
+        "width=",
+        "1",
+        "20",
+        ".5",
+        "-3",
+        "size: ",
+    ),
 )
 
 
@@ -276,7 +304,18 @@ def test_pieces_of_boxes_are_read_or_missed(answer):
         assert 0 <= found[1] <= SIZE[1]
 
 
-LONG_PIECES = ("(", "[[", "<box>", "box", "(1, 2", "(1, 2) ", "x=1 ", "bbox: ", "1", "1 ")
+LONG_PIECES = (
+    "(",
+    "[[",
+    "<box>",
+    "box",
+    "(1, 2",
+    "(1, 2) ",
+    "x=1 ",
+    "bbox: ",
+    "1",
+    "1 ",
+)
 
 
 @pytest.mark.parametrize("piece", LONG_PIECES)

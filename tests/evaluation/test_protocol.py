@@ -22,7 +22,10 @@ from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
 from hf_talking_points.evaluation import report as report_module
 from hf_talking_points.evaluation.answer_cache import AnswerCache
-from hf_talking_points.evaluation.protocol import EvaluationOptions, evaluate_descriptions
+from hf_talking_points.evaluation.protocol import (
+    EvaluationOptions,
+    evaluate_descriptions,
+)
 from hf_talking_points.evaluation.report import results_table
 from hf_talking_points.evaluation.text_only import TextOnlyPredictor
 from hf_talking_points.metrics import METRIC_VERSION
@@ -86,7 +89,11 @@ def options(photos, pair, tmp_path_factory):
     return EvaluationOptions(
         dataset=[str(photos)],
         output=str(tmp_path_factory.mktemp("report")),
-        descriptions=["ground-truth", f"point-descriptor:{descriptor}", f"jsonl:{written}"],
+        descriptions=[
+            "ground-truth",
+            f"point-descriptor:{descriptor}",
+            f"jsonl:{written}",
+        ],
         localizers=[localizer],
         styles=["full", "terse"],
     )
@@ -122,8 +129,12 @@ def truth_of(pair, tmp_path):
             "controls": False,
             **changes,
         }
-        options = EvaluationOptions(list(sources), str(output), localizers=pair[1:], **changes)
-        return evaluate_descriptions(options), pd.read_parquet(output / "samples.parquet")
+        options = EvaluationOptions(
+            list(sources), str(output), localizers=pair[1:], **changes
+        )
+        return evaluate_descriptions(options), pd.read_parquet(
+            output / "samples.parquet"
+        )
 
     return evaluate
 
@@ -169,7 +180,9 @@ def test_samples_give_the_numbers_again(report, options):
     assert set(samples.metric_version) == {METRIC_VERSION}
     assert len(samples) == len(report["rows"]) * report["points"]
     for row in report["rows"]:
-        chosen = (samples.system == row["system"]) & (samples.localizer == row["localizer"])
+        chosen = (samples.system == row["system"]) & (
+            samples.localizer == row["localizer"]
+        )
         distances = samples[chosen].distance
         mpck = 50 * ((distances < 0.1).mean() + (distances < 0.2).mean())
         assert mpck == pytest.approx(row["mpck"])
@@ -179,8 +192,13 @@ def test_the_table_of_the_cards(report):
     table = results_table(report)
     truth = report["rows"][0]
     low, high = truth["ci95"]["mpck"]
-    assert f"test split (by photo): {report['photos']} photos, {report['points']} points" in table
-    assert f"| ground truth, full | {truth['mpck']:.1f} [{low:.1f}, {high:.1f}] |" in table
+    assert (
+        f"test split (by photo): {report['photos']} photos, {report['points']} points"
+        in table
+    )
+    assert (
+        f"| ground truth, full | {truth['mpck']:.1f} [{low:.1f}, {high:.1f}] |" in table
+    )
     assert "texts of people name" in table
 
 
@@ -203,13 +221,38 @@ def count_answers(folder):
 
 
 def test_a_run_that_was_killed_goes_on(options, report, tmp_path):
-    arguments = ["--dataset", options.dataset[0], "--descriptions", ",".join(options.descriptions)]
-    arguments += ["--styles", "full,terse", "--localizers", options.localizers[0], "--no-controls"]
+    arguments = [
+        "--dataset",
+        options.dataset[0],
+        "--descriptions",
+        ",".join(options.descriptions),
+    ]
+    arguments += [
+        "--styles",
+        "full,terse",
+        "--localizers",
+        options.localizers[0],
+        "--no-controls",
+    ]
     program = "from hf_talking_points.cli import app; app()"
-    command = [sys.executable, "-c", program, "evaluate", *arguments, "--output", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "evaluate",
+        *arguments,
+        "--output",
+        str(tmp_path),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
-    while count_answers(tmp_path) < 30 and time.monotonic() < deadline and process.poll() is None:
+    while (
+        count_answers(tmp_path) < 30
+        and time.monotonic() < deadline
+        and process.poll() is None
+    ):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -219,7 +262,9 @@ def test_a_run_that_was_killed_goes_on(options, report, tmp_path):
     assert ran.returncode == 0, ran.stderr[-2000:]
     rows = json.loads((tmp_path / "report.json").read_text())["rows"]
     again = {row["system"]: row["mpck"] for row in rows}
-    assert again == {row["system"]: row["mpck"] for row in report["rows"] if not row["control"]}
+    assert again == {
+        row["system"]: row["mpck"] for row in report["rows"] if not row["control"]
+    }
     assert "report.md" in ran.stdout and count_answers(tmp_path) > before
 
 
@@ -228,7 +273,11 @@ def test_a_run_that_was_killed_goes_on(options, report, tmp_path):
 
 def comparable(report):
     """A report less what was measured, and less the names of datasets."""
-    return {name: value for name, value in report.items() if name not in (*MEASURED, "dataset")}
+    return {
+        name: value
+        for name, value in report.items()
+        if name not in (*MEASURED, "dataset")
+    }
 
 
 @pytest.fixture
@@ -260,7 +309,9 @@ def test_a_dataset_alone_is_the_dataset(photos, rows, tmp_path):
 def test_texts_of_rows_are_the_ground_truth(truth_of, rows):
     described = rows.remove_columns(["description", "style"])
     words = [f"point {number}" for number in range(len(rows))]
-    described = described.add_column("description", words).add_column("style", ["mine"] * len(rows))
+    described = described.add_column("description", words).add_column(
+        "style", ["mine"] * len(rows)
+    )
     _, samples = truth_of(described, styles=["mine"])
     assert samples.description.tolist() == words
 
@@ -301,7 +352,9 @@ def test_photos_of_equal_names_are_different_photos(truth_of, twins, monkeypatch
     pixels_of_point = {}
     for view in [*views_of(twins[0]), *views_of(twins[1])]:
         for _, point in view.points():
-            pixels_of_point.setdefault((point.x, point.y), []).append(view.image().tobytes())
+            pixels_of_point.setdefault((point.x, point.y), []).append(
+                view.image().tobytes()
+            )
     assert drawn
     for item in drawn:
         assert item["image"].tobytes() in pixels_of_point[item["point"]]
@@ -312,11 +365,15 @@ def test_one_source_twice_counts_its_photos_once(truth_of, twins):
     assert samples.image_id.nunique() == 3
 
 
-def test_descriptions_of_equal_names_are_an_error_that_names_one(truth_of, twins, tmp_path):
+def test_descriptions_of_equal_names_are_an_error_that_names_one(
+    truth_of, twins, tmp_path
+):
     file = tmp_path / "people.jsonl"
     views = views_of(twins[0])
     write_descriptions(file, views)
-    with pytest.raises(ValueError, match=rf"'{views[0].photo.id}' may be any of several photos"):
+    with pytest.raises(
+        ValueError, match=rf"'{views[0].photo.id}' may be any of several photos"
+    ):
         truth_of(*map(str, twins), descriptions=["ground-truth", f"jsonl:{file}"])
     report, _ = truth_of(str(twins[0]), descriptions=["ground-truth", f"jsonl:{file}"])
     assert [row["misses"] for row in report["rows"]] == [0, 0]
@@ -326,11 +383,15 @@ def test_descriptions_of_equal_names_are_an_error_that_names_one(truth_of, twins
 
 
 @pytest.mark.parametrize("size", [(48, 32), (192, 128), (64, 96)])
-def test_a_stated_size_that_is_not_the_photos_is_never_judged(truth_of, tmp_path, size, caplog):
+def test_a_stated_size_that_is_not_the_photos_is_never_judged(
+    truth_of, tmp_path, size, caplog
+):
     [name] = names_in_split("test", 1)
     write_dogs(tmp_path, [name])
     noise_image(0, *size).save(tmp_path / name)
-    with pytest.raises(ValueError, match="no annotated point in the split 'test'.*size"):
+    with pytest.raises(
+        ValueError, match="no annotated point in the split 'test'.*size"
+    ):
         truth_of(str(tmp_path))
     assert name in caplog.text
 
@@ -365,7 +426,9 @@ def test_the_text_only_control_of_few_photos(truth_of, photos):
 
 def test_missing_matplotlib_is_said_before_the_work(options, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'hf-talking-points\[evaluation\]'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"pip install 'hf-talking-points\[evaluation\]'"
+    ):
         evaluate_descriptions(options)
 
 
@@ -384,6 +447,8 @@ def test_bad_options_are_errors(tmp_path, change, message):
 
 
 def test_models_of_one_name_are_an_error(photos, pair, tmp_path):
-    options = EvaluationOptions([str(photos)], str(tmp_path), ["ground-truth"], [pair[1]] * 2)
+    options = EvaluationOptions(
+        [str(photos)], str(tmp_path), ["ground-truth"], [pair[1]] * 2
+    )
     with pytest.raises(ValueError, match="several models are called 'tiny-localizer'"):
         evaluate_descriptions(options)

@@ -64,7 +64,11 @@ def report():
 
 def test_rows_are_called_by_their_localizer_where_there_are_several():
     assert labels([row("a"), row("b", "-")]) == ["a", "b"]
-    assert labels([row("a"), row("a", "two"), row("b", "-")]) == ["a → judge", "a → two", "b"]
+    assert labels([row("a"), row("a", "two"), row("b", "-")]) == [
+        "a → judge",
+        "a → two",
+        "b",
+    ]
 
 
 def test_scores_with_their_intervals():
@@ -101,7 +105,10 @@ def test_differences_from_the_reference(report):
 
 
 def test_strata_have_a_column_for_each_row():
-    rows = [row("a"), row("b", strata={"boundary points": {"n": 4, "mpck": 1.0, "pck@0.05": 2.0}})]
+    rows = [
+        row("a"),
+        row("b", strata={"boundary points": {"n": 4, "mpck": 1.0, "pck@0.05": 2.0}}),
+    ]
     assert strata_table(rows).splitlines() == [
         "| stratum | n | a | b |",
         "|---|---|---|---|",
@@ -159,7 +166,10 @@ class Picture:
 def test_points_are_drawn_on_their_own_photos():
     views = {"1.png": Picture(0), "1.png (ab)": Picture(1)}
     hit, miss = pictured_items(samples_frame(), views)
-    assert hit["image"] is views["1.png"].pixels and miss["image"] is views["1.png (ab)"].pixels
+    assert (
+        hit["image"] is views["1.png"].pixels
+        and miss["image"] is views["1.png (ab)"].pixels
+    )
     assert hit["point"] == (1, 3) and miss["point"] == (2, 4)
     assert hit["found"] == (5, 6) and miss["found"] is None
     assert hit["description"] == "the nose" and miss["description"] == "(no text)"
@@ -169,7 +179,9 @@ def test_points_are_drawn_on_their_own_photos():
 def test_curves_are_pck_with_intervals():
     rng = np.random.default_rng(0)
     distances = rng.uniform(0, 0.3, 200)
-    frame = pd.DataFrame({"distance": distances, "image_id": np.repeat(np.arange(20), 10)})
+    frame = pd.DataFrame(
+        {"distance": distances, "image_id": np.repeat(np.arange(20), 10)}
+    )
     thresholds, values, low, high = curve_of(frame)
     assert thresholds.shape == values.shape == low.shape == high.shape
     assert values[10] == pytest.approx(pck(distances, thresholds[10]))

@@ -117,7 +117,9 @@ def test_a_localizer_may_be_shown_another_image(views):
             shown.append(image.size)
             return np.zeros((len(texts), 2))
 
-    locate_points(Watcher(), views, codes(views), image=lambda view: view.image().resize((7, 5)))
+    locate_points(
+        Watcher(), views, codes(views), image=lambda view: view.image().resize((7, 5))
+    )
     assert shown == [(7, 5)] * len(views)
 
 
@@ -127,7 +129,11 @@ def test_a_pipeline_and_its_checkpoint_describe_alike(views, describer_folder, c
     adapter.pipe = pipe
     described = describe_points(pipe, views, batch_size=1)
     assert [len(row) for row in described] == [len(view.points()) for view in views]
-    assert described == describe_points(adapter, views) == describe_points(adapter, views, cache)
+    assert (
+        described
+        == describe_points(adapter, views)
+        == describe_points(adapter, views, cache)
+    )
     assert described == describe_points(pipe, views, batch_size=4)
 
 
@@ -164,6 +170,8 @@ def test_naming_counts_points_whose_names_are_known(views):
         "category": pytest.approx(200 / 3),
         "part": pytest.approx(200 / 3),
     }
-    nameless = Photo("a.png", "a.png", (96, 64), (), points=(PartPoint(None, 1.0, 2.0),))
+    nameless = Photo(
+        "a.png", "a.png", (96, 64), (), points=(PartPoint(None, 1.0, 2.0),)
+    )
     accuracy = naming_accuracy([View(nameless, nameless)], ["the dog"])
     assert np.isnan(accuracy["category"]) and np.isnan(accuracy["part"])

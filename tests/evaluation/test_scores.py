@@ -36,7 +36,9 @@ def photo(tmp_path):
     def make(image_id, seed):
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.png"
         noise_image(seed, 40, 30).save(path)
-        owner = AnnotatedObject("dog", (0.0, 0.0, 40.0, 30.0), (PartPoint("nose", 5.0, 6.0),))
+        owner = AnnotatedObject(
+            "dog", (0.0, 0.0, 40.0, 30.0), (PartPoint("nose", 5.0, 6.0),)
+        )
         return Photo(image_id, str(path), (40, 30), (owner,), "test")
 
     return make
@@ -82,12 +84,19 @@ def test_a_photo_is_its_content(photo):
 
 
 def test_copies_of_a_photo_are_one_photo(photo):
-    copies = [photo("1.png", 0), photo("red/1.png", 0), photo("1.png", 0), photo("2.png", 1)]
+    copies = [
+        photo("1.png", 0),
+        photo("red/1.png", 0),
+        photo("1.png", 0),
+        photo("2.png", 1),
+    ]
     assert image_ids(make_views(copies)) == ["1.png", "1.png", "1.png", "2.png"]
 
 
 def test_intervals_are_those_of_different_photos(photo):
-    points = points_table(make_views([photo("1.png", 0), photo("1.png", 1), photo("1.png", 2)]))
+    points = points_table(
+        make_views([photo("1.png", 0), photo("1.png", 1), photo("1.png", 2)])
+    )
     found = np.array(points[["x", "y"]], dtype=float)
     found[0] += 20
     low, high = scores(found, points)[0]["ci95"]["mpck"]
@@ -96,7 +105,9 @@ def test_intervals_are_those_of_different_photos(photo):
 
 def test_points_on_no_object(photo):
     bare = photo("1.png", 0)
-    bare = Photo("1.png", bare.path, bare.size, (), "test", points=(PartPoint(None, 5.0, 6.0),))
+    bare = Photo(
+        "1.png", bare.path, bare.size, (), "test", points=(PartPoint(None, 5.0, 6.0),)
+    )
     points = points_table(make_views([bare, photo("2.png", 1)]))
     numbers, distances = scores(points[["x", "y"]].to_numpy(), points)
     assert numbers["box_n"] == 1 and len(distances) == 2
@@ -109,7 +120,12 @@ def rows_of(first, second):
     rows = []
     for localizer, values in (("one", first), ("two", second)):
         for number, value in enumerate(values):
-            row = {"system": str(number), "localizer": localizer, "mpck": value, "control": False}
+            row = {
+                "system": str(number),
+                "localizer": localizer,
+                "mpck": value,
+                "control": False,
+            }
             rows.append(row)
     return rows
 
@@ -141,10 +157,16 @@ def test_systems_are_compared_through_the_same_localizer(points):
         rows.append({"system": system, "localizer": localizer})
     compare_with_reference(rows, samples, "truth", "one")
     assert ["versus" in row for row in rows] == [False, True, False, True, True]
-    assert [row["versus"]["difference"] for row in rows if "versus" in row] == [-50, 0, -100]
+    assert [row["versus"]["difference"] for row in rows if "versus" in row] == [
+        -50,
+        0,
+        -100,
+    ]
 
 
 def test_nothing_is_compared_without_the_reference(points):
     rows = [{"system": "text", "localizer": "one"}]
-    compare_with_reference(rows, {("text", "one"): points.assign(distance=0.0)}, "truth", "one")
+    compare_with_reference(
+        rows, {("text", "one"): points.assign(distance=0.0)}, "truth", "one"
+    )
     assert rows == [{"system": "text", "localizer": "one"}]

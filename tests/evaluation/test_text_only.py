@@ -21,7 +21,9 @@ def placed():
     noise = rng.normal(0, 0.02, (2048, 2))
     points = np.array([PLACES[name] for name in names]) + noise
     parts = rng.choice(["ear", "paw"], 2048)
-    texts = [f"the {part} at the {name} of the image" for part, name in zip(parts, names)]
+    texts = [
+        f"the {part} at the {name} of the image" for part, name in zip(parts, names)
+    ]
     return texts, points
 
 
@@ -31,9 +33,14 @@ def predictor(placed):
 
 
 def test_words_give_their_place(predictor):
-    asked = ["the ear at the left bottom of the image", "the paw at the right top of the image"]
+    asked = [
+        "the ear at the left bottom of the image",
+        "the paw at the right top of the image",
+    ]
     found = predictor.predict(asked)
-    np.testing.assert_allclose(found, [PLACES["left bottom"], PLACES["right top"]], atol=0.05)
+    np.testing.assert_allclose(
+        found, [PLACES["left bottom"], PLACES["right top"]], atol=0.05
+    )
 
 
 def test_words_without_a_place_give_none(predictor):
@@ -61,7 +68,11 @@ def test_rare_words_are_left_out(placed):
 @pytest.mark.parametrize("number", [1, 3, 255, 257])
 def test_few_texts_are_enough(placed, number):
     texts, points = placed
-    found = TextOnlyPredictor(epochs=2).fit(texts[:number], points[:number]).predict(texts[:5])
+    found = (
+        TextOnlyPredictor(epochs=2)
+        .fit(texts[:number], points[:number])
+        .predict(texts[:5])
+    )
     assert found.shape == (5, 2)
     assert np.isfinite(found).all()
 

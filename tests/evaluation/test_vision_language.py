@@ -35,7 +35,9 @@ class FixedReplies:
     def __init__(self, answers):
         self.remaining = list(answers)
         self.asked = []
-        self.tokenizer = type("Tokenizer", (), {"pad_token": None, "eos_token": "</s>"})()
+        self.tokenizer = type(
+            "Tokenizer", (), {"pad_token": None, "eos_token": "</s>"}
+        )()
 
     def __call__(self, chats, **options):
         assert options["return_full_text"] is False
@@ -107,7 +109,9 @@ def test_answers_come_back_in_pixels_of_the_image(folder, replies, convention, s
     right = limit or shown.width
     bottom = limit or shown.height
     beyond = f"({right}, {bottom * 1.1})"
-    asked = replies(f"({right / 4}, {bottom / 2})", "nowhere", f"[{right}, {bottom}]", beyond)
+    asked = replies(
+        f"({right / 4}, {bottom / 2})", "nowhere", f"[{right}, {bottom}]", beyond
+    )
     found = localizer(image, ["the {left} eye", "no eye", "the corner", "beyond"])
     assert found[0] == pytest.approx((width / 4, height / 2))
     assert found[2] == pytest.approx(size)
@@ -127,7 +131,10 @@ def test_pixels_are_those_that_qwen_answers_in(width, height):
     localizer.convention = "pixels"
     shown = localizer.shown(Image.new("L", (width, height)))
     limits = dict(min_pixels=28 * 28, max_pixels=1280 * 28 * 28 * 2)
-    assert smart_resize(shown.height, shown.width, **limits) == (shown.height, shown.width)
+    assert smart_resize(shown.height, shown.width, **limits) == (
+        shown.height,
+        shown.width,
+    )
     assert max(shown.size) <= LONGEST_SIDE + vision_language.PATCH // 2
 
 

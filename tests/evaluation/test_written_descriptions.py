@@ -67,7 +67,9 @@ def test_points_on_no_object_get_their_texts_too(written, photo):
 
 def test_a_name_of_two_photos_is_an_error(written, photo):
     photos = [photo("red/1.png", "red", (5, 6)), photo("blue/1.png", "blue", (5, 6))]
-    with pytest.raises(ValueError, match=r"'1\.png' may be any of .*'blue/1\.png', 'red/1\.png'"):
+    with pytest.raises(
+        ValueError, match=r"'1\.png' may be any of .*'blue/1\.png', 'red/1\.png'"
+    ):
         texts_of(written(line("1.png")), photos)
     assert texts_of(written(line("blue/1.png")), photos) == [[""], ["the nose"]]
 
@@ -156,7 +158,10 @@ def test_lines_as_other_programs_write_them(tmp_path, change, separator):
     file = tmp_path / "people.jsonl"
     file.write_bytes(change("\n".join([*rows, ""]).encode()))
     text = f"left{separator}eye"
-    assert WrittenDescriptions(file).texts == {("a.png", 5, 6): text, ("b.png", 5, 6): text}
+    assert WrittenDescriptions(file).texts == {
+        ("a.png", 5, 6): text,
+        ("b.png", 5, 6): text,
+    }
 
 
 def test_blank_lines_count(written):
@@ -166,4 +171,8 @@ def test_blank_lines_count(written):
 
 def test_the_fingerprint_follows_the_content(written):
     first = written(line()).fingerprint
-    assert written(line(description="x")).fingerprint != first == written(line()).fingerprint
+    assert (
+        written(line(description="x")).fingerprint
+        != first
+        == written(line()).fingerprint
+    )

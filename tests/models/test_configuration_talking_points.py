@@ -20,8 +20,16 @@ def compared_fields(config):
             {"point_mask": "round"},
             r"point_mask must be one of .*, got 'round'",
         ),
-        (PointLocalizerConfig, {"head": "linear"}, r"head must be one of .*, got 'linear'"),
-        (PointDescriptorConfig, {"token_strides": [16, 64]}, r"token_strides \[64\] are not among"),
+        (
+            PointLocalizerConfig,
+            {"head": "linear"},
+            r"head must be one of .*, got 'linear'",
+        ),
+        (
+            PointDescriptorConfig,
+            {"token_strides": [16, 64]},
+            r"token_strides \[64\] are not among",
+        ),
         (
             PointLocalizerConfig,
             {"token_strides": [16], "image_size": 80},
@@ -64,7 +72,9 @@ def test_config_survives_saving(request, tmp_path, kind):
 
 
 @pytest.mark.parametrize("config_class", [PointDescriptorConfig, PointLocalizerConfig])
-def test_entries_of_remote_code_are_not_saved_without_their_files(config_class, tmp_path):
+def test_entries_of_remote_code_are_not_saved_without_their_files(
+    config_class, tmp_path
+):
     entries = {"auto_map": {"AutoConfig": "x.Y"}, "custom_pipelines": {"z": {}}}
     config = config_class(**entries)
     config.save_pretrained(tmp_path)

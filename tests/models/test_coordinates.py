@@ -78,7 +78,9 @@ def test_pixels_return_through_both_processors(
     found = localizer_processor.post_process_keypoint_detection(
         PointLocalizerOutput(points=canvas), [(height, width)] * len(parts)
     )
-    step = max(width, height) * 2**-23 + 1e-4  # the model's canvas coordinates are float32
+    step = (
+        max(width, height) * 2**-23 + 1e-4
+    )  # the model's canvas coordinates are float32
     for result, pixel in zip(found, pixels):
         assert result["point"] == pytest.approx(pixel, abs=step)
         assert result["confidence"] is None
@@ -152,7 +154,9 @@ def test_point_outside_names_index_and_value(point):
     ],
 )
 def test_wrong_shape_is_named(points, shape):
-    with pytest.raises(ValueError, match=rf"shape \(number of points, 2\), got {shape}"):
+    with pytest.raises(
+        ValueError, match=rf"shape \(number of points, 2\), got {shape}"
+    ):
         check_points(points, 10, 20)
 
 

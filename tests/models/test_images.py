@@ -133,7 +133,9 @@ def with_white(image, index):
     return pixels
 
 
-@pytest.mark.parametrize("dtype, kind", [("uint16", "PNG"), ("uint16", "TIFF"), ("int32", "TIFF")])
+@pytest.mark.parametrize(
+    "dtype, kind", [("uint16", "PNG"), ("uint16", "TIFF"), ("int32", "TIFF")]
+)
 def test_sixteen_bits_are_scaled_to_eight(smooth, dtype, kind):
     gray = gray_of(smooth)
     values = (np.asarray(gray).astype(dtype) << 8) + 37
@@ -217,7 +219,9 @@ def test_the_content_key_is_that_of_the_pixels(smooth):
 
 
 def with_palette(colors):
-    stripes = Image.fromarray(np.repeat(np.arange(2, dtype=np.uint8), 24).reshape(48, 1))
+    stripes = Image.fromarray(
+        np.repeat(np.arange(2, dtype=np.uint8), 24).reshape(48, 1)
+    )
     stripes = stripes.resize(SIZE, Image.Resampling.NEAREST)
     image = Image.frombytes("P", SIZE, stripes.tobytes())
     image.putpalette(colors)

@@ -75,7 +75,10 @@ def accuracy(model, processor, generator):
     completions = sequences[:, prompt["input_ids"].shape[1] :]
     answers = processor.batch_decode(completions, skip_special_tokens=True)
     words = list(COLORS)
-    right = [answer.strip() == words[index] for answer, index in zip(answers, under, strict=True)]
+    right = [
+        answer.strip() == words[index]
+        for answer, index in zip(answers, under, strict=True)
+    ]
     return sum(right) / len(right)
 
 

@@ -51,7 +51,9 @@ def test_odd_sizes_are_rounded_up():
 
 
 def test_auto_classes_know_it():
-    config = AutoConfig.for_model("efficientnet_lite", out_features=["stage3", "stage4"])
+    config = AutoConfig.for_model(
+        "efficientnet_lite", out_features=["stage3", "stage4"]
+    )
     model = AutoBackbone.from_config(config)
     assert isinstance(model, EfficientNetLiteBackbone)
     assert model.out_features == ["stage3", "stage4"]

@@ -35,7 +35,10 @@ LORA = LoraConfig(
 
 
 def answered_prompts(count):
-    return [f"<image>describe <region>. {ANSWERS[row % len(ANSWERS)]}" for row in range(count)]
+    return [
+        f"<image>describe <region>. {ANSWERS[row % len(ANSWERS)]}"
+        for row in range(count)
+    ]
 
 
 def teacher_forced(processor, images, points, texts, padding_side="right"):
@@ -104,7 +107,9 @@ def two_photos(random_image):
     st.floats(1e-6, 2),
     st.floats(0.01, 0.99),
 )
-def test_gaussian_mask_opens_the_cells_above_the_threshold(points, height, width, sigma, threshold):
+def test_gaussian_mask_opens_the_cells_above_the_threshold(
+    points, height, width, sigma, threshold
+):
     points = torch.tensor([points])
     blocked = gaussian_attention_mask(points, height, width, sigma, threshold)
     open_cells = ~blocked.view(1, -1, height, width)
@@ -118,7 +123,9 @@ def test_gaussian_mask_opens_the_cells_above_the_threshold(points, height, width
     nearest_distance = distance.amin((-2, -1), keepdim=True)
     compared = clear & (distance != nearest_distance)
     assert torch.equal(open_cells[compared], (value >= threshold)[compared])
-    nearest_open = torch.where(open_cells, distance, torch.inf).amin((-2, -1), keepdim=True)
+    nearest_open = torch.where(open_cells, distance, torch.inf).amin(
+        (-2, -1), keepdim=True
+    )
     torch.testing.assert_close(nearest_open, nearest_distance, atol=1e-6, rtol=0)
 
 
@@ -153,7 +160,9 @@ def test_batch_equals_single(make_descriptor, random_image, text):
     model, processor = make_descriptor(text=text)
     photos = [random_image(1), random_image(2, 40, 80), random_image(3, 64, 64)]
     points = [[(10, 12)], [(30, 70)], [(5, 60)]]
-    batch = model.generate(**processor(photos, text=PROMPTS, points=points), **WITH_LOGITS)
+    batch = model.generate(
+        **processor(photos, text=PROMPTS, points=points), **WITH_LOGITS
+    )
     for row in range(3):
         inputs = processor(photos[row], text=PROMPTS[row], points=points[row])
         assert_row_is(batch, row, model.generate(**inputs, **WITH_LOGITS))
@@ -169,7 +178,9 @@ def test_rows_of_one_image_equal_separate_rows(
     model.model.backbone.requires_grad_(False)
     photos = [random_image(1), random_image(2, 40, 80)]
     points = [POINTS, [(3, 4), (20, 70), (39, 79)]]
-    shared = teacher_forced(processor, photos, points, answered_prompts(6), padding_side)
+    shared = teacher_forced(
+        processor, photos, points, answered_prompts(6), padding_side
+    )
     separate = {
         **shared,
         "pixel_values": shared["pixel_values"].repeat_interleave(3, 0),
@@ -209,7 +220,9 @@ def test_cached_equals_uncached_generation(make_descriptor, two_photos, text):
     assert torch.equal(cached, uncached)
 
 
-def test_many_points_equal_one_by_one_with_one_vision_call(make_descriptor, random_image):
+def test_many_points_equal_one_by_one_with_one_vision_call(
+    make_descriptor, random_image
+):
     model, processor = make_descriptor()
     inputs = processor(random_image(), points=POINTS)
     calls = []
@@ -236,14 +249,20 @@ def test_images_with_unequal_numbers_of_points(make_descriptor, two_photos):
 @pytest.mark.parametrize(
     "point_counts, points_of_rows, images_of_rows",
     [
-        ([2, 2], [1, 1, 1, 1], [0, 1]),  # as many rows for each image: one entry per image
+        (
+            [2, 2],
+            [1, 1, 1, 1],
+            [0, 1],
+        ),  # as many rows for each image: one entry per image
         ([3, 1], [1, 1, 1, 1], [0, 0, 0, 1]),
         ([1, 3], [1, 1, 2], [0, 1, 1]),
         ([2, 2], [2, 2], [0, 1]),
         (None, [1, 1, 1, 1], [0, 1]),
     ],
 )
-def test_tokens_of_images(make_descriptor, point_counts, points_of_rows, images_of_rows):
+def test_tokens_of_images(
+    make_descriptor, point_counts, points_of_rows, images_of_rows
+):
     model, processor = make_descriptor()
     tokens = [torch.zeros(4, 8), torch.ones(4, 8)]
     image = PointDescriptorImageOutput(pooler_output=tokens, point_counts=point_counts)
@@ -257,11 +276,17 @@ def test_tokens_of_images(make_descriptor, point_counts, points_of_rows, images_
 def test_encoder_outputs_serve_again(make_descriptor, two_photos):
     model, processor = make_descriptor()
     inputs = processor(two_photos, points=[POINTS, POINTS[:1]])
-    encoded = {"image": model.get_image_features(inputs["pixel_values"], inputs["input_points"])}
+    encoded = {
+        "image": model.get_image_features(
+            inputs["pixel_values"], inputs["input_points"]
+        )
+    }
     options = {**GREEDY, "num_beams": 3, "num_return_sequences": 2}
     expected = model.generate(**inputs, **options)
     for _ in range(2):
-        again = model.generate(**text_alone(inputs), mm_encoder_outputs=encoded, **options)
+        again = model.generate(
+            **text_alone(inputs), mm_encoder_outputs=encoded, **options
+        )
         assert torch.equal(again, expected)
 
 
@@ -290,12 +315,16 @@ def test_flipping_the_point_changes_the_logits(make_descriptor, random_image, ba
     assert float((left - right).abs().max()) > 1e-2
 
 
-def test_samples_of_the_likeliest_token_are_the_greedy_rows(make_descriptor, two_photos):
+def test_samples_of_the_likeliest_token_are_the_greedy_rows(
+    make_descriptor, two_photos
+):
     model, processor = make_descriptor()
     inputs = processor(two_photos, points=[POINTS[:2], POINTS[1:]])
     greedy = model.generate(**inputs, **GREEDY)
     options = {**GREEDY, "do_sample": True, "top_k": 1, "num_return_sequences": 2}
-    assert torch.equal(model.generate(**inputs, **options), greedy.repeat_interleave(2, 0))
+    assert torch.equal(
+        model.generate(**inputs, **options), greedy.repeat_interleave(2, 0)
+    )
 
 
 def test_beams_keep_their_rows(make_descriptor, two_photos):
@@ -322,7 +351,9 @@ def rows_of_passes(make_descriptor, random_image):
         def count_rows(module, args, kwargs, output):
             rows.append(len(kwargs["inputs_embeds"]))
 
-        hook = model.model.language_model.register_forward_hook(count_rows, with_kwargs=True)
+        hook = model.model.language_model.register_forward_hook(
+            count_rows, with_kwargs=True
+        )
         model.generate(**inputs, **{**GREEDY, **options})
         hook.remove()
         return rows
@@ -364,7 +395,9 @@ def test_rows_alike(make_descriptor, rows, group, difference):
     input_ids = numbers if difference == "text" else same
     points = (numbers if difference == "point" else same).float()
     tokens_of_rows = [tokens[name if difference == "image" else "a"] for name in rows]
-    image = PointDescriptorImageOutput(pooler_output=tokens_of_rows, point_embeds=points)
+    image = PointDescriptorImageOutput(
+        pooler_output=tokens_of_rows, point_embeds=points
+    )
     assert model._rows_alike(input_ids, image, tokens_of_rows, None) == group
 
 
@@ -373,7 +406,9 @@ def test_point_masks_run_and_differ(make_descriptor, two_photos):
     for point_mask in ("gaussian", "predicted", "none"):
         model, processor = make_descriptor(point_mask=point_mask)
         inputs = processor(two_photos, points=[POINTS, POINTS[:1]])
-        outputs = model.get_image_features(inputs["pixel_values"], inputs["input_points"])
+        outputs = model.get_image_features(
+            inputs["pixel_values"], inputs["input_points"]
+        )
         features.add(tuple(outputs.point_features.flatten().tolist()))
         if point_mask == "predicted":
             shapes = [tuple(logits.shape) for logits in outputs.point_mask_logits]
@@ -420,7 +455,9 @@ def test_point_encoding_is_that_of_a_small_box(make_descriptor):
 
 @pytest.mark.parametrize("point_mask", ["gaussian", "none"])
 def test_gaussian_mask_keeps_far_cells_out(make_descriptor, point_mask):
-    model, _ = make_descriptor("efficientnet_lite", point_mask=point_mask, mask_sigma=0.05)
+    model, _ = make_descriptor(
+        "efficientnet_lite", point_mask=point_mask, mask_sigma=0.05
+    )
     torch.manual_seed(1)
     shapes = [(40, 8), (112, 4), (320, 2)]
     maps = [torch.randn(1, channels, side, side) for channels, side in shapes]
@@ -428,7 +465,9 @@ def test_gaussian_mask_keeps_far_cells_out(make_descriptor, point_mask):
 
     def features(finest):
         feature_maps = [finest, *maps[1:]]
-        outputs = model.get_image_features(feature_maps=feature_maps, input_points=point)
+        outputs = model.get_image_features(
+            feature_maps=feature_maps, input_points=point
+        )
         return outputs.point_features
 
     def change_of_swap(first, second):
@@ -461,7 +500,9 @@ def test_points_keep_their_precision_in_half_precision(make_descriptor):
 def test_bfloat16_runs(make_descriptor, random_image, text):
     model, processor = make_descriptor(text=text)
     model.bfloat16()
-    outputs = model(**teacher_forced(processor, random_image(), POINTS, answered_prompts(3)))
+    outputs = model(
+        **teacher_forced(processor, random_image(), POINTS, answered_prompts(3))
+    )
     outputs.loss.backward()
     assert outputs.logits.dtype == torch.bfloat16
     assert outputs.loss.isfinite()
@@ -475,7 +516,9 @@ def test_feature_maps_and_encoder_outputs_equal_pixels(make_descriptor, random_i
     text, points = text_alone(inputs), inputs["input_points"]
     logits = model(**inputs).logits
     maps = model.model.backbone(inputs["pixel_values"]).feature_maps
-    assert torch.equal(model(**text, feature_maps=maps, input_points=points).logits, logits)
+    assert torch.equal(
+        model(**text, feature_maps=maps, input_points=points).logits, logits
+    )
     encoded = {"image": model.get_image_features(inputs["pixel_values"], points)}
     assert torch.equal(model(**text, mm_encoder_outputs=encoded).logits, logits)
     generated = model.generate(**text, mm_encoder_outputs=encoded, **GREEDY)
@@ -500,12 +543,16 @@ def test_placeholders_are_not_generated(make_descriptor, random_image):
 def loss_of_masks(outputs):
     loss = 0
     for logits in outputs.point_mask_logits or ():
-        loss = loss + F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+        loss = loss + F.binary_cross_entropy_with_logits(
+            logits, torch.ones_like(logits)
+        )
     return loss
 
 
 def train_steps(model, inputs, steps=3):
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [
+        parameter for parameter in model.parameters() if parameter.requires_grad
+    ]
     optimizer = torch.optim.AdamW(trainable, lr=1e-3, weight_decay=0)
     for _ in range(steps):
         outputs = model(**inputs)
@@ -517,7 +564,12 @@ def train_steps(model, inputs, steps=3):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"point_mask": "predicted"}, {"point_mask": "none"}, {"use_perception_prior": True}],
+    [
+        {},
+        {"point_mask": "predicted"},
+        {"point_mask": "none"},
+        {"use_perception_prior": True},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -526,7 +578,9 @@ def test_every_trainable_parameter_moves_and_frozen_ones_stay(
 ):
     model, processor = make_descriptor(backbone, **fields)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    inputs = teacher_forced(processor, two_photos, [POINTS, POINTS], answered_prompts(6))
+    inputs = teacher_forced(
+        processor, two_photos, [POINTS, POINTS], answered_prompts(6)
+    )
     train_steps(model.train(), inputs)
     for name, value in model.named_parameters():
         moved = not torch.equal(value, before[name])
@@ -541,7 +595,9 @@ def test_frozen_parts_stay(make_descriptor, random_image, freeze):
     inputs = teacher_forced(processor, random_image(), POINTS, answered_prompts(3))
     train_steps(model.train(), inputs)
     after = model.state_dict()
-    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    moved = {
+        name for name, value in after.items() if not torch.equal(value, before[name])
+    }
     assert moved == trainable_names(model, remove_duplicate=False)
 
     def moves(part):
@@ -606,7 +662,9 @@ def test_lora_saves_loads_and_merges(make_descriptor, random_image, tmp_path, te
 
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("backbone", ["swin", "convnext"])
-def test_gradient_checkpointing_changes_nothing(make_descriptor, random_image, backbone, lora):
+def test_gradient_checkpointing_changes_nothing(
+    make_descriptor, random_image, backbone, lora
+):
     model, processor = make_descriptor(backbone)
     if lora:
         model = get_peft_model(model, LORA)
@@ -622,15 +680,23 @@ def test_gradient_checkpointing_changes_nothing(make_descriptor, random_image, b
 def test_encoder_outputs_beside_points_are_an_error(make_descriptor, random_image):
     model, processor = make_descriptor()
     inputs = processor(random_image(), points=POINTS)
-    encoded = {"image": model.get_image_features(inputs["pixel_values"], inputs["input_points"])}
+    encoded = {
+        "image": model.get_image_features(
+            inputs["pixel_values"], inputs["input_points"]
+        )
+    }
     with pytest.raises(ValueError, match="input_points"):
-        model.generate(**without(inputs, "pixel_values"), mm_encoder_outputs=encoded, **GREEDY)
+        model.generate(
+            **without(inputs, "pixel_values"), mm_encoder_outputs=encoded, **GREEDY
+        )
 
 
 def test_wrong_number_of_placeholders_is_an_error(make_descriptor, random_image):
     model, processor = make_descriptor()
     inputs = dict(processor(random_image(), points=POINTS))
-    with pytest.raises(ValueError, match="3 region placeholders but there are 2 region features"):
+    with pytest.raises(
+        ValueError, match="3 region placeholders but there are 2 region features"
+    ):
         model(**{**inputs, "input_points": inputs["input_points"][:, :2]})
     with pytest.raises(ValueError, match="no points were given"):
         model(**without(inputs, "input_points"))
@@ -640,7 +706,9 @@ def test_wrong_number_of_placeholders_is_an_error(make_descriptor, random_image)
     for name in ("input_ids", "attention_mask"):
         inputs[name] = inputs[name][:1, 1:]  # without its first image placeholder
     inputs["input_points"] = inputs["input_points"][:, :1]
-    with pytest.raises(ValueError, match="15 image placeholders but there are 16 image features"):
+    with pytest.raises(
+        ValueError, match="15 image placeholders but there are 16 image features"
+    ):
         model(**inputs)
 
 
@@ -648,5 +716,7 @@ def test_images_must_share_the_rows(make_descriptor, random_image):
     model, processor = make_descriptor()
     inputs = without(processor(random_image(), points=POINTS), "input_points")
     inputs["pixel_values"] = inputs["pixel_values"].repeat(2, 1, 1, 1)
-    with pytest.raises(ValueError, match="3 text rows cannot be shared evenly by 2 images"):
+    with pytest.raises(
+        ValueError, match="3 text rows cannot be shared evenly by 2 images"
+    ):
         model(**inputs)

@@ -28,7 +28,9 @@ LORA = LoraConfig(
 def assert_same(outputs, expected, rows=slice(None)):
     assert outputs.keys() == expected.keys()
     for name in outputs:
-        torch.testing.assert_close(outputs[name][rows], expected[name], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            outputs[name][rows], expected[name], atol=1e-5, rtol=1e-5
+        )
 
 
 def trainable_parameters(model):
@@ -36,7 +38,9 @@ def trainable_parameters(model):
 
 
 def trainable_names(model):
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {
+        name for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
 
 
 def train_steps(model, inputs, steps=3):
@@ -128,7 +132,9 @@ def test_texts_of_one_image_equal_separate_texts(
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 @pytest.mark.parametrize("head", LOCALIZER_HEADS)
-def test_batch_equals_single(make_localizer, two_photos, random_image, head, padding_side):
+def test_batch_equals_single(
+    make_localizer, two_photos, random_image, head, padding_side
+):
     model, processor = make_localizer(head=head)
     photos = [*two_photos, random_image(3)]
     with torch.no_grad():
@@ -215,7 +221,9 @@ def test_text_and_image_change_the_point(make_localizer, two_photos, head):
 
 
 @pytest.mark.parametrize("head", LOCALIZER_HEADS)
-def test_feature_maps_and_encoder_outputs_equal_pixels(make_localizer, random_image, head):
+def test_feature_maps_and_encoder_outputs_equal_pixels(
+    make_localizer, random_image, head
+):
     model, processor = make_localizer(head=head)
     inputs = processor(random_image(), TEXTS)
     text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
@@ -237,7 +245,9 @@ def test_local_soft_argmax_finds_the_center_of_a_gaussian(center, spread):
     height, width = 24, 32
     size = torch.tensor([width, height])
     center = torch.tensor(center)
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij"
+    )
     center_x, center_y = center * size
     distance = (x - center_x) ** 2 + (y - center_y) ** 2
     heatmap = torch.softmax(-distance.flatten() / (2 * spread**2), 0)
@@ -269,7 +279,11 @@ def test_exactly_one_seg_token_is_needed(make_localizer, random_image, replaceme
 
 @pytest.mark.parametrize(
     "fields",
-    [{"head": "mlp"}, {"head": "heatmap"}, {"head": "heatmap", "use_perception_prior": True}],
+    [
+        {"head": "mlp"},
+        {"head": "heatmap"},
+        {"head": "heatmap", "use_perception_prior": True},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -291,9 +305,13 @@ def test_frozen_parts_stay(make_localizer, random_image, head, freeze):
     model, processor = make_localizer(token_strides=(16, 32), head=head)
     getattr(model, freeze)()
     before = copy.deepcopy(model.state_dict())
-    train_steps(model.train(), {**processor(random_image(), TEXTS), "target_points": TARGETS})
+    train_steps(
+        model.train(), {**processor(random_image(), TEXTS), "target_points": TARGETS}
+    )
     after = model.state_dict()
-    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    moved = {
+        name for name, value in after.items() if not torch.equal(value, before[name])
+    }
     assert moved == trainable_names(model)
 
     def moves(part):
@@ -326,7 +344,9 @@ def test_saving_and_loading_is_exact(make_localizer, tmp_path, dtype, head):
 @pytest.mark.parametrize("head", LOCALIZER_HEADS)
 def test_bfloat16_runs(make_localizer, random_image, head):
     model, processor = make_localizer(head=head)
-    outputs = model.bfloat16()(**processor(random_image(), TEXTS), target_points=TARGETS)
+    outputs = model.bfloat16()(
+        **processor(random_image(), TEXTS), target_points=TARGETS
+    )
     outputs.loss.backward()
     assert outputs.points.dtype == torch.float32
     assert outputs.loss.isfinite()
@@ -365,7 +385,9 @@ def test_gradient_checkpointing_changes_nothing(make_localizer, random_image, he
 def train_on_features(model, inputs, targets):
     """Trains on the backbone's maps, which take the place of the pixels in `inputs`."""
     with torch.no_grad():
-        inputs["feature_maps"] = model.model.backbone(inputs.pop("pixel_values")).feature_maps
+        inputs["feature_maps"] = model.model.backbone(
+            inputs.pop("pixel_values")
+        ).feature_maps
     model.freeze_backbone()
     model.train()
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=3e-3)
@@ -379,7 +401,9 @@ def train_on_features(model, inputs, targets):
 @pytest.mark.parametrize("head", LOCALIZER_HEADS)
 def test_overfits_texts_of_one_image(make_localizer, random_image, head):
     # the Gaussian of the target is about as wide as a cell
-    model, processor = make_localizer(token_strides=(16, 32), head=head, heatmap_sigma=0.06)
+    model, processor = make_localizer(
+        token_strides=(16, 32), head=head, heatmap_sigma=0.06
+    )
     targets = random_targets()
     inputs = dict(processor(random_image(), WORDS))
     train_on_features(model, inputs, targets)
@@ -393,7 +417,9 @@ def test_overfits_texts_of_one_image(make_localizer, random_image, head):
 def test_standardized_states_are_read_where_they_hardly_differ(
     make_localizer, random_image, standardize
 ):
-    model, processor = make_localizer(token_strides=(16, 32), standardize_states=standardize)
+    model, processor = make_localizer(
+        token_strides=(16, 32), standardize_states=standardize
+    )
     targets = random_targets()
     language_model = model.model.language_model.requires_grad_(False)
     generator = torch.Generator().manual_seed(4)
@@ -429,10 +455,14 @@ def test_standardized_states_survive_lora(make_localizer, random_image, tmp_path
     adapted.eval()
     with torch.no_grad():
         outputs = adapted(**inputs)
-        loaded = PeftModel.from_pretrained(copy.deepcopy(model), tmp_path / "adapter").eval()
+        loaded = PeftModel.from_pretrained(
+            copy.deepcopy(model), tmp_path / "adapter"
+        ).eval()
         assert_same(loaded(**inputs), outputs)
         merged = loaded.merge_and_unload()
         assert_same(merged(**inputs), outputs)
         merged.save_pretrained(tmp_path / "merged")
-        reloaded = PointLocalizerForKeypointDetection.from_pretrained(tmp_path / "merged")
+        reloaded = PointLocalizerForKeypointDetection.from_pretrained(
+            tmp_path / "merged"
+        )
         assert_same(reloaded(**inputs), outputs)

@@ -64,7 +64,9 @@ def test_a_suffix_sees_the_prefix_and_itself():
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
-def test_packed_rows_equal_separate_rows(make_language_model, text, padding_side, implementation):
+def test_packed_rows_equal_separate_rows(
+    make_language_model, text, padding_side, implementation
+):
     torch.manual_seed(0)
     model = make_language_model(text, attn_implementation=implementation).model.eval()
     for parameter in model.parameters():
@@ -86,9 +88,13 @@ def test_packed_rows_equal_separate_rows(make_language_model, text, padding_side
     embeds = model.get_input_embeddings()(ids)
     with torch.no_grad():
         packed = run_with_shared_prefix(model, embeds, mask, group, prefix)
-        separate = model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions)
+        separate = model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions
+        )
     real = mask.bool()
-    torch.testing.assert_close(packed[real], separate.last_hidden_state[real], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        packed[real], separate.last_hidden_state[real], atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -105,7 +111,9 @@ def make(request):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_composing_keeps_the_weights(make, make_vision_tower, make_language_model, tmp_path, tied):
+def test_composing_keeps_the_weights(
+    make, make_vision_tower, make_language_model, tmp_path, tied
+):
     template, processor = make()
     torch.manual_seed(5)
     vision = make_vision_tower()
@@ -113,7 +121,10 @@ def test_composing_keeps_the_weights(make, make_vision_tower, make_language_mode
     vision.save_pretrained(tmp_path / "vision")
     text.save_pretrained(tmp_path / "text")
     model = type(template).from_vision_text_pretrained(
-        str(tmp_path / "vision"), str(tmp_path / "text"), processor, token_strides=[8, 16]
+        str(tmp_path / "vision"),
+        str(tmp_path / "text"),
+        processor,
+        token_strides=[8, 16],
     )
     vision_weights = model.model.vision_tower.state_dict()
     for name, value in vision.state_dict().items():
@@ -142,7 +153,9 @@ def test_composing_checks_the_number_of_image_tokens(
     processor = PointDescriptorProcessor.from_tokenizer(
         make_tokenizer(), image_size=64, image_seq_length=9
     )
-    with pytest.raises(ValueError, match="the processor makes 9 image tokens but the config 16"):
+    with pytest.raises(
+        ValueError, match="the processor makes 9 image tokens but the config 16"
+    ):
         type(model).from_vision_text_pretrained(
             make_vision_tower(), make_language_model(), processor, token_strides=[8, 16]
         )
@@ -156,7 +169,9 @@ def random_maps():
 
 @pytest.mark.parametrize("ratio", [1, 2])
 def test_image_tokens_follow_the_image_row_by_row(make_descriptor, ratio):
-    model, _ = make_descriptor("efficientnet_lite", token_strides=(8,), pixel_shuffle_ratio=ratio)
+    model, _ = make_descriptor(
+        "efficientnet_lite", token_strides=(8,), pixel_shuffle_ratio=ratio
+    )
     maps = random_maps()
     tokens_per_row = 8 // ratio
 
@@ -183,7 +198,9 @@ def test_fused_image_tokens_use_every_stride(make_descriptor):
         for level in range(3):
             changed = list(maps)
             changed[level] = maps[level] + torch.randn_like(maps[level])
-            other_tokens = model.get_image_features(feature_maps=changed).pooler_output[0]
+            other_tokens = model.get_image_features(feature_maps=changed).pooler_output[
+                0
+            ]
             changes.append(float((other_tokens - tokens).abs().max()))
     finest, middle, coarsest = changes
     assert finest > 1e-3 and coarsest > 1e-3
@@ -212,7 +229,13 @@ def test_perception_prior_reaches_the_image_tokens(make_localizer):
 
 @pytest.mark.parametrize("prior", [False, True])
 def test_what_precedes_the_language_model_is_all_but_it_and_the_head(make, prior):
-    model, _ = make("efficientnet_lite", token_strides=(16,), use_perception_prior=prior)
+    model, _ = make(
+        "efficientnet_lite", token_strides=(16,), use_perception_prior=prior
+    )
     before = {id(module) for module in model.model.modules_before_language_model()}
-    others = [name for name, module in model.model.named_children() if id(module) not in before]
+    others = [
+        name
+        for name, module in model.model.named_children()
+        if id(module) not in before
+    ]
     assert others == ["language_model"]

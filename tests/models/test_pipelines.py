@@ -25,7 +25,11 @@ def without_words(tokenizer):
     """Ids of the tokens that are no letters, which a random model would write most of the time."""
     ids = range(len(tokenizer))
     words = [tokenizer.decode([index]).strip() for index in ids]
-    return [index for index in ids if not (words[index].isascii() and words[index].isalpha())]
+    return [
+        index
+        for index in ids
+        if not (words[index].isascii() and words[index].isalpha())
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,9 @@ def describe(make_descriptor):
     """A descriptor that writes letters."""
     model, processor = make_descriptor(seed=1)
     model.generation_config.suppress_tokens = without_words(processor.tokenizer)
-    return pipeline("point-description", model=model, processor=processor, max_new_tokens=8)
+    return pipeline(
+        "point-description", model=model, processor=processor, max_new_tokens=8
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +89,9 @@ def test_descriptions_of_several_images(describe, random_image):
     for seed in range(5):
         requests.append({"image": random_image(seed), "points": POINTS[: 1 + seed % 3]})
     rows = describe(requests, batch_size=3)
-    assert rows == [describe(request["image"], points=request["points"]) for request in requests]
+    assert rows == [
+        describe(request["image"], points=request["points"]) for request in requests
+    ]
 
 
 def test_one_vision_call_for_all_points(describe, random_image):
@@ -126,7 +134,10 @@ def beside_a_config(describe, request, options):
 
 def at_construction(describe, request, options):
     made = type(describe)(
-        model=describe.model, processor=describe.processor, max_new_tokens=FEW, **options
+        model=describe.model,
+        processor=describe.processor,
+        max_new_tokens=FEW,
+        **options,
     )
     return made([request])[0]
 
@@ -151,7 +162,10 @@ def by_the_checkpoint(describe, request, options):
 
 def in_batches(describe, request, options):
     image, points = request["image"], request["points"]
-    requests = [{"image": image, "points": [points[0]]}, {"image": image, "points": points[1:]}]
+    requests = [
+        {"image": image, "points": [points[0]]},
+        {"image": image, "points": points[1:]},
+    ]
     answers = describe(requests, batch_size=2, max_new_tokens=FEW, **options)
     return answers[0] + answers[1]
 
@@ -181,14 +195,18 @@ RETURNED = [
 @pytest.mark.parametrize("options", RETURNED, ids=lambda options: "+".join(options))
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.filterwarnings("ignore:Passing `generation_config` together:")
-def test_what_generate_returns_does_not_change_the_answers(describe, random_image, way, options):
+def test_what_generate_returns_does_not_change_the_answers(
+    describe, random_image, way, options
+):
     request = {"image": random_image(), "points": POINTS}
     expected = in_the_call(describe, request, {})
     assert way(describe, request, options) == expected
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("more", [{}, {"return_dict_in_generate": True}], ids=["", "dict"])
+@pytest.mark.parametrize(
+    "more", [{}, {"return_dict_in_generate": True}], ids=["", "dict"]
+)
 def test_a_stop_string_ends_the_answer(describe, random_image, way, more):
     request = {"image": random_image(), "points": POINTS}
     whole = texts_of(in_the_call(describe, request, {}))
@@ -198,7 +216,9 @@ def test_a_stop_string_ends_the_answer(describe, random_image, way, more):
         before, found, _ = text.partition(stop)
         until_stop.append(before + found)
     assert len(until_stop[1]) == 4 < len(whole[1]) - len(stop)
-    assert texts_of(way(describe, request, {"stop_strings": [stop], **more})) == until_stop
+    assert (
+        texts_of(way(describe, request, {"stop_strings": [stop], **more})) == until_stop
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -210,7 +230,9 @@ def test_a_stop_string_ends_the_answer(describe, random_image, way, more):
     ],
     ids=["beams", "beams in a dict"],
 )
-def test_of_several_sequences_the_first_is_the_answer(describe, random_image, way, options):
+def test_of_several_sequences_the_first_is_the_answer(
+    describe, random_image, way, options
+):
     request = {"image": random_image(), "points": POINTS}
     expected = in_the_call(describe, request, {"num_beams": options["num_beams"]})
     assert way(describe, request, options) == expected
@@ -223,7 +245,9 @@ def test_of_several_samples_each_point_has_one(describe, random_image):
 
 
 def test_a_generation_config_is_not_changed(describe, random_image):
-    config = GenerationConfig(max_new_tokens=2, return_dict_in_generate=True, output_scores=True)
+    config = GenerationConfig(
+        max_new_tokens=2, return_dict_in_generate=True, output_scores=True
+    )
     before = config.to_dict()
     describe(random_image(), points=POINTS, generation_config=config)
     assert config.to_dict() == before
@@ -260,7 +284,9 @@ def test_mlp_head_has_no_confidence(make_localizer, random_image):
     assert found["confidence"] is None
 
 
-@pytest.mark.parametrize("points", [None, [], [(1, 999)], [(1, float("nan"))], [(1, 2, 3)]])
+@pytest.mark.parametrize(
+    "points", [None, [], [(1, 999)], [(1, float("nan"))], [(1, 2, 3)]]
+)
 def test_bad_points_are_errors(describe, random_image, points):
     with pytest.raises(ValueError, match="point"):
         describe(random_image(), points=points)
@@ -288,7 +314,9 @@ def test_saved_repos_load_with_the_package(describe, locate, random_image, tmp_p
     image = random_image()
     describe.save_pretrained(tmp_path / "descriptor")
     locate.save_pretrained(tmp_path / "localizer")
-    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "descriptor").state_dict()
+    loaded = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "descriptor"
+    ).state_dict()
     for name, value in describe.model.state_dict().items():
         assert torch.equal(loaded[name], value), name
     again = pipeline(

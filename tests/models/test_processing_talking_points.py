@@ -36,7 +36,9 @@ def test_modes_become_rgb(quadrants, mode):
     assert image.mode == "RGB"
     assert image.size == quadrants.size
     if mode != "1":
-        expected = quadrants.convert("L").convert("RGB") if mode in ("L", "LA") else quadrants
+        expected = (
+            quadrants.convert("L").convert("RGB") if mode in ("L", "LA") else quadrants
+        )
         assert np.abs(as_integers(image) - as_integers(expected)).max() <= 3
 
 
@@ -47,7 +49,9 @@ def test_cmyk_jpeg(quadrants, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["path", "string", "image"])
-def test_the_processor_sees_images_as_displayed(make_descriptor, quadrants, tmp_path, kind):
+def test_the_processor_sees_images_as_displayed(
+    make_descriptor, quadrants, tmp_path, kind
+):
     _, processor = make_descriptor()
     path = tmp_path / "turned.png"
     exif = Image.Exif()
@@ -169,7 +173,9 @@ def test_a_text_over_the_context_is_an_error_and_never_cut(make_localizer, quadr
 
 def test_rows_know_their_images(make_localizer, quadrants):
     _, processor = make_localizer()
-    inputs = processor([quadrants, quadrants, quadrants], ["red", ["green", "blue"], ["white"]])
+    inputs = processor(
+        [quadrants, quadrants, quadrants], ["red", ["green", "blue"], ["white"]]
+    )
     assert inputs["image_index"].tolist() == [0, 1, 1, 2]
     assert len(inputs["pixel_values"]) == 3
 
@@ -182,7 +188,9 @@ def test_chat_template_with_a_point(make_descriptor, quadrants):
         {"type": "point", "point": (30, 5)},
     ]
     conversation = [{"role": "user", "content": content}]
-    assert processor.apply_chat_template(conversation).startswith("<image>What is <region>")
+    assert processor.apply_chat_template(conversation).startswith(
+        "<image>What is <region>"
+    )
     chat = processor.apply_chat_template(
         conversation, tokenize=True, return_dict=True, return_tensors="pt"
     )
@@ -191,7 +199,9 @@ def test_chat_template_with_a_point(make_descriptor, quadrants):
         torch.testing.assert_close(chat[name].view_as(direct[name]), direct[name])
 
 
-@pytest.mark.parametrize("kind, field", [("descriptor", "prompt"), ("localizer", "reply")])
+@pytest.mark.parametrize(
+    "kind, field", [("descriptor", "prompt"), ("localizer", "reply")]
+)
 def test_prompts_come_from_the_saved_processor(request, tmp_path, kind, field):
     _, processor = request.getfixturevalue(f"make_{kind}")()
     changed = getattr(processor, field) + " please"
@@ -207,7 +217,9 @@ def test_prompts_come_from_the_saved_processor(request, tmp_path, kind, field):
 def test_a_tokenizer_keeps_its_own_template(make_tokenizer):
     tokenizer = make_tokenizer()
     tokenizer.chat_template = OWN_TEMPLATE
-    processor = PointLocalizerProcessor.from_tokenizer(tokenizer, image_size=64, image_seq_length=4)
+    processor = PointLocalizerProcessor.from_tokenizer(
+        tokenizer, image_size=64, image_seq_length=4
+    )
     request = "[user]<image>Please segment region1: the ear"
     assert processor.render("the ear") == request + "[assistant]<p> keypoint </p> <SEG>"
 

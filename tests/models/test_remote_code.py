@@ -48,14 +48,18 @@ def test_a_repo_imports_nothing_but_its_own_files():
     for name in CODE_FILES:
         for line in (MODELS / name).read_text(encoding="utf-8").splitlines():
             statement = line.strip()
-            assert not statement.startswith(("from ..", "from hf_talking_points", "from . "))
+            assert not statement.startswith(
+                ("from ..", "from hf_talking_points", "from . ")
+            )
             assert not statement.startswith("import hf_talking_points")
 
 
 def test_the_classes_that_a_repo_names_exist(model_type):
     for name in remote_code.AUTO_MAPS[model_type].values():
         file, class_name = name.split(".")
-        assert f"class {class_name}(" in (MODELS / f"{file}.py").read_text(encoding="utf-8")
+        assert f"class {class_name}(" in (MODELS / f"{file}.py").read_text(
+            encoding="utf-8"
+        )
 
 
 def test_model_type_of_a_config(tmp_path, model_type):
@@ -70,11 +74,15 @@ def test_model_type_of_a_processor_alone(tmp_path, model_type, processor_class):
 
 def test_a_processor_of_another_family_is_an_error(tmp_path):
     save_json(tmp_path / "processor_config.json", {"processor_class": "CLIPProcessor"})
-    with pytest.raises(ValueError, match="holds a CLIPProcessor, but .* 'point_localizer'"):
+    with pytest.raises(
+        ValueError, match="holds a CLIPProcessor, but .* 'point_localizer'"
+    ):
         remote_code.saved_model_type(tmp_path)
 
 
-def test_code_and_entries_are_added_and_the_rest_stays(tmp_path, model_type, processor_class):
+def test_code_and_entries_are_added_and_the_rest_stays(
+    tmp_path, model_type, processor_class
+):
     save_json(tmp_path / "config.json", {"model_type": model_type, "image_size": 64})
     save_json(tmp_path / "processor_config.json", {"processor_class": processor_class})
     remote_code.write_remote_code(tmp_path)
@@ -95,7 +103,9 @@ def test_code_and_entries_are_added_and_the_rest_stays(tmp_path, model_type, pro
 def test_a_part_of_a_repo_stays_a_part(tmp_path, processor_class):
     save_json(tmp_path / "processor_config.json", {"processor_class": processor_class})
     remote_code.write_remote_code(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == CODE_FILES | {"processor_config.json"}
+    assert {file.name for file in tmp_path.iterdir()} == CODE_FILES | {
+        "processor_config.json"
+    }
 
 
 def test_a_card_of_placeholders_is_replaced(tmp_path, model_type):

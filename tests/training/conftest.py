@@ -22,7 +22,11 @@ def policy_checkpoint(make_descriptor, tmp_path_factory):
 @pytest.fixture(scope="session")
 def four_points(random_image):
     """Four points on three images of different sizes."""
-    wide, tall, flat = random_image(0), random_image(1, 50, 90), random_image(2, 120, 40)
+    wide, tall, flat = (
+        random_image(0),
+        random_image(1, 50, 90),
+        random_image(2, 120, 40),
+    )
     columns = {
         "image": [wide, wide, tall, flat],
         "point": [[10.0, 20.0], [80.0, 50.0], [30.0, 70.0], [100.0, 5.0]],

@@ -46,7 +46,9 @@ def test_names_that_were_not_seen_in_training_are_left_out(heads):
 def test_the_loss_is_finite_whatever_is_unknown(heads):
     sources = [None, (None, PartPoint(None, 1, 2)), (DOG, PartPoint("nose", 20, 30))]
     for chosen in ([0], [1], [2], [0, 1], [0, 1, 2]):
-        targets = torch.tensor([heads.targets(sources[index], SIZE) for index in chosen])
+        targets = torch.tensor(
+            [heads.targets(sources[index], SIZE) for index in chosen]
+        )
         features = torch.randn(len(chosen), 8, requires_grad=True)
         loss = heads(features, targets)
         loss.backward()
@@ -68,7 +70,9 @@ def test_the_loss_falls_to_nothing_where_all_is_read_right(heads):
 
 
 def test_heads_know_the_names_of_the_photos():
-    named = AnnotatedObject("dog", DOG.box, (PartPoint("tail", 20, 40), PartPoint(None, 21, 41)))
+    named = AnnotatedObject(
+        "dog", DOG.box, (PartPoint("tail", 20, 40), PartPoint(None, 21, 41))
+    )
     photo = Photo("a", None, SIZE, (named,), points=(PartPoint("rim", 1, 2),))
     heads = AuxiliaryHeads.for_views(8, [View(photo, photo)])
     assert heads.parts == {"rim": 0, "tail": 1}

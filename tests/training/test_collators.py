@@ -15,7 +15,9 @@ from hf_talking_points.training.triplet_dataset import triplet_dataset
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
-    return make_views(read_objects(draw_photos(tmp_path_factory.mktemp("data") / "photos")))
+    return make_views(
+        read_objects(draw_photos(tmp_path_factory.mktemp("data") / "photos"))
+    )
 
 
 def test_labels_cover_the_descriptions_alone(make_descriptor, views):
@@ -27,7 +29,10 @@ def test_labels_cover_the_descriptions_alone(make_descriptor, views):
     assert batch["input_points"].shape == (2, 3, 2)
     assert len(batch["labels"]) == 6
     for label, text in zip(batch["labels"], texts, strict=True):
-        assert processor.tokenizer.decode(label[label >= 0]) == text + processor.tokenizer.eos_token
+        assert (
+            processor.tokenizer.decode(label[label >= 0])
+            == text + processor.tokenizer.eos_token
+        )
 
 
 def test_targets_and_boxes_stand_beside_their_points(make_descriptor, views):
@@ -42,13 +47,17 @@ def test_targets_and_boxes_stand_beside_their_points(make_descriptor, views):
     for target, box, (row, source) in zip(
         batch["point_targets"], batch["object_boxes"], sources, strict=True
     ):
-        np.testing.assert_allclose(target, heads.targets(source, row["size"]), rtol=1e-6)
+        np.testing.assert_allclose(
+            target, heads.targets(source, row["size"]), rtol=1e-6
+        )
         if source is None:
             assert box.isnan().all()
             continue
         x1, y1, x2, y2 = source[0].box
         corners = torch.tensor([[x1, y1], [x2, y2]], dtype=torch.float32)
-        expected = pixels_to_canvas(corners, *row["size"], processor.image_size).flatten()
+        expected = pixels_to_canvas(
+            corners, *row["size"], processor.image_size
+        ).flatten()
         torch.testing.assert_close(box, expected)
 
 

@@ -15,7 +15,9 @@ NOTED = 640  # canvases after which progress is noted
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
-    return make_views(read_objects(draw_photos(tmp_path_factory.mktemp("data") / "photos")))
+    return make_views(
+        read_objects(draw_photos(tmp_path_factory.mktemp("data") / "photos"))
+    )
 
 
 class Calls:
@@ -81,7 +83,9 @@ def test_another_backbone_has_another_cache(make_localizer, views, tmp_path):
 
 
 @pytest.mark.parametrize("statistic", ["image_mean", "image_std"])
-def test_another_normalization_has_another_cache(make_localizer, views, tmp_path, statistic):
+def test_another_normalization_has_another_cache(
+    make_localizer, views, tmp_path, statistic
+):
     model, processor = make_localizer()
     before = cache_views(tmp_path, model.model.backbone, processor, views)
     setattr(processor.image_processor, statistic, [0.25, 0.5, 0.3])
@@ -96,7 +100,9 @@ def test_other_pixels_under_the_same_name_have_another_cache(make_localizer, tmp
     caches = []
     for _ in range(2):
         views = make_views(read_objects(folder))
-        caches.append(cache_views(tmp_path / "cache", model.model.backbone, processor, views))
+        caches.append(
+            cache_views(tmp_path / "cache", model.model.backbone, processor, views)
+        )
         content = (folder / "4.png").read_bytes()
         (folder / "2.png").write_bytes(content)
     first, second = caches

@@ -25,8 +25,12 @@ def gradients_of(model):
 
 def test_scoring_completions_alone_gives_the_same(make_descriptor, random_image):
     model, processor = make_descriptor()
-    inputs = processor([random_image()], text=TEXTS, points=[POINTS], padding_side="right")
-    is_after_region = (inputs["input_ids"] == processor.region_token_id).cumsum(1).bool()
+    inputs = processor(
+        [random_image()], text=TEXTS, points=[POINTS], padding_side="right"
+    )
+    is_after_region = (
+        (inputs["input_ids"] == processor.region_token_id).cumsum(1).bool()
+    )
     is_labeled = is_after_region & inputs["attention_mask"].bool()
     labels = inputs["input_ids"].masked_fill(~is_labeled, -100)
     add_fused_lm_head(model, outputs=FIELDS)
@@ -46,7 +50,9 @@ def test_scoring_completions_alone_gives_the_same(make_descriptor, random_image)
     whole, short = outputs
     torch.testing.assert_close(short.loss, whole.loss)
     for field in (*FIELDS, "label_mask"):
-        torch.testing.assert_close(getattr(short, field), getattr(whole, field)[:, -length:])
+        torch.testing.assert_close(
+            getattr(short, field), getattr(whole, field)[:, -length:]
+        )
     torch.testing.assert_close(gradients[1], gradients[0])
 
 

@@ -106,7 +106,9 @@ def test_the_point_reaches_generation(
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("lora, train_vision", [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize(
+    "lora, train_vision", [(False, False), (False, True), (True, False)]
+)
 def test_sharing_changes_neither_log_probs_nor_gradients(
     make_trainer, four_points, checkpointing, lora, train_vision
 ):
@@ -122,7 +124,9 @@ def test_sharing_changes_neither_log_probs_nor_gradients(
         torch.manual_seed(0)
         output = rollouts(trainer, four_points)
         values = log_probs(trainer, output)
-        results.append((output["completion_ids"], values.detach(), gradients(trainer, values)))
+        results.append(
+            (output["completion_ids"], values.detach(), gradients(trainer, values))
+        )
     (ids, values, grads), (plain_ids, plain_values, plain_grads) = results
     assert torch.equal(ids, plain_ids)
     torch.testing.assert_close(values, plain_values, atol=1e-4, rtol=0)
@@ -151,9 +155,13 @@ def test_each_image_and_prompt_is_run_once(make_trainer):
     read = []  # (rows, length) of each pass of the language model
     encoded_by_reference = []
     core = trainer.model.base_model
-    core.backbone.register_forward_hook(lambda _, args, output: encoded.append(len(args[0])))
+    core.backbone.register_forward_hook(
+        lambda _, args, output: encoded.append(len(args[0]))
+    )
     core.language_model.register_forward_hook(
-        lambda _, args, kwargs, output: read.append(tuple(kwargs["inputs_embeds"].shape[:2])),
+        lambda _, args, kwargs, output: read.append(
+            tuple(kwargs["inputs_embeds"].shape[:2])
+        ),
         with_kwargs=True,
     )
     trainer.ref_model.base_model.backbone.register_forward_hook(
@@ -225,11 +233,15 @@ def test_with_and_without_sharing_training_goes_the_same_way(make_trainer, local
         trainer.train()
         trainers.append(trainer)
     shared, plain = trainers
-    np.testing.assert_allclose(logged(shared, "reward"), logged(plain, "reward"), atol=1e-5)
+    np.testing.assert_allclose(
+        logged(shared, "reward"), logged(plain, "reward"), atol=1e-5
+    )
     assert_close(parameters(shared), parameters(plain), 2e-3)
 
 
-def test_evaluation_between_steps_on_one_generation_batch(make_trainer, four_points, localizer):
+def test_evaluation_between_steps_on_one_generation_batch(
+    make_trainer, four_points, localizer
+):
     """Evaluation has completions of its own; the second step goes on with those of the first."""
     trainers = []
     for strategy in ("no", "steps"):
@@ -275,7 +287,9 @@ def test_other_columns_reach_the_rewards(make_trainer, four_points):
         return [0.0] * len(completions)
 
     rollouts(make_trainer(reward), four_points)
-    expected = [(row["part"], row["point"], row["image"].size) for row in repeated(four_points)]
+    expected = [
+        (row["part"], row["point"], row["image"].size) for row in repeated(four_points)
+    ]
     assert seen == expected
 
 
@@ -311,7 +325,9 @@ def test_a_stream_trains_as_the_same_rows_do(
     assert_close(parameters(streamed), parameters(rows), 1e-6)
 
 
-def test_a_built_dataset_needs_no_adapter(make_trainer, photo_folder, tmp_path, monkeypatch):
+def test_a_built_dataset_needs_no_adapter(
+    make_trainer, photo_folder, tmp_path, monkeypatch
+):
     """As it was built, as `load_dataset` and [`load_points`] read it, and as a stream."""
     # `datasets` tells built folders apart by their last name alone
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -332,7 +348,9 @@ def test_a_built_dataset_needs_no_adapter(make_trainer, photo_folder, tmp_path, 
         return [float(len(text[0]["content"])) for text in completions]
 
     for dataset in with_texts:
-        make_trainer(reward, dataset["train"], eval_dataset=dataset["validation"]).train()
+        make_trainer(
+            reward, dataset["train"], eval_dataset=dataset["validation"]
+        ).train()
         assert all(described)
     points_alone = load_points(photo_folder)["train"]
     described.clear()
@@ -341,7 +359,9 @@ def test_a_built_dataset_needs_no_adapter(make_trainer, photo_folder, tmp_path, 
 
 
 @pytest.mark.parametrize("trainer_class", TRAINERS)
-def test_the_processor_may_be_left_out(policy_checkpoint, four_points, tmp_path, trainer_class):
+def test_the_processor_may_be_left_out(
+    policy_checkpoint, four_points, tmp_path, trainer_class
+):
     args = make_args(tmp_path, trainer_class, max_steps=1)
     loaded = AutoModelForImageTextToText.from_pretrained(policy_checkpoint)
     for model in (policy_checkpoint, loaded):
@@ -353,7 +373,9 @@ def test_the_processor_may_be_left_out(policy_checkpoint, four_points, tmp_path,
         assert saved.prompt == trainer.processing_class.prompt
 
 
-def test_a_missing_processor_is_named(policy_checkpoint, four_points, make_descriptor, tmp_path):
+def test_a_missing_processor_is_named(
+    policy_checkpoint, four_points, make_descriptor, tmp_path
+):
     build_without = partial(
         PointGRPOTrainer,
         reward_funcs=length_reward,
@@ -361,7 +383,9 @@ def test_a_missing_processor_is_named(policy_checkpoint, four_points, make_descr
         train_dataset=four_points,
     )
     model, _ = make_descriptor()
-    with pytest.raises(ValueError, match="does not come from a checkpoint that tells it"):
+    with pytest.raises(
+        ValueError, match="does not come from a checkpoint that tells it"
+    ):
         build_without(model)
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="model holds no processor"):
@@ -460,20 +484,32 @@ def test_datasets_without_the_columns_are_refused(make_trainer, four_points):
         make_trainer(eval_dataset=evaluation)
 
 
-def test_models_that_cannot_be_trained_are_refused(make_trainer, localizer, make_descriptor):
-    with pytest.raises(ValueError, match="must be a Point Descriptor, got a point_localizer"):
+def test_models_that_cannot_be_trained_are_refused(
+    make_trainer, localizer, make_descriptor
+):
+    with pytest.raises(
+        ValueError, match="must be a Point Descriptor, got a point_localizer"
+    ):
         make_trainer(model=localizer[0])
     with pytest.raises(ValueError, match="save the model"):
         make_trainer(model=make_descriptor()[0])
 
 
 def test_arguments_of_another_trainer_are_refused(policy_checkpoint, four_points):
-    with pytest.raises(TypeError, match="args must be a PointRLOOConfig, got PointGRPOConfig"):
-        PointRLOOTrainer(policy_checkpoint, length_reward, PointGRPOConfig(), four_points)
+    with pytest.raises(
+        TypeError, match="args must be a PointRLOOConfig, got PointGRPOConfig"
+    ):
+        PointRLOOTrainer(
+            policy_checkpoint, length_reward, PointGRPOConfig(), four_points
+        )
 
 
-def test_adapters_before_the_language_model_are_refused(policy_checkpoint, four_points, tmp_path):
-    with pytest.raises(ValueError, match="precedes the language model but would be trained"):
+def test_adapters_before_the_language_model_are_refused(
+    policy_checkpoint, four_points, tmp_path
+):
+    with pytest.raises(
+        ValueError, match="precedes the language model but would be trained"
+    ):
         PointGRPOTrainer(
             policy_checkpoint,
             length_reward,
@@ -496,7 +532,10 @@ def test_a_preferred_word_is_learned(policy_checkpoint, four_points, tmp_path):
     processor.save_pretrained(colors)
 
     def reward(completions, **kwargs):
-        return [float(completion[0]["content"].split() == ["red"]) for completion in completions]
+        return [
+            float(completion[0]["content"].split() == ["red"])
+            for completion in completions
+        ]
 
     trainer = build(
         str(colors),

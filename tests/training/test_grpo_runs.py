@@ -136,10 +136,17 @@ def coco_keypoints(photo_folder):
     """The photos of the folder as a file of COCO keypoints."""
     images = []
     annotations = []
-    for number, line in enumerate((photo_folder / "objects.jsonl").read_text().splitlines()):
+    for number, line in enumerate(
+        (photo_folder / "objects.jsonl").read_text().splitlines()
+    ):
         record = json.loads(line)
         width, height = record["size"]
-        image = {"id": number, "file_name": record["image"], "width": width, "height": height}
+        image = {
+            "id": number,
+            "file_name": record["image"],
+            "width": width,
+            "height": height,
+        }
         images.append(image)
         annotation = {
             "id": number,
@@ -154,7 +161,9 @@ def coco_keypoints(photo_folder):
 
 
 @pytest.mark.slow
-def test_example_runs_from_a_clone(policy_checkpoint, make_localizer, photo_folder, tmp_path):
+def test_example_runs_from_a_clone(
+    policy_checkpoint, make_localizer, photo_folder, tmp_path
+):
     """On COCO keypoints and on a folder, in turn; the second run goes on from the first one's checkpoint."""
     for part in make_localizer(head="mlp"):
         part.save_pretrained(tmp_path / "localizer")
@@ -204,13 +213,19 @@ def test_a_pushed_adapter_records_its_base_and_loads_without_the_package(
 ):
     push_checkpoint(policy_checkpoint, "someone/base")
     trainer = make_trainer(
-        checkpoint="someone/base", lora=True, push_to_hub=True, hub_model_id="someone/policy"
+        checkpoint="someone/base",
+        lora=True,
+        push_to_hub=True,
+        hub_model_id="someone/policy",
     )
     trainer.train()
     trainer.push_to_hub()
     files = hub.repos["models/someone/policy"]
     assert "model.safetensors" not in files
-    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "someone/base"
+    assert (
+        json.loads(files["adapter_config.json"])["base_model_name_or_path"]
+        == "someone/base"
+    )
     card = ModelCard(files["README.md"].decode())
     assert card.data.base_model == "someone/base"
     assert card.data.library_name == "peft"
@@ -219,7 +234,9 @@ def test_a_pushed_adapter_records_its_base_and_loads_without_the_package(
     image, point = four_points[0]["image"], four_points[0]["point"]
     image.save(tmp_path / "image.png")
     merged = trainer.model.eval().merge_and_unload()
-    describe = PointDescriptionPipeline(model=merged, processor=trainer.processing_class)
+    describe = PointDescriptionPipeline(
+        model=merged, processor=trainer.processing_class
+    )
     expected = describe(image, points=[point], max_new_tokens=6)
     printed = stranger(STRANGERS_PROGRAM.format(point=point))
     assert printed.strip().splitlines()[-1] == repr(expected)

@@ -55,7 +55,10 @@ def test_the_card_of_a_run_tells_of_it(make_trainer, tmp_path):
     trainer.create_model_card(dataset_name="someone/points", tags="mine")
     card = ModelCard.load(tmp_path / "run" / "README.md")
     assert card.text.strip().startswith("# run\n")
-    assert "HubTrainer of the package hf_talking_points, on `someone/points`, 7 steps." in card.text
+    assert (
+        "HubTrainer of the package hf_talking_points, on `someone/points`, 7 steps."
+        in card.text
+    )
     assert "| learning_rate | 0.00015 |" in card.text
     assert "| eval_loss | 0.5 |" in card.text
     assert "| eval_mpck | 40 |" in card.text

@@ -52,7 +52,9 @@ def test_a_picture_goes_where_the_run_is_reported_to(random_image, monkeypatch):
     trackio = SimpleNamespace(Image=lambda picture: picture, log=shown.append)
     monkeypatch.setitem(sys.modules, "trackio", trackio)
     tensorboard = object.__new__(TensorBoardCallback)
-    tensorboard.tb_writer = SimpleNamespace(add_image=lambda *args, **options: shown.append(args))
+    tensorboard.tb_writer = SimpleNamespace(
+        add_image=lambda *args, **options: shown.append(args)
+    )
     picture = random_image(0)
     callbacks = [tensorboard, object.__new__(TrackioCallback), DefaultFlowCallback()]
     report_picture(picture, callbacks, step=7)
@@ -63,10 +65,14 @@ def test_a_picture_goes_where_the_run_is_reported_to(random_image, monkeypatch):
 
 
 def test_pictures_reach_tensorboard(make_trainer, localizer, tmp_path, monkeypatch):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
     board = str(tmp_path / "board")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", board)
-    make_trainer(LocalizerReward(*localizer), picture_steps=1, report_to="tensorboard").train()
+    make_trainer(
+        LocalizerReward(*localizer), picture_steps=1, report_to="tensorboard"
+    ).train()
     events = accumulator.EventAccumulator(board).Reload()
     assert [event.step for event in events.Images("round_trip")] == [0, 1]
     assert "train/localizer/distance" in events.Tags()["scalars"]
@@ -91,7 +97,9 @@ trainer.train()
 """
 
 
-def test_pictures_reach_trackio(policy_checkpoint, four_points, localizer, tmp_path, monkeypatch):
+def test_pictures_reach_trackio(
+    policy_checkpoint, four_points, localizer, tmp_path, monkeypatch
+):
     pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     four_points.save_to_disk(tmp_path / "data")

@@ -25,7 +25,9 @@ def encoded(image, kind="PNG", **options):
 
 
 def one_row(image, point):
-    return Dataset.from_dict({"image": [image], "point": [point]}).cast_column("image", Image())
+    return Dataset.from_dict({"image": [image], "point": [point]}).cast_column(
+        "image", Image()
+    )
 
 
 def exif(*entries):
@@ -73,7 +75,10 @@ def test_sixteen_bits_and_transparency_are_seen_as_by_the_pipelines():
     rows = Dataset.from_dict(
         {"image": [encoded(deep), encoded(clear)], "point": [[1.0, 1.0], [1.0, 1.0]]}
     ).cast_column("image", Image())
-    opened = [row["image"].getpixel((0, 0)) for row in open_images(list(without_decoding(rows)))]
+    opened = [
+        row["image"].getpixel((0, 0))
+        for row in open_images(list(without_decoding(rows)))
+    ]
     assert opened == [(128, 128, 128), (255, 255, 255)]
 
 
@@ -138,7 +143,9 @@ def test_datasets_are_named_as_they_were_passed(four_points):
 def test_a_point_is_found_by_its_row(four_points):
     assert find_point(four_points, [30.0, 70.0]) == "row 2 of the dataset"
     assert find_point(four_points, [1.0, 1.0]) == "the row with point [1.0, 1.0]"
-    assert find_point(four_points.to_iterable_dataset(), [1.0, 1.0]).startswith("the row with")
+    assert find_point(four_points.to_iterable_dataset(), [1.0, 1.0]).startswith(
+        "the row with"
+    )
 
 
 def test_a_point_comes_once_whatever_its_styles():

@@ -36,7 +36,12 @@ def test_groups_stay_together():
 
 @pytest.mark.parametrize(
     "numbers, rows",
-    [([0, 0, 0, 1, 1, 1], 3), ([0, 0, 1, 1, 1, 1], 2), ([0, 0, 1, 1, 1], 1), ([0, 1, 0], 1)],
+    [
+        ([0, 0, 0, 1, 1, 1], 3),
+        ([0, 0, 1, 1, 1, 1], 2),
+        ([0, 0, 1, 1, 1], 1),
+        ([0, 1, 0], 1),
+    ],
 )
 def test_an_encoding_goes_into_as_many_rows_as_all_runs_allow(numbers, rows):
     samples = [Sample(torch.zeros(1, 2)), Sample(torch.ones(1, 2))]
@@ -47,7 +52,9 @@ def test_rows_of_one_sample_share_its_pixels():
     samples = []
     for number in range(2):
         points = torch.full((1, 2), float(number))
-        samples.append(Sample(points, pixel_values=torch.full((3, 4, 4), float(number))))
+        samples.append(
+            Sample(points, pixel_values=torch.full((3, 4, 4), float(number)))
+        )
     rows = [samples[0], samples[0], samples[1], samples[1]]
 
     shared = image_inputs(rows, share=True)

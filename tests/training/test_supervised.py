@@ -125,7 +125,9 @@ def test_localizer_learns_and_reports_mpck(make_localizer, rows, tmp_path, head)
     losses = logged(trainer, "loss")
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
     assert metrics["eval_n"] == 16
-    assert metrics["eval_mpck"] == (metrics["eval_pck@0.1"] + metrics["eval_pck@0.2"]) / 2
+    assert (
+        metrics["eval_mpck"] == (metrics["eval_pck@0.1"] + metrics["eval_pck@0.2"]) / 2
+    )
 
 
 def test_evaluation_distances_are_parts_of_the_photo(make_localizer, rows, tmp_path):
@@ -139,7 +141,9 @@ def test_evaluation_distances_are_parts_of_the_photo(make_localizer, rows, tmp_p
     assert scores["mean_distance"] == pytest.approx(0.25, abs=1e-4)
 
 
-def test_descriptor_learns_with_heads_and_saves_without_them(make_descriptor, rows, tmp_path):
+def test_descriptor_learns_with_heads_and_saves_without_them(
+    make_descriptor, rows, tmp_path
+):
     options = {"heads_weight": 1.0, "max_steps": 30, "learning_rate": 5e-3}
     trainer = descriptor_trainer(make_descriptor, rows, tmp_path, **options)
     before = trained_values(trainer.model)
@@ -156,7 +160,9 @@ def test_descriptor_learns_with_heads_and_saves_without_them(make_descriptor, ro
     trainer.save_model()
     assert [name for name, _ in trainer.model.named_modules()] == modules_before
     assert not (tmp_path / "auxiliary_heads.safetensors").exists()
-    assert set(load_file(tmp_path / "model.safetensors")) <= set(trainer.model.state_dict())
+    assert set(load_file(tmp_path / "model.safetensors")) <= set(
+        trainer.model.state_dict()
+    )
     assert AutoModel.from_pretrained(tmp_path).can_generate()
 
 
@@ -232,15 +238,21 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(make_trainer, rows, tmp_path
     undisturbed.train()
     resumed = make_trainer(kind, rows, tmp_path / "resumed", **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
-    torch.testing.assert_close(resumed.model.state_dict(), undisturbed.model.state_dict())
+    torch.testing.assert_close(
+        resumed.model.state_dict(), undisturbed.model.state_dict()
+    )
     if kind == "descriptor":
-        torch.testing.assert_close(resumed.heads.state_dict(), undisturbed.heads.state_dict())
+        torch.testing.assert_close(
+            resumed.heads.state_dict(), undisturbed.heads.state_dict()
+        )
 
 
 def test_heads_are_not_resumed_from_a_run_without_them(make_descriptor, rows, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
     descriptor_trainer(make_descriptor, rows, tmp_path, **options).train()
-    trainer = descriptor_trainer(make_descriptor, rows, tmp_path, heads_weight=1.0, **options)
+    trainer = descriptor_trainer(
+        make_descriptor, rows, tmp_path, heads_weight=1.0, **options
+    )
     with pytest.raises(ValueError, match="holds no auxiliary_heads.safetensors"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
@@ -258,7 +270,9 @@ def test_the_same_seed_gives_the_same_run(make_trainer, rows, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stream_trains_like_the_dataset_in_its_order(make_trainer, rows, tmp_path, kind):
+def test_a_stream_trains_like_the_dataset_in_its_order(
+    make_trainer, rows, tmp_path, kind
+):
     losses = []
     for train_rows in (rows, rows.to_iterable_dataset()):
         options = {"train_sampling_strategy": "sequential", "views_per_photo": 2}
@@ -272,7 +286,9 @@ def test_a_stream_trains_like_the_dataset_in_its_order(make_trainer, rows, tmp_p
 def test_a_stream_does_not_tell_heads_its_names(make_descriptor, rows, tmp_path):
     with pytest.raises(ValueError, match="which a stream does not tell"):
         stream = rows.to_iterable_dataset()
-        descriptor_trainer(make_descriptor, stream, tmp_path, eval_rows=rows, heads_weight=1.0)
+        descriptor_trainer(
+            make_descriptor, stream, tmp_path, eval_rows=rows, heads_weight=1.0
+        )
 
 
 def test_lora_trains_adapters_alone(make_descriptor, rows, tmp_path):
@@ -281,13 +297,17 @@ def test_lora_trains_adapters_alone(make_descriptor, rows, tmp_path):
     before = trained_values(trainer.model)
     assert before
     for name in before:
-        assert "modules_to_save" in name or ("lora_" in name and "language_model" in name)
+        assert "modules_to_save" in name or (
+            "lora_" in name and "language_model" in name
+        )
     trainer.train()
     assert unmoved(trainer.model, before) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_adapter_of_a_fresh_model_becomes_part_of_it(make_model, rows, tmp_path, kind):
+def test_the_adapter_of_a_fresh_model_becomes_part_of_it(
+    make_model, rows, tmp_path, kind
+):
     model, processor = make_model(kind)
     # the language model's own layers, so that merging changes weights
     config = LoraConfig(r=2, target_modules=r".*language_model.*\.(q|v)_proj")
@@ -305,13 +325,18 @@ def test_the_adapter_of_a_fresh_model_becomes_part_of_it(make_model, rows, tmp_p
     batch = next(iter(adapted))
     trainer.model.eval()
     with torch.no_grad():
-        expected, _ = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
+        expected, _ = trainer.compute_loss(
+            trainer.model, dict(batch), return_outputs=True
+        )
     trainer.merge_fresh_adapter()
     trainer.save_model()
     assert not (tmp_path / "adapter_config.json").exists()
     merged = type(model).from_pretrained(tmp_path)
     fresh = TRAINERS[kind](
-        model=merged, args=MAKE_ARGS[kind](tmp_path), train_dataset=rows, processing_class=processor
+        model=merged,
+        args=MAKE_ARGS[kind](tmp_path),
+        train_dataset=rows,
+        processing_class=processor,
     )
     fresh.model.eval()
     with torch.no_grad():
@@ -320,7 +345,9 @@ def test_the_adapter_of_a_fresh_model_becomes_part_of_it(make_model, rows, tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_adapter_of_a_checkpoint_stays_an_adapter(make_checkpoint, rows, tmp_path, kind):
+def test_the_adapter_of_a_checkpoint_stays_an_adapter(
+    make_checkpoint, rows, tmp_path, kind
+):
     trainer = TRAINERS[kind](
         model=make_checkpoint(kind),
         args=MAKE_ARGS[kind](tmp_path / "run", max_steps=1),
@@ -352,7 +379,9 @@ def test_gradient_checkpointing_and_bfloat16_train(make_descriptor, rows, tmp_pa
 def test_heads_and_adapters_exclude_each_other(make_descriptor, rows, tmp_path):
     config = paper_lora_config(2, 4)
     with pytest.raises(ValueError, match="leave one of the two out"):
-        descriptor_trainer(make_descriptor, rows, tmp_path, heads_weight=1.0, peft_config=config)
+        descriptor_trainer(
+            make_descriptor, rows, tmp_path, heads_weight=1.0, peft_config=config
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -375,15 +404,21 @@ def test_a_cached_frozen_backbone_trains(make_model, rows, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_users_arguments_stay_as_they_are(make_trainer, make_model, rows, tmp_path, kind):
+def test_the_users_arguments_stay_as_they_are(
+    make_trainer, make_model, rows, tmp_path, kind
+):
     plain_class = {"localizer": TrainingArguments, "descriptor": SFTConfig}[kind]
-    plain_options = {name: value for name, value in TRAINING.items() if name != "points_per_image"}
+    plain_options = {
+        name: value for name, value in TRAINING.items() if name != "points_per_image"
+    }
     plain = plain_class(output_dir=str(tmp_path), **plain_options)
     for args in (MAKE_ARGS[kind](tmp_path), plain):
         model, processor = make_model(kind)
         before = {name: repr(value) for name, value in vars(args).items()}
         stream = rows.to_iterable_dataset()
-        trainer = TRAINERS[kind](model, args, processor, train_dataset=stream, eval_dataset=rows)
+        trainer = TRAINERS[kind](
+            model, args, processor, train_dataset=stream, eval_dataset=rows
+        )
         trainer.train()
         trainer.evaluate()
         after = {name: repr(vars(args)[name]) for name in before}
@@ -399,7 +434,12 @@ def test_plain_arguments_and_none_train_with_the_defaults(
     trainer = TRAINERS[kind](checkpoint, train_dataset=rows)
     assert trainer.args.output_dir == f"tiny-{kind}-trained"
     assert trainer.train_dataset[0]["points"].shape == (8, 2)
-    options = {"max_steps": 1, "report_to": "none", "use_cpu": True, "save_strategy": "no"}
+    options = {
+        "max_steps": 1,
+        "report_to": "none",
+        "use_cpu": True,
+        "save_strategy": "no",
+    }
     args = TrainingArguments(str(tmp_path / "run"), **options)
     trainer = TRAINERS[kind](checkpoint, args, train_dataset=rows)
     trainer.train()
@@ -407,7 +447,9 @@ def test_plain_arguments_and_none_train_with_the_defaults(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_processor_is_the_checkpoints(make_checkpoint, make_model, rows, tmp_path, kind):
+def test_the_processor_is_the_checkpoints(
+    make_checkpoint, make_model, rows, tmp_path, kind
+):
     checkpoint = make_checkpoint(kind)
     args = MAKE_ARGS[kind](tmp_path / "run")
     trainer = TRAINERS[kind](checkpoint, args, train_dataset=rows)
@@ -433,7 +475,9 @@ def test_a_processor_that_nothing_tells_is_asked_for(
 def test_a_model_of_the_other_kind_is_refused(make_model, rows, tmp_path, kind):
     [other] = set(KINDS) - {kind}
     model, processor = make_model(other)
-    with pytest.raises(ValueError, match=f"must be a point_{kind}, got a point_{other}"):
+    with pytest.raises(
+        ValueError, match=f"must be a point_{kind}, got a point_{other}"
+    ):
         TRAINERS[kind](model, MAKE_ARGS[kind](tmp_path), processor, train_dataset=rows)
 
 
@@ -459,13 +503,25 @@ def test_a_built_dataset_trains(make_trainer, folder, tmp_path, kind):
         assert set(row["descriptions"]) <= texts
 
 
-def test_metrics_carry_the_names_of_dataset_and_style(make_localizer, dataset, tmp_path):
+def test_metrics_carry_the_names_of_dataset_and_style(
+    make_localizer, dataset, tmp_path
+):
     rows = dataset["validation"]
     named = {"near": rows, "far": rows}
-    options = {"eval_styles": ["full", "terse"], "eval_strategy": "steps", "eval_steps": 4}
-    trainer = localizer_trainer(make_localizer, dataset["train"], tmp_path, rows, **options)
+    options = {
+        "eval_styles": ["full", "terse"],
+        "eval_strategy": "steps",
+        "eval_steps": 4,
+    }
+    trainer = localizer_trainer(
+        make_localizer, dataset["train"], tmp_path, rows, **options
+    )
     trainer.train()
-    assert len(logged(trainer, "eval_full_mpck")) == len(logged(trainer, "eval_terse_mpck")) == 1
+    assert (
+        len(logged(trainer, "eval_full_mpck"))
+        == len(logged(trainer, "eval_terse_mpck"))
+        == 1
+    )
     assert {"eval_full_mpck", "eval_terse_mpck"} <= set(trainer.evaluate())
     metrics = trainer.evaluate(named, metric_key_prefix="test")
     for name in named:
@@ -496,7 +552,9 @@ def test_descriptions_are_judged_once_for_each_dataset(
     metrics = trainer.evaluate()
     for name in named:
         assert metrics[f"eval_{name}_n"] == 3  # points of one photo
-        assert {f"eval_{name}_{score}" for score in ("mpck", "category", "part")} <= set(metrics)
+        assert {
+            f"eval_{name}_{score}" for score in ("mpck", "category", "part")
+        } <= set(metrics)
         assert {f"eval_{name}_full_loss", f"eval_{name}_terse_loss"} <= set(metrics)
         assert f"eval_{name}_full_mpck" not in metrics
         assert len(logged(trainer, f"eval_{name}_mpck")) == 1
@@ -506,15 +564,21 @@ def test_descriptions_are_judged_once_for_each_dataset(
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_to_train_or_evaluate_on_is_said(make_trainer, rows, tmp_path, kind):
     empty = rows.select([])
-    with pytest.raises(ValueError, match="train_dataset has no rows, so there is no photo"):
+    with pytest.raises(
+        ValueError, match="train_dataset has no rows, so there is no photo"
+    ):
         make_trainer(kind, empty, tmp_path, eval_rows=rows)
-    with pytest.raises(ValueError, match="eval_dataset has no rows, so there is no photo"):
+    with pytest.raises(
+        ValueError, match="eval_dataset has no rows, so there is no photo"
+    ):
         make_trainer(kind, rows, tmp_path, eval_rows=empty)
     with pytest.raises(ValueError, match=r"eval_dataset\['far'\] has no rows"):
         make_trainer(kind, rows, tmp_path, eval_rows={"near": rows, "far": empty})
     trainer = make_trainer(kind, rows, tmp_path)
     trainer.evaluation = {}
-    with pytest.raises(ValueError, match="eval_dataset is missing, so there is no photo"):
+    with pytest.raises(
+        ValueError, match="eval_dataset is missing, so there is no photo"
+    ):
         trainer.evaluate()
     stream = rows.to_iterable_dataset().take(0)
     with pytest.raises(ValueError, match="train_dataset gives no photo"):
@@ -536,7 +600,9 @@ def test_without_a_train_photo_there_is_no_training(make_model, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_anything_but_rows_is_refused(make_trainer, dataset, tmp_path, kind):
-    with pytest.raises(TypeError, match="must be a Dataset or IterableDataset in the row format"):
+    with pytest.raises(
+        TypeError, match="must be a Dataset or IterableDataset in the row format"
+    ):
         make_trainer(kind, dataset, tmp_path)
     with pytest.raises(ValueError, match="point"):
         make_trainer(kind, dataset["train"].remove_columns("point"), tmp_path)
@@ -562,7 +628,11 @@ def test_pushed_runs_load_without_the_package(
     for files in [files for files in pushed if "config.json" in files]:
         assert "auto_map" in json.loads(files["config.json"])
         assert "auto_map" in json.loads(files["processor_config.json"])
-        assert {"pipelines.py", "modeling_point_localizer.py", "model.safetensors"} <= set(files)
+        assert {
+            "pipelines.py",
+            "modeling_point_localizer.py",
+            "model.safetensors",
+        } <= set(files)
     card = ModelCard.load("someone/run")
     assert card.data.pipeline_tag == "keypoint-detection"
     assert 'model="someone/run"' in card.text
@@ -577,7 +647,9 @@ locate = pipeline("point-localization", model="someone/run", trust_remote_code=T
 print(locate("image.png", text="the nose of the dog"))
 """
     processor = trainer.processing_class
-    locate = pipeline("point-localization", model=trainer.model.eval(), processor=processor)
+    locate = pipeline(
+        "point-localization", model=trainer.model.eval(), processor=processor
+    )
     [found] = eval(stranger(program).strip().splitlines()[-1])
     [expected] = locate(random_image(), text="the nose of the dog")
     assert found["point"] == pytest.approx(expected["point"], abs=1e-3)
@@ -587,8 +659,14 @@ print(locate("image.png", text="the nose of the dog"))
 def test_a_pushed_descriptor_comes_without_its_auxiliary_heads(
     hub, make_descriptor, rows, tmp_path
 ):
-    options = {"heads_weight": 1.0, "hub_model_id": "someone/run", "save_strategy": "steps"}
-    trainer = descriptor_trainer(make_descriptor, rows, tmp_path, save_steps=2, **options)
+    options = {
+        "heads_weight": 1.0,
+        "hub_model_id": "someone/run",
+        "save_strategy": "steps",
+    }
+    trainer = descriptor_trainer(
+        make_descriptor, rows, tmp_path, save_steps=2, **options
+    )
     trainer.train()
     trainer.save_model()
     trainer.push_to_hub()

@@ -75,7 +75,9 @@ def run_example(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_command_gives_the_same_fresh_model(run_example, folder, tmp_path, kind):
+def test_the_same_command_gives_the_same_fresh_model(
+    run_example, folder, tmp_path, kind
+):
     models = []
     for name in "ab":
         torch.manual_seed(ord(name))  # what was drawn before does not matter
@@ -97,7 +99,10 @@ def test_an_adapted_fresh_model_is_saved_whole(run_example, folder, tmp_path, ki
     run_example(kind, write_config(kind, folder, tmp_path, **TINY, **options))
     assert not (tmp_path / "run" / "adapter_config.json").exists()
     for name in ("run", "half"):
-        assert AutoModel.from_pretrained(tmp_path / name).config.model_type == f"point_{kind}"
+        assert (
+            AutoModel.from_pretrained(tmp_path / name).config.model_type
+            == f"point_{kind}"
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)

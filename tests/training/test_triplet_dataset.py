@@ -44,7 +44,9 @@ def make_datasets(make_localizer):
     model.freeze_backbone()
 
     def make(**options):
-        return TripletDatasets(PointSamplingArguments(**options), processor, model.model.backbone)
+        return TripletDatasets(
+            PointSamplingArguments(**options), processor, model.model.backbone
+        )
 
     return make
 
@@ -95,11 +97,17 @@ def test_a_batch_holds_the_rows_that_are_asked_for_one_by_one(rows, processor):
 
 @pytest.mark.parametrize("draws", [1, 2])
 @pytest.mark.parametrize("views_per_photo", [1, 3])
-def test_a_stream_gives_the_same_rows_in_the_same_order(rows, processor, views_per_photo, draws):
-    sampler = TripletSampler(processor, 3, {"full": 0.5, "terse": 0.5}, surroundings=0.3)
+def test_a_stream_gives_the_same_rows_in_the_same_order(
+    rows, processor, views_per_photo, draws
+):
+    sampler = TripletSampler(
+        processor, 3, {"full": 0.5, "terse": 0.5}, surroundings=0.3
+    )
     views = make_views(photos_of(rows, "rows"), views_per_photo, seed=4)
     expected = sampler.dataset(views, draws=draws)
-    stream = triplet_stream(rows.to_iterable_dataset(), sampler, views_per_photo, draws, 4)
+    stream = triplet_stream(
+        rows.to_iterable_dataset(), sampler, views_per_photo, draws, 4
+    )
     for _ in range(2):  # as often as it is read
         streamed = list(stream)
         assert len(streamed) == len(expected)
@@ -133,7 +141,9 @@ def test_by_default_the_datasets_own_descriptions_come(make_datasets):
 
 
 def test_each_style_is_evaluated_alone_on_whole_photos(rows, make_datasets):
-    datasets = make_datasets(views_per_photo=3, draws=5, surroundings=1.0, styles=["terse"])
+    datasets = make_datasets(
+        views_per_photo=3, draws=5, surroundings=1.0, styles=["terse"]
+    )
     data = datasets.evaluation(rows, "rows", ["full", "terse"])
     assert list(data.datasets) == ["full", "terse"]
     for triplets in data.datasets.values():
@@ -152,26 +162,36 @@ def test_evaluation_photos_can_be_limited(rows, make_datasets):
 
 def test_nothing_to_draw_from_is_said(rows, make_datasets, processor):
     empty = rows.select([])
-    with pytest.raises(ValueError, match="train_dataset has no rows, so there is no photo"):
+    with pytest.raises(
+        ValueError, match="train_dataset has no rows, so there is no photo"
+    ):
         training_views(empty, PointSamplingArguments())
     with pytest.raises(ValueError, match="train_dataset is missing: there is no photo"):
         training_views(None, PointSamplingArguments())
-    with pytest.raises(ValueError, match="eval_dataset has no rows, so there is no photo"):
+    with pytest.raises(
+        ValueError, match="eval_dataset has no rows, so there is no photo"
+    ):
         make_datasets().evaluation(empty, "eval_dataset", None)
     with pytest.raises(ValueError, match="no view to draw points from"):
         triplet_dataset([], processor)
     stream = make_datasets().stream(rows.to_iterable_dataset().take(0))
     with pytest.raises(ValueError, match="train_dataset gives no photo"):
         next(iter(stream))
-    with pytest.raises(TypeError, match="train_dataset must be a Dataset or IterableDataset"):
+    with pytest.raises(
+        TypeError, match="train_dataset must be a Dataset or IterableDataset"
+    ):
         training_views([{"image": None}], PointSamplingArguments())
 
 
 def test_a_stream_has_no_feature_cache(rows, make_datasets, tmp_path):
     datasets = make_datasets(feature_cache=str(tmp_path))
-    with pytest.raises(ValueError, match="train_dataset is streamed, and feature_cache needs all"):
+    with pytest.raises(
+        ValueError, match="train_dataset is streamed, and feature_cache needs all"
+    ):
         datasets.stream(rows.to_iterable_dataset())
-    with pytest.raises(ValueError, match="validation is streamed, and feature_cache needs all"):
+    with pytest.raises(
+        ValueError, match="validation is streamed, and feature_cache needs all"
+    ):
         datasets.evaluation(rows.to_iterable_dataset(), "validation", None)
 
 
@@ -184,7 +204,9 @@ def test_a_trained_backbone_has_no_feature_cache(make_localizer, tmp_path):
 
 @pytest.mark.parametrize("size", [(128, 96), (32, 24), (48, 64)])
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_photo_of_another_size_than_stated_is_named(make_datasets, tmp_path, size, cached):
+def test_a_photo_of_another_size_than_stated_is_named(
+    make_datasets, tmp_path, size, cached
+):
     folder = draw_photos(tmp_path / "photos")
     Image.new("RGB", size, "gray").save(folder / "3.png")
     photos = [photo for photo in read_objects(folder) if photo.id == "3.png"]
@@ -204,7 +226,10 @@ def test_a_photo_of_another_size_than_stated_is_named(make_datasets, tmp_path, s
         ({"styles": []}, "styles is empty"),
         ({"eval_styles": []}, "eval_styles is empty"),
         ({"style_weights": [1.0]}, "those of styles, which is not given"),
-        ({"styles": ["full", "terse"], "style_weights": [1.0]}, "2 styles but 1 style_weights"),
+        (
+            {"styles": ["full", "terse"], "style_weights": [1.0]},
+            "2 styles but 1 style_weights",
+        ),
         ({"styles": ["full"], "style_weights": [0.0]}, "nor all 0"),
     ],
 )

@@ -17,20 +17,32 @@ if TYPE_CHECKING:
 metric = evaluate.load(str(Path(__file__).with_name("localization_distance.py")))
 
 
-def judge(image: Image.Image, description: str, x: float, y: float) -> tuple[Image.Image, str]:
+def judge(
+    image: Image.Image, description: str, x: float, y: float
+) -> tuple[Image.Image, str]:
     """The image with the true point as star and the found one as cross, and the distances as text.
 
     Raises ValueError for a description that the localizer cannot take."""
-    scores = metric.compute(predictions=[description], references=[(x, y)], images=[image])
+    scores = metric.compute(
+        predictions=[description], references=[(x, y)], images=[image]
+    )
     [sample] = scores["per_sample"]
     if scores["misses"]:
         raise ValueError(
             "the localizer cannot take this description: too long, or with special tokens"
         )
-    row = {"description": description, "point": sample["reference"], "found": sample["point"]}
+    row = {
+        "description": description,
+        "point": sample["reference"],
+        "found": sample["point"],
+    }
     found_x, found_y = sample["point"]
-    distances = f"{sample['distance']:.4f} of the image's sides ({sample['pixels']:.1f} pixels)"
-    return draw_round_trip(image, [row]), f"{distances}: found at ({found_x:.1f}, {found_y:.1f})"
+    distances = (
+        f"{sample['distance']:.4f} of the image's sides ({sample['pixels']:.1f} pixels)"
+    )
+    return draw_round_trip(
+        image, [row]
+    ), f"{distances}: found at ({found_x:.1f}, {found_y:.1f})"
 
 
 def build() -> gr.Interface:
@@ -52,7 +64,10 @@ def build() -> gr.Interface:
             gr.Number(label="x of the true pixel"),
             gr.Number(label="y of the true pixel"),
         ],
-        outputs=[gr.Image(label="Star: true pixel, cross: found"), gr.Textbox(label="Distance")],
+        outputs=[
+            gr.Image(label="Star: true pixel, cross: found"),
+            gr.Textbox(label="Distance"),
+        ],
         title="Localization distance",
         article=readme.split("---", 2)[2],
         flagging_mode="never",

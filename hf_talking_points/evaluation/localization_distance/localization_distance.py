@@ -95,7 +95,9 @@ def stored_image(index: int, image: Any, pngs: dict[str, bytes]) -> StoredImage:
             return {"path": os.path.abspath(path), "bytes": None}
         if path.startswith(("http://", "https://")):
             return {"path": path, "bytes": None}
-        raise FileNotFoundError(f"images[{index}] is {path!r}, which is neither a file nor a URL")
+        raise FileNotFoundError(
+            f"images[{index}] is {path!r}, which is neither a file nor a URL"
+        )
     # not left to datasets.Image: it would store a picture that was opened, then resized in place, as the path of its
     # file
     rgb = to_rgb(image)
@@ -125,7 +127,9 @@ def check_sample(index: int, prediction: Any, reference: Any) -> None:
     else:
         finite = bool(np.isfinite(np.asarray(reference, dtype=np.float64)).all())
     if not finite:
-        raise ValueError(f"references[{index}] is {reference!r} but must be a finite (x, y)")
+        raise ValueError(
+            f"references[{index}] is {reference!r} but must be a finite (x, y)"
+        )
 
 
 def box_corners(boxes: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
@@ -135,7 +139,9 @@ def box_corners(boxes: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
     rows = []
     for index, box in enumerate(boxes):
         if box is not None and np.shape(box) != (4,):
-            raise ValueError(f"boxes[{index}] is {box!r} but must be (x1, y1, x2, y2) or None")
+            raise ValueError(
+                f"boxes[{index}] is {box!r} but must be (x1, y1, x2, y2) or None"
+            )
         rows.append([np.nan] * 4 if box is None else box)
     corners = np.array(rows, dtype=np.float64)
     box_distances(references, references, corners)
@@ -191,7 +197,9 @@ def locate_samples(
             yield image, [predictions[row] for row in rows]
 
     answers = tqdm(
-        locate_texts(localizer, requests(), batch_size), total=len(rows_of_image), desc="Localizing"
+        locate_texts(localizer, requests(), batch_size),
+        total=len(rows_of_image),
+        desc="Localizing",
     )
     for rows, answers_of_image in zip(rows_of_image.values(), answers, strict=True):
         for row, answer in zip(rows, answers_of_image, strict=True):
@@ -213,7 +221,9 @@ def check_inside(row: int, reference: Sequence[float], size: tuple[int, int]) ->
 class LocalizationDistance(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in ("default", "boxes"):
-            raise ValueError(f"config_name must be 'default' or 'boxes', got {self.config_name!r}")
+            raise ValueError(
+                f"config_name must be 'default' or 'boxes', got {self.config_name!r}"
+            )
         columns = {
             "predictions": datasets.Value("string"),
             "references": datasets.List(datasets.Value("float64"), length=2),
@@ -229,14 +239,18 @@ class LocalizationDistance(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2510.14583"],
         )
 
-    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+    def add(
+        self, *, prediction: Any = None, reference: Any = None, **kwargs: Any
+    ) -> None:
         """Adds one description. The columns besides prediction and reference keep their names: `images=image`,
         `boxes=box`."""
         # `evaluate.combine` passes predictions and references among the kwargs
         sample = {"predictions": prediction, "references": reference, **kwargs}
         self.add_batch(**{name: [value] for name, value in sample.items()})
 
-    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+    def add_batch(
+        self, *, predictions: Any = None, references: Any = None, **kwargs: Any
+    ) -> None:
         """Adds descriptions with their points and images."""
         columns = {"predictions": predictions, "references": references, **kwargs}
         missing = [name for name in self._feature_names() if columns.get(name) is None]
@@ -251,7 +265,9 @@ class LocalizationDistance(evaluate.Metric):
             stored.append(stored_image(index, image, pngs))
         columns["images"] = stored
         if len({len(column) for column in columns.values()}) > 1:
-            lengths = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
+            lengths = ", ".join(
+                f"{len(column)} {name}" for name, column in columns.items()
+            )
             raise ValueError(f"columns must have one length, got {lengths}")
         samples = zip(columns["predictions"], columns["references"])
         for index, (prediction, reference) in enumerate(samples):
@@ -288,12 +304,16 @@ class LocalizationDistance(evaluate.Metric):
             "reference": [tuple(reference) for reference in references],
             "point": [tuple(point) for point in located.points.tolist()],
             "confidence": located.confidences,
-            "distance": normalized_distances(placed, references, located.sizes).tolist(),
+            "distance": normalized_distances(
+                placed, references, located.sizes
+            ).tolist(),
             "pixels": pixel_distances(placed, references).tolist(),
         }
         if boxes is not None:
             columns["box"] = list(boxes)
-            columns["box_distance"] = box_distances(placed, references, corners).tolist()
+            columns["box_distance"] = box_distances(
+                placed, references, corners
+            ).tolist()
         scores["per_sample"] = samples_of(columns)
         return scores
 
