@@ -182,9 +182,9 @@ def top_level_packages(file):
     return packages
 
 
-@pytest.mark.parametrize("name", ["PointGRPOTrainer", "PointLocalizerTrainer"])
-def test_trainers_load_no_uploader_and_no_teachers(name):
-    loaded = loaded_modules(f"from {PACKAGE.name} import {name}")
+def test_trainers_load_no_uploader_and_no_teachers():
+    names = "PointGRPOTrainer, PointLocalizerTrainer"
+    loaded = loaded_modules(f"from {PACKAGE.name} import {names}")
     assert f"{PACKAGE.name}.training.hub_trainer" in loaded
     for part in ("hub", "answering", "cli", "space", "data.teachers", "data.endpoint"):
         assert f"{PACKAGE.name}.{part}" not in loaded

@@ -1,7 +1,5 @@
 """What a trainer pushes: whole repos, under a card of the run."""
 
-import json
-
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -78,20 +76,6 @@ def test_a_run_without_evaluation_shows_no_results(make_trainer, tmp_path):
     assert card.text.strip().startswith("# fine\n")
     assert "last evaluation" not in card.text
     assert {"a", "b"} <= set(card.data.tags)
-
-
-def test_a_pushed_run_loads_for_a_stranger(hub, stranger, make_trainer):
-    trainer = make_trainer(push_to_hub=True, hub_model_id="someone/run")
-    trainer.push_to_hub()
-    config = json.loads(hub.repos["models/someone/run"]["config.json"])
-    assert "AutoModelForKeypointDetection" in config["auto_map"]
-    assert 'model="someone/run"' in ModelCard.load("someone/run").text
-    program = """
-from transformers import pipeline
-locate = pipeline("point-localization", model="someone/run", trust_remote_code=True)
-print(type(locate).__name__)
-"""
-    assert stranger(program).strip().splitlines()[-1] == "PointLocalizationPipeline"
 
 
 def test_an_adapter_of_a_local_base_is_refused_before_the_run(
