@@ -16,7 +16,7 @@ from hf_talking_points.training.arguments import (
     PointDescriptorModelArguments,
     PointDescriptorTrainingArguments,
 )
-from hf_talking_points.training.compose import load_descriptor
+from hf_talking_points.training.compose import prepare_descriptor
 
 
 def main() -> None:
@@ -28,7 +28,9 @@ def main() -> None:
     set_seed(training_args.seed)
 
     dataset = load_points(data_args.data_dir)
-    model, processor = load_descriptor(model_args, dataset.get("train"), training_args)
+    model, processor = prepare_descriptor(
+        model_args, dataset.get("train"), training_args
+    )
     trainer = PointDescriptorTrainer(
         model=model,
         args=training_args,

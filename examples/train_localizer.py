@@ -16,7 +16,7 @@ from hf_talking_points.training.arguments import (
     PointLocalizerModelArguments,
     PointLocalizerTrainingArguments,
 )
-from hf_talking_points.training.compose import load_localizer
+from hf_talking_points.training.compose import prepare_localizer
 
 
 def main() -> None:
@@ -28,7 +28,9 @@ def main() -> None:
     set_seed(training_args.seed)
 
     dataset = load_points(data_args.data_dir)
-    model, processor = load_localizer(model_args, dataset.get("train"), training_args)
+    model, processor = prepare_localizer(
+        model_args, dataset.get("train"), training_args
+    )
     trainer = PointLocalizerTrainer(
         model=model,
         args=training_args,

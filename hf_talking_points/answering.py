@@ -33,7 +33,7 @@ Key = tuple[str, Question]  # an image's path, and what is asked of it
 
 ROW_START = b'{"image": '  # what every line of an --output begins with
 ROW_KEYS = ("image", "size", "point", "description", "model")
-TASKS = {"describe": "point-description", "locate": "point-localization"}
+COMMAND_TASKS = {"describe": "point-description", "locate": "point-localization"}
 MODEL_TYPES = {"describe": "point_descriptor", "locate": "point_localizer"}
 EMBEDDED = {"describe": MINI_DESCRIPTOR, "locate": MINI_LOCALIZER}
 
@@ -108,7 +108,7 @@ def answer_images(run: Run) -> bool:
     added = 0
     if todo:
         disable_progress_bar()
-        pipe = pipeline(TASKS[run.command], model=checkpoint)
+        pipe = pipeline(COMMAND_TASKS[run.command], model=checkpoint)
         if run.command == "locate":
             # too long a text is an error before the first image
             pipe.processor.check_descriptions(run.questions)

@@ -13,7 +13,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-CHUNK = 1 << 20  # bytes that are read at once
+BYTES_AT_ONCE = 1 << 20  # bytes that are read at once
 
 
 def model_version(model: str | Path) -> str:
@@ -39,7 +39,7 @@ def _add_file(digest: hashlib._Hash, file: Path) -> None:
     """Adds name, size and content of a file to a digest."""
     digest.update(f"{file.name} {file.stat().st_size}\n".encode())
     with open(file, "rb") as stream:
-        while chunk := stream.read(CHUNK):
+        while chunk := stream.read(BYTES_AT_ONCE):
             digest.update(chunk)
 
 

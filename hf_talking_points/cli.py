@@ -98,7 +98,7 @@ def describe(
     talking-points describe photos/ --point 0.5,0.5 --normalized --output described.jsonl
     """
     points = [parse_point_option(text, normalized) for text in point]
-    ask(
+    run_questions(
         context,
         "describe",
         images,
@@ -145,7 +145,7 @@ def locate(
                 f"{text} is a file: put a pattern of several images in quotes",
                 param_hint="TEXT",
             )
-    ask(
+    run_questions(
         context,
         "locate",
         [image],
@@ -158,7 +158,7 @@ def locate(
     )
 
 
-def ask(
+def run_questions(
     context: typer.Context,
     command: str,
     images: list[str],

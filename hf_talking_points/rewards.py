@@ -155,7 +155,7 @@ class LocalizerReward:
         Returns:
             `list[float]`: the rewards.
         """
-        texts = [text_of(completion) for completion in completions]
+        texts = [completion_text(completion) for completion in completions]
         found, sizes = self.locate(image, texts)
         distances = np.stack(
             [distances_with_misses(points, point, sizes) for points in found]
@@ -204,7 +204,7 @@ def frozen_localizer(
     )
 
 
-def text_of(completion: Any) -> str:
+def completion_text(completion: Any) -> str:
     """The text of a completion, which may be a conversation of one message."""
     return completion if isinstance(completion, str) else completion[-1]["content"]
 

@@ -263,7 +263,7 @@ def check_same_build(
         )
     for number, (source, content) in enumerate(zip(sources, done.get("contents", ()))):
         if source_content(source) != content:
-            name = source_name(source, number)
+            name = name_of_source(source, number)
             raise ValueError(
                 f"{folder} holds a build with other sources: the content of {name!r} has changed since; "
                 "remove the folder to build anew, or choose another one"
@@ -322,7 +322,7 @@ def source_content(source: Source) -> str:
     return digest.value()
 
 
-def source_name(source: Source, number: int) -> str:
+def name_of_source(source: Source, number: int) -> str:
     """A name of a source: that of the first file or folder that its reader takes."""
     arguments = (
         [*source.args, *source.keywords.values()] if isinstance(source, partial) else []
@@ -340,7 +340,7 @@ def list_photos(
     """Reads every photo of the sources, each written to the spool if it can be opened."""
     listing = Listing()
     for number, source in enumerate(sources):
-        name = source_name(source, number)
+        name = name_of_source(source, number)
         digest = ContentDigest()
         for photo in tqdm(
             source(on_reject=on_reject), desc="Reading photos", unit=" photos"

@@ -30,9 +30,8 @@ import pyarrow.parquet as pq
 from datasets import DatasetDict, Features, Value, load_dataset
 from huggingface_hub import CommitInfo, HfApi
 from tqdm import tqdm
-from transformers import pipeline
 
-from ..localization import locate_texts, points_of
+from ..localization import localization_pipeline, locate_texts, points_of
 from ..metrics import distances_with_misses
 from ..models.pipelines import PointLocalizationPipeline
 from .build_plan import (
@@ -138,8 +137,9 @@ def unit_queries(photos: Sequence[Photo], options: BuildOptions) -> list[Describ
 
 
 @lru_cache(maxsize=1)
-def load_localizer(checkpoint: str) -> PointLocalizationPipeline:
-    return pipeline("point-localization", model=checkpoint)
+def localizer_of_units(checkpoint: str) -> PointLocalizationPipeline:
+    """The localizer of a build, loaded once for all units of a process."""
+    return localization_pipeline(checkpoint)
 
 
 def measure_distances(
@@ -179,7 +179,7 @@ def build_unit(unit: Path, folder: Path, options: BuildOptions, teacher: Any) ->
         for item, answer in zip(described, teacher(queries, plan["vocabulary"])):
             item.row.update(answer)
     if options.localizer and described:
-        measure_distances(load_localizer(options.localizer), described)
+        measure_distances(localizer_of_units(options.localizer), described)
     kept = within_distance(described, options.most_distance)
     digests = {}
     for split in SPLITS:
@@ -311,7 +311,7 @@ def finish(
             f"{len(missing)} of {len(units)} units are not built, the first is {missing[0]}"
         )
     summaries = [json.loads(unit.with_suffix(".json").read_text()) for unit in units]
-    check_rows(summaries, options)
+    refuse_empty_build(summaries, options)
     if options.images_may_be_shared:
         draw_samples(folder)
     digests = [summary["sha256"] for summary in summaries]
@@ -323,7 +323,9 @@ def finish(
     return load_built(folder)
 
 
-def check_rows(summaries: Sequence[dict[str, Any]], options: BuildOptions) -> None:
+def refuse_empty_build(
+    summaries: Sequence[dict[str, Any]], options: BuildOptions
+) -> None:
     """Raises ValueError, saying why, where no unit has a row."""
     if any(summary["rows"] for summary in summaries):
         return

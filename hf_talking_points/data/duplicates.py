@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-CHUNK = 4096  # hashes that are compared at once
+HASHES_AT_ONCE = 4096  # hashes that are compared at once
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -30,8 +30,8 @@ def near_duplicates(
     is_near = np.zeros(len(compared), dtype=bool)
     if len(held_out) == 0:
         return is_near
-    for start in range(0, len(compared), CHUNK):
-        chunk = compared[start : start + CHUNK, None]
+    for start in range(0, len(compared), HASHES_AT_ONCE):
+        chunk = compared[start : start + HASHES_AT_ONCE, None]
         differing_bits = np.bitwise_count(chunk ^ held_out[None])  # (chunk, originals)
-        is_near[start : start + CHUNK] = (differing_bits <= bits).any(axis=1)
+        is_near[start : start + HASHES_AT_ONCE] = (differing_bits <= bits).any(axis=1)
     return is_near

@@ -159,10 +159,10 @@ def rows_of_one_store(photos: Sequence[Photo]) -> Dataset:
     else:
         stored = photos[0].row[0].select_columns("image").select(places)
         images = stored.cast_column("image", Image())
-    return beside(images, annotations)
+    return join_columns(images, annotations)
 
 
-def beside(images: Dataset, annotations: Dataset) -> Dataset:
+def join_columns(images: Dataset, annotations: Dataset) -> Dataset:
     """A dataset with the columns of both, in the order of the row format."""
     return concatenate_datasets([images, annotations], axis=1).select_columns(
         list(point_features())
@@ -407,7 +407,7 @@ def in_row_format(dataset: Dataset, ids: Sequence[str | None]) -> Dataset:
             annotations = annotations.add_column(
                 column, missing, feature=features[column]
             )
-    return beside(images, with_ids(annotations, ids))
+    return join_columns(images, with_ids(annotations, ids))
 
 
 def with_ids(rows: Dataset, ids: Sequence[str | None]) -> Dataset:

@@ -97,7 +97,7 @@ def read_objects(
         where = f"line {number}"
         name = file.name  # of the line's photo, once that is known
         try:
-            row = parse_line(text, where)
+            row = parse_object_line(text, where)
             name = record_name(row, "image", file.name)
             image_id = text_of(row, "image", where)
             size = size_of_line(row, where)
@@ -118,7 +118,7 @@ def read_objects(
     return [photo for photo in candidates if photo is not None]
 
 
-def parse_line(text: str, where: str) -> Any:
+def parse_object_line(text: str, where: str) -> Any:
     """The value of a line. Raises ValueError naming it where it is no JSON."""
     try:
         return parse_json(text)

@@ -222,7 +222,7 @@ def first_match(text: str, *patterns: re.Pattern[str]) -> re.Match[str] | None:
     return min(matches, key=re.Match.start) if matches else None
 
 
-def numbers_of(match: re.Match[str]) -> list[float]:
+def numbers_in(match: re.Match[str]) -> list[float]:
     """The numbers that a pattern without other groups has found."""
     return [float(number) for number in match.groups() if number is not None]
 
@@ -231,7 +231,7 @@ def pairs_in(text: str) -> list[tuple[float, float]]:
     """All (x, y) in a piece of an answer."""
     pairs = []
     for match in re.finditer(KEYED_PAIR, text, re.IGNORECASE):
-        x, y = numbers_of(match)
+        x, y = numbers_in(match)
         pairs.append((x, y))
     return pairs
 
@@ -255,7 +255,7 @@ def pair(text: str) -> Shape | None:
     match = first_match(text, BRACKETED_PAIR, POINT_TAG, POINTS_ATTRIBUTE, TWO_NUMBERS)
     if match is None:
         return None
-    x, y = numbers_of(match)
+    x, y = numbers_in(match)
     return Shape(match.start(), (x,), (y,))
 
 
@@ -264,7 +264,7 @@ def four_numbers(text: str) -> Shape | None:
     match = first_match(text, BRACKETED_BOX, BOX_TAG, FOUR_NUMBERS)
     if match is None:
         return None
-    x1, y1, x2, y2 = numbers_of(match)
+    x1, y1, x2, y2 = numbers_in(match)
     return Shape(match.start(), (x1, x2), (y1, y2))
 
 
@@ -294,7 +294,7 @@ def pair_to_pair(text: str) -> Shape | None:
     match = PAIR_TO_PAIR.search(text)
     if match is None:
         return None
-    x1, y1, x2, y2 = numbers_of(match)
+    x1, y1, x2, y2 = numbers_in(match)
     return Shape(match.start(), (x1, x2), (y1, y2))
 
 
@@ -303,7 +303,7 @@ def pair_and_size(text: str) -> Shape | None:
     match = PAIR_AND_SIZE.search(text)
     if match is None:
         return None
-    x, y, width, height = numbers_of(match)
+    x, y, width, height = numbers_in(match)
     return Shape(match.start(), (x, x + width), (y, y + height))
 
 
@@ -324,7 +324,7 @@ def ranges(text: str) -> Shape | None:
     match = RANGES.search(text)
     if match is None:
         return None
-    x1, x2, y1, y2 = numbers_of(match)
+    x1, x2, y1, y2 = numbers_in(match)
     return Shape(match.start(), (x1, x2), (y1, y2))
 
 

@@ -235,7 +235,7 @@ def run_of(options: EvaluationOptions) -> dict[str, Any]:
     """What a report says of how it was made."""
     return {
         "metric_version": METRIC_VERSION,
-        "dataset": [source_name(source) for source in options.dataset],
+        "dataset": [dataset_title(source) for source in options.dataset],
         "split": options.split,
         "styles": options.styles,
         "max_photos": options.max_photos,
@@ -254,12 +254,14 @@ def check_names(models: Sequence[Any]) -> None:
             )
 
 
-def source_name(source: Any) -> str:
+def dataset_title(source: Any) -> str:
     """What reports call a dataset."""
     return Path(source).name if isinstance(source, (str, Path)) else "rows"
 
 
-def read_photos(options: EvaluationOptions, rejected: RejectCounts) -> list[Photo]:
+def photos_of_datasets(
+    options: EvaluationOptions, rejected: RejectCounts
+) -> list[Photo]:
     """The photos of all splits of all datasets."""
     stored: list[Any] = []
     photos: list[Photo] = []
@@ -282,14 +284,14 @@ def photos_and_views(options: EvaluationOptions) -> tuple[list[Photo], list[View
 
     Raises ValueError where there is none, with the reasons."""
     rejected = RejectCounts()
-    photos = read_photos(options, rejected)
+    photos = photos_of_datasets(options, rejected)
     reasons = rejected.lines()
     for reason in reasons:
         logger.warning("left out %s", reason)
     in_split = [photo for photo in photos if photo.split == options.split]
     views = make_views(in_split)[: options.max_photos]
     if not views:
-        names = ", ".join(source_name(source) for source in options.dataset)
+        names = ", ".join(dataset_title(source) for source in options.dataset)
         splits = Counter(photo.split for photo in photos)
         found = ", ".join(
             f"{count} photos in {split}" for split, count in splits.items()

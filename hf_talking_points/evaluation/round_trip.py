@@ -81,7 +81,7 @@ def describe_view_by_view(
     describer: Describer, views: Sequence[View], cache: AnswerCache | None
 ) -> Iterator[list[str]]:
     for view in views:
-        yield list(ask(describer, view.image(), places(view), cache))
+        yield list(answers_to(describer, view.image(), places(view), cache))
 
 
 def locate_points(
@@ -134,11 +134,11 @@ def locate_view_by_view(
         asked = [index for index, text in enumerate(row) if text.strip()]
         questions = [row[index] for index in asked]
         if questions:
-            points[asked] = ask(localizer, image(view), questions, cache)
+            points[asked] = answers_to(localizer, image(view), questions, cache)
         yield points
 
 
-def ask(
+def answers_to(
     model: Any, image: Image.Image, questions: Sequence, cache: AnswerCache | None
 ) -> Sequence:
     """The answers of a describer or localizer to questions about one image."""

@@ -12,7 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 BATCH_SIZE = 256
-WIDTH = 128
+EMBEDDING_WIDTH = 128
 
 
 class TextOnlyPredictor:
@@ -94,10 +94,13 @@ class TextOnlyPredictor:
 
     def _build(self) -> None:
         """Fresh weights."""
-        self.bag = nn.EmbeddingBag(len(self.vocabulary), WIDTH, mode="sum")
+        self.bag = nn.EmbeddingBag(len(self.vocabulary), EMBEDDING_WIDTH, mode="sum")
         nn.init.normal_(self.bag.weight, std=0.02)
         self.mlp = nn.Sequential(
-            nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256), nn.GELU(), nn.Linear(256, 2)
+            nn.LayerNorm(EMBEDDING_WIDTH),
+            nn.Linear(EMBEDDING_WIDTH, 256),
+            nn.GELU(),
+            nn.Linear(256, 2),
         )
 
     def _parameters(self) -> list[nn.Parameter]:

@@ -40,12 +40,12 @@ class WrittenDescriptions:
         self.texts: dict[Place, str] = {}
         for number, line in read_json_lines(file):
             try:
-                image, x, y, description = parse_line(line)
+                image, x, y, description = parse_written_line(line)
             except ValueError as error:
                 raise ValueError(
                     f"{file}, line {number}: expected {LAYOUT}, found {line[:80]!r}: {error}"
                 ) from error
-            place = place_of(image, x, y)
+            place = key_of_point(image, x, y)
             if self.texts.setdefault(place, description) != description:
                 raise ValueError(
                     f"{file}, line {number}: describes point ({x:g}, {y:g}) of {image!r} "
@@ -71,7 +71,9 @@ class WrittenDescriptions:
         for view in views:
             row = []
             for _, point in view.points():
-                row.append(texts.get(place_of(view.source.id, point.x, point.y), ""))
+                row.append(
+                    texts.get(key_of_point(view.source.id, point.x, point.y), "")
+                )
             texts_of_views.append(row)
         return texts_of_views
 
@@ -85,7 +87,7 @@ class WrittenDescriptions:
         texts: dict[Place, str] = {}
         unused = []
         for (image, x, y), description in self.texts.items():
-            places = [place_of(photo.id, x, y) for photo in photos_of_name[image]]
+            places = [key_of_point(photo.id, x, y) for photo in photos_of_name[image]]
             for place in places:
                 texts[place] = description
             if not annotated.intersection(places):
@@ -114,11 +116,11 @@ class WrittenDescriptions:
         return photos
 
 
-def place_of(image: str, x: float, y: float) -> Place:
+def key_of_point(image: str, x: float, y: float) -> Place:
     return image, round(x, 2), round(y, 2)
 
 
-def parse_line(line: str) -> tuple[str, float, float, str]:
+def parse_written_line(line: str) -> tuple[str, float, float, str]:
     """(image, x, y, description) of a line. Raises ValueError for anything else."""
     row = parse_json(line)
     if not isinstance(row, dict):
@@ -168,5 +170,5 @@ def annotated_places(photos: Sequence[Photo]) -> set[Place]:
         for annotated in photo.objects:
             points.extend(annotated.points)
         for point in points:
-            places.add(place_of(photo.id, point.x, point.y))
+            places.add(key_of_point(photo.id, point.x, point.y))
     return places

@@ -34,12 +34,12 @@ CORPUS_VIEWS = 2000
 CORPUS_POINTS = 4  # of each view
 CORPUS_STYLES = {"full": 0.5, "terse": 0.5}
 CORPUS_SURROUNDINGS = 0.1
-PROMPTS = ["Please describe region1 .", "Please segment region1: ", " keypoint "]
+FIXED_PROMPTS = ["Please describe region1 .", "Please segment region1: ", " keypoint "]
 PROMPT_REPEATS = 20  # so that the prompts' words are tokens
 DESCRIPTOR_DECODER_LAYERS = 6
 
 
-def load_localizer(
+def prepare_localizer(
     arguments: PointLocalizerModelArguments,
     rows: Dataset | None,
     sampling: PointSamplingArguments,
@@ -67,12 +67,12 @@ def load_localizer(
     return freeze(model, arguments), processor
 
 
-def load_descriptor(
+def prepare_descriptor(
     arguments: PointDescriptorModelArguments,
     rows: Dataset | None,
     sampling: PointSamplingArguments,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """The Point Descriptor to train, frozen as the arguments say, and its processor; see [`load_localizer`]."""
+    """The Point Descriptor to train, frozen as the arguments say, and its processor; see [`prepare_localizer`]."""
     if arguments.model_name_or_path:
         return load_checkpoint(
             PointDescriptorForConditionalGeneration, PointDescriptorProcessor, arguments
@@ -154,7 +154,7 @@ def freeze(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel
 def corpus(views: list[View]) -> list[str]:
     """Descriptions for a fresh tokenizer, and the fixed prompts."""
     rng = np.random.default_rng(0)
-    texts = PROMPTS * PROMPT_REPEATS
+    texts = FIXED_PROMPTS * PROMPT_REPEATS
     for index in rng.permutation(len(views))[:CORPUS_VIEWS]:
         _, descriptions, _ = sample_triplets(
             views[index], CORPUS_POINTS, rng, CORPUS_STYLES, CORPUS_SURROUNDINGS

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from word_examples import BESIDE, EYE, GOOD, LIGHT
 
 from hf_talking_points.data import fusing
 from hf_talking_points.data.checks import check
@@ -23,20 +24,6 @@ from hf_talking_points.data.wording import (
 )
 from hf_talking_points.prompts import read_prompt
 
-EYE = PointFacts(
-    object="dog",
-    size="small",
-    part="left eye",
-    in_image="bottom and far left",
-    on_object="very top and right",
-    spot="a black, smooth spot",
-)
-LIGHT = replace(EYE, object="car", part="front left light", in_part="middle and center")
-BESIDE = PointFacts(in_image="top and center", spot="a green, lightly textured spot")
-GOOD = (
-    "Look for a small dog in the bottom and far left of the image. "
-    "A black, smooth spot is on its left eye at the very top and right of the dog."
-)
 # styles that say everything, of which a text is checked
 COMPLETE_STYLES = ("full", "unseen", "colloquial")
 

@@ -7,29 +7,15 @@ import pickle
 import re
 import threading
 import time
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
+from word_examples import EYE, GOOD, LIGHT
 
 from hf_talking_points.data.endpoint import EndpointError, EndpointTeacher, Turns
 from hf_talking_points.data.fusing import PointQuery
-from hf_talking_points.data.wording import PointFacts, fact_lines
-
-EYE = PointFacts(
-    object="dog",
-    size="small",
-    part="left eye",
-    in_image="bottom and far left",
-    on_object="very top and right",
-    spot="a black, smooth spot",
-)
-LIGHT = replace(EYE, object="car", part="front left light", in_part="middle and center")
-GOOD = (
-    "Look for a small dog in the bottom and far left of the image. "
-    "A black, smooth spot is on its left eye at the very top and right of the dog."
-)
+from hf_talking_points.data.wording import fact_lines
 
 
 def query_of(facts, style="reworded", seed=5):

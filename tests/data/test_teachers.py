@@ -9,24 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import save_chat_model, save_vision_language_model
+from word_examples import BESIDE, EYE, LIGHT
 
 from hf_talking_points.data import endpoint, fusing, teachers
 from hf_talking_points.data.fusing import PROMPTS, PointQuery, reword_prompt
 from hf_talking_points.data.teachers import ModelTeacher, RuleTeacher, SeededSampling
-from hf_talking_points.data.wording import STYLES, PointFacts, fact_lines, write
+from hf_talking_points.data.wording import STYLES, fact_lines, write
 from hf_talking_points.offline import smollm2_checkpoint
 from hf_talking_points.prompts import ask
-
-EYE = PointFacts(
-    object="dog",
-    size="small",
-    part="left eye",
-    in_image="bottom and far left",
-    on_object="very top and right",
-    spot="a black, smooth spot",
-)
-LIGHT = replace(EYE, object="car", part="front left light", in_part="middle and center")
-BESIDE = PointFacts(in_image="top and center", spot="a green, lightly textured spot")
 
 
 def make_queries(style, count=3):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from word_examples import BESIDE, EYE, LIGHT
 
 from hf_talking_points.data.names import names_it, normalize_category, normalize_part
 from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
@@ -34,24 +35,6 @@ from hf_talking_points.data.wording import (
 
 SIZE = (100, 80)
 PIXELS = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
-EYE = PointFacts(
-    object="dog",
-    size="small",
-    part="left eye",
-    in_image="bottom and far left",
-    on_object="very top and right",
-    spot="a black, smooth spot",
-)
-LIGHT = PointFacts(
-    object="car",
-    size="small",
-    part="front left light",
-    in_image="bottom and far left",
-    on_object="very top and right",
-    in_part="middle and center",
-    spot="a black, smooth spot",
-)
-BESIDE = PointFacts(in_image="top and center", spot="a green, lightly textured spot")
 POSITION_WORDS = set(" ".join(HORIZONTAL + VERTICAL).split())
 
 # as publishers spell them, and as they might

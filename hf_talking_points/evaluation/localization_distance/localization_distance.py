@@ -76,10 +76,10 @@ _CITATION = """
 """
 
 
-StoredImage = dict[str, Any]  # {"path": str or None, "bytes": PNG or None}
+CachedImage = dict[str, Any]  # {"path": str or None, "bytes": PNG or None}
 
 
-def stored_image(index: int, image: Any, pngs: dict[str, bytes]) -> StoredImage:
+def cached_image(index: int, image: Any, pngs: dict[str, bytes]) -> CachedImage:
     """What evaluate's cache holds of an image: path of a file or URL, else the displayed pixels as PNG.
 
     Args:
@@ -109,8 +109,8 @@ def stored_image(index: int, image: Any, pngs: dict[str, bytes]) -> StoredImage:
     return {"path": None, "bytes": pngs[key]}
 
 
-def open_stored(stored: StoredImage) -> Image.Image:
-    """The displayed pixels of what [`stored_image`] gives."""
+def open_stored(stored: CachedImage) -> Image.Image:
+    """The displayed pixels of what [`cached_image`] gives."""
     if stored["bytes"] is None:
         return to_rgb(stored["path"])
     return to_rgb(Image.open(io.BytesIO(stored["bytes"])))
@@ -169,7 +169,7 @@ def locate_samples(
     localizer: Any,
     predictions: Sequence[str],
     references: Sequence[Any],
-    images: Sequence[StoredImage],
+    images: Sequence[CachedImage],
     batch_size: int,
 ) -> Located:
     """Where a localizer finds the descriptions; those of one stored image are asked for together.
@@ -262,7 +262,7 @@ class LocalizationDistance(evaluate.Metric):
         pngs: dict[str, bytes] = {}
         stored = []
         for index, image in enumerate(columns["images"]):
-            stored.append(stored_image(index, image, pngs))
+            stored.append(cached_image(index, image, pngs))
         columns["images"] = stored
         if len({len(column) for column in columns.values()}) > 1:
             lengths = ", ".join(
@@ -278,7 +278,7 @@ class LocalizationDistance(evaluate.Metric):
         self,
         predictions: list[str],
         references: list[Any],
-        images: list[StoredImage],
+        images: list[CachedImage],
         boxes: list[Any] | None = None,
         localizer: Any = MINI_LOCALIZER,
         batch_size: int = 8,
@@ -314,11 +314,11 @@ class LocalizationDistance(evaluate.Metric):
             columns["box_distance"] = box_distances(
                 placed, references, corners
             ).tolist()
-        scores["per_sample"] = samples_of(columns)
+        scores["per_sample"] = rows_of_samples(columns)
         return scores
 
 
-def samples_of(columns: dict[str, list]) -> list[dict[str, Any]]:
+def rows_of_samples(columns: dict[str, list]) -> list[dict[str, Any]]:
     """Columns of equal length as a list of rows."""
     samples = []
     for values in zip(*columns.values()):

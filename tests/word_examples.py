@@ -1,0 +1,21 @@
+"""Facts of points and a right text, shared by the tests of words, checks and teachers."""
+
+from dataclasses import replace
+
+from hf_talking_points.data.wording import PointFacts
+
+EYE = PointFacts(
+    object="dog",
+    size="small",
+    part="left eye",
+    in_image="bottom and far left",
+    on_object="very top and right",
+    spot="a black, smooth spot",
+)
+LIGHT = replace(EYE, object="car", part="front left light", in_part="middle and center")
+BESIDE = PointFacts(in_image="top and center", spot="a green, lightly textured spot")
+# says what EYE holds
+GOOD = (
+    "Look for a small dog in the bottom and far left of the image. "
+    "A black, smooth spot is on its left eye at the very top and right of the dog."
+)
