@@ -162,15 +162,23 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
             **kwargs,
         }
         encoded = self.tokenizer(texts, **options)
+        self.check_lengths(encoded["attention_mask"].tolist())
+        return encoded
+
+    def check_lengths(self, attention_mask: list[list[int]]) -> None:
+        """Raises ValueError, naming row and length, for a row that is longer than the model's context.
+
+        Args:
+            attention_mask (of shape `(rows, length)`): 0 = padding.
+        """
         limit = self.tokenizer.model_max_length
-        for index, mask in enumerate(encoded["attention_mask"]):
-            length = int(sum(mask))
+        for index, mask in enumerate(attention_mask):
+            length = sum(mask)
             if length > limit:
                 raise ValueError(
                     f"text {index} has {length} tokens with its prompt, "
                     f"but the model's context holds {limit}: shorten it"
                 )
-        return encoded
 
     def _load_images(self, images: Any) -> list[Image.Image]:
         """An image or a list of images, or of lists of one image each as chat templates give, as PIL RGB images."""
@@ -211,13 +219,28 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
         )
 
     def render(self, description: str | None = None) -> str:
-        """The conversation as text: the prompt, then `description` as the answer."""
-        messages = [{"role": "user", "content": self.prompt}]
-        if description is not None:
-            messages.append({"role": "assistant", "content": description})
-        return self.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=description is None
+        """The prompt as text and, with `description`, all that is to be generated after it."""
+        request = {"role": "user", "content": self.prompt}
+        prompt = self.apply_chat_template(
+            [request], tokenize=False, add_generation_prompt=True
         )
+        if description is None:
+            return prompt
+        return prompt + description + self.end_of_turn()
+
+    def end_of_turn(self) -> str:
+        """What is to be generated after a description: the end of the turn, up to the token that ends a generation.
+
+        What a chat template puts before the description, such as an empty block of thoughts, is no part of it: it is
+        in the prompt or nowhere."""
+        messages = [
+            {"role": "user", "content": self.prompt},
+            {"role": "assistant", "content": "{description}"},
+        ]
+        conversation = self.apply_chat_template(messages, tokenize=False)
+        end = conversation.rpartition("{description}")[2]
+        eos_token = self.tokenizer.eos_token
+        return end.partition(eos_token)[0] + eos_token
 
     def __call__(
         self,

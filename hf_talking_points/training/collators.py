@@ -94,12 +94,20 @@ class DescriptorCollator:
         return batch
 
     def encode_texts(self, descriptions: list[str]) -> dict[str, torch.Tensor]:
-        """Prompts with descriptions, `(photos * points, length)`, and `labels`, -100 but for the descriptions."""
-        prompt = self.processor.render()
-        answered = self.processor.render("{description}")
-        texts = [answered.replace("{description}", text) for text in descriptions]
-        encoded = self.processor.tokenize(texts, padding_side="right")
-        prompt_length = self.processor.tokenize([prompt])["input_ids"].shape[1]
+        """Prompts with descriptions, `(photos * points, length)`, and `labels`, -100 but for the descriptions.
+
+        Both are tokenized apart, as in a generation, where no token is part of the prompt and of the description."""
+        prompt = self.processor.tokenize([self.processor.render()])
+        end = self.processor.end_of_turn()
+        answers = self.processor.tokenize(
+            [text + end for text in descriptions], padding_side="right"
+        )
+        encoded = {}
+        for name in ("input_ids", "attention_mask"):
+            of_prompt = prompt[name].expand(len(descriptions), -1)
+            encoded[name] = torch.cat([of_prompt, answers[name]], 1)
+        self.processor.check_lengths(encoded["attention_mask"].tolist())
+        prompt_length = prompt["input_ids"].shape[1]
         labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, -100)
         labels[:, :prompt_length] = -100
         return {**encoded, "labels": labels}

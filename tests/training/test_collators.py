@@ -5,6 +5,7 @@ import pytest
 import torch
 from supervised_runs import draw_photos
 
+from hf_talking_points import PointDescriptorProcessor
 from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
 from hf_talking_points.models.coordinates import pixels_to_canvas
@@ -33,6 +34,77 @@ def test_labels_cover_the_descriptions_alone(make_descriptor, views):
             processor.tokenizer.decode(label[label >= 0])
             == text + processor.tokenizer.eos_token
         )
+
+
+TURNS = (
+    "{%- for m in messages -%}{{- '[' + m['role'] + ']\n' -}}"
+    "{%- if m['role'] == 'assistant' -%}BEFORE{%- endif -%}{{- m['content'] -}}"
+    "{%- if m['role'] == 'assistant' -%}AFTER{%- else -%}{{- '\n' -}}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{- '[assistant]\n' -}}PROMPT{%- endif -%}"
+)
+THOUGHTS = "{{- '<think>\n\n</think>\n\n' -}}"
+CHANNEL = "{{- '<channel>final ' -}}"
+EOS = "{{- eos_token -}}"
+
+
+def chat_template(before="", after=EOS, prompt=""):
+    """A chat template with something before and after an answer, and at the end of the prompt."""
+    parts = {"BEFORE": before, "AFTER": after, "PROMPT": prompt}
+    template = TURNS
+    for name, part in parts.items():
+        template = template.replace(name, part)
+    return template
+
+
+@pytest.mark.parametrize(
+    "template, end",
+    [
+        (None, "<eos>"),
+        (chat_template(), "<eos>"),
+        (chat_template(after=EOS + "{{- '\n' -}}"), "<eos>"),
+        (chat_template(after="{{- '[end]\n' -}}"), "[end]\n<eos>"),
+        (chat_template(after=""), "<eos>"),
+        (chat_template(before=THOUGHTS), "<eos>"),
+        (chat_template(before=THOUGHTS, prompt=THOUGHTS), "<eos>"),
+        (chat_template(before=CHANNEL), "<eos>"),
+        (chat_template(prompt="{{- 'answer: ' -}}"), "<eos>"),
+    ],
+    ids=[
+        "plain",
+        "roles",
+        "line after the turn",
+        "another end",
+        "no end",
+        "thoughts in the turn",
+        "thoughts in both",
+        "channel",
+        "space before the answer",
+    ],
+)
+def test_learned_is_what_follows_the_prompt_of_a_generation(
+    make_tokenizer, template, end
+):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    processor = PointDescriptorProcessor.from_tokenizer(
+        tokenizer, image_size=64, image_seq_length=4
+    )
+    texts = ["the tip of the left ear", "a dark spot"]
+    encoded = DescriptorCollator(processor).encode_texts(texts)
+    prompt = processor.tokenize([processor.render()])["input_ids"][0]
+    for text, ids, labels in zip(texts, encoded["input_ids"], encoded["labels"]):
+        learned = labels != -100
+        assert tokenizer.decode(ids[learned]) == text + end
+        assert ids[: len(prompt)].tolist() == prompt.tolist()
+        assert int(learned.nonzero()[0]) == len(prompt)
+        assert torch.equal(labels[learned], ids[learned])
+
+
+def test_a_description_over_the_context_is_an_error(make_descriptor):
+    _, processor = make_descriptor()
+    fits = processor.tokenizer.model_max_length - 30
+    with pytest.raises(ValueError, match="text 1 has .* tokens with its prompt"):
+        DescriptorCollator(processor).encode_texts(["red", "red " * fits])
 
 
 def test_targets_and_boxes_stand_beside_their_points(make_descriptor, views):
