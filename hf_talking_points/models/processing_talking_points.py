@@ -218,11 +218,12 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
             **kwargs,
         )
 
-    def render(self, description: str | None = None) -> str:
-        """The prompt as text and, with `description`, all that is to be generated after it."""
+    def render(self, description: str | None = None, **kwargs: Any) -> str:
+        """The prompt as text and, with `description`, all that is to be generated after it; `kwargs` go to the chat
+        template of the prompt."""
         request = {"role": "user", "content": self.prompt}
         prompt = self.apply_chat_template(
-            [request], tokenize=False, add_generation_prompt=True
+            [request], tokenize=False, add_generation_prompt=True, **kwargs
         )
         if description is None:
             return prompt

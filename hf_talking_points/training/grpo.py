@@ -4,6 +4,7 @@ trainers."""
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import torch
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from PIL import Image
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -30,8 +32,11 @@ from .fused_head import completions_only
 from .hub_trainer import HubTrainerMixin
 from .pictures import report_picture, save_picture
 from .point_rows import (
+    COLUMNS,
+    RepeatedRows,
     Row,
     Rows,
+    check_count,
     check_rows,
     find_point,
     named_datasets,
@@ -164,6 +169,21 @@ def check_policy(
         )
 
 
+def refuse_turns(tools: Any, rollout_func: Any, environment_factory: Any) -> None:
+    """Raises ValueError naming what would make a description more than one answer to the processor's prompt."""
+    given = {
+        "tools": tools,
+        "rollout_func": rollout_func,
+        "environment_factory": environment_factory,
+    }
+    for name, value in given.items():
+        if value:
+            raise ValueError(
+                f"{name} cannot work: a description is one answer to the processor's prompt about a point, and TRL "
+                "hands neither image nor point on to further turns or to a rollout function"
+            )
+
+
 def check_only_language_model_is_trained(
     descriptor: PointDescriptorForConditionalGeneration,
 ) -> None:
@@ -204,13 +224,12 @@ class _PointRolloutMixin(HubTrainerMixin):
         self,
         model: str | PreTrainedModel,
         reward_funcs: Reward | list[Reward],
-        args: PointGRPOConfig | PointRLOOConfig | None = None,
-        train_dataset: Rows | None = None,
-        eval_dataset: Rows | dict[str, Rows] | None = None,
-        processing_class: PointDescriptorProcessor | None = None,
-        callbacks: list[TrainerCallback] | None = None,
-        optimizers: tuple[Any, Any] = (None, None),
-        peft_config: PeftConfig | None = None,
+        args: PointGRPOConfig | PointRLOOConfig | None,
+        train_dataset: Rows | None,
+        eval_dataset: Rows | dict[str, Rows] | None,
+        processing_class: PointDescriptorProcessor | None,
+        peft_config: PeftConfig | None,
+        **kwargs: Any,
     ) -> None:
         if args is None:
             args = self.config_class()
@@ -220,6 +239,9 @@ class _PointRolloutMixin(HubTrainerMixin):
             )
         for name, dataset in named_datasets(train_dataset, eval_dataset):
             check_rows(dataset, name)
+        if train_dataset is not None:
+            points = args.generation_batch_size // args.num_generations
+            check_count(train_dataset, points)
         if not isinstance(model, str):
             check_policy(model, args.beta, peft_config)
         if processing_class is None:
@@ -235,9 +257,8 @@ class _PointRolloutMixin(HubTrainerMixin):
             train_dataset=without_decoding(train_dataset),
             eval_dataset=without_decoding(eval_dataset),
             processing_class=processing_class,
-            callbacks=callbacks,
-            optimizers=optimizers,
             peft_config=copy.copy(peft_config),
+            **kwargs,
         )
         self._check_sharing()
         self._choose_what_is_trained()
@@ -270,9 +291,11 @@ class _PointRolloutMixin(HubTrainerMixin):
     def _suppress_placeholders(self) -> None:
         """Placeholders of images and points are never generated."""
         config = self._descriptor.config
-        placeholders = [config.image_token_id, config.region_token_id]
-        self.generation_config.suppress_tokens = placeholders
-        self.generation_kwargs["suppress_tokens"] = placeholders
+        suppressed = [config.image_token_id, config.region_token_id]
+        given = self.generation_kwargs["suppress_tokens"] or []
+        suppressed += [token for token in given if token not in suppressed]
+        self.generation_config.suppress_tokens = suppressed
+        self.generation_kwargs["suppress_tokens"] = suppressed
 
     def _place_localizers(self) -> None:
         for reward in self.reward_funcs:
@@ -344,7 +367,8 @@ class _PointRolloutMixin(HubTrainerMixin):
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict]:
         processor = self.processing_class
-        input_ids = processor.tokenize([processor.render()])["input_ids"]  # (1, length)
+        text = processor.render(**self.chat_template_kwargs)
+        input_ids = processor.tokenize([text])["input_ids"]  # (1, length)
         return [input_ids[0].tolist()] * len(prompts), None, {}
 
     def _generate_ids(self, prompt_ids: list[list[int]]) -> list[list[int]]:
@@ -451,6 +475,21 @@ class _PointRolloutMixin(HubTrainerMixin):
 
         return super()._get_per_token_logps_and_entropies(run, *args, **kwargs)
 
+    def _set_signature_columns_if_needed(self) -> None:
+        """With `remove_unused_columns` those stay that the trainer itself or a reward names."""
+        columns = list(COLUMNS)
+        for reward in self.reward_funcs:
+            columns += inspect.signature(reward).parameters
+        self._signature_columns = columns
+
+    def _get_dataloader(
+        self, dataset: Any, description: str, *args: Any, **kwargs: Any
+    ) -> DataLoader:
+        if isinstance(dataset, Dataset):
+            used = self._remove_unused_columns(dataset, description=description)
+            dataset = RepeatedRows(used)
+        return super()._get_dataloader(dataset, description, *args, **kwargs)
+
     def _get_train_sampler(self, dataset: Dataset | None = None) -> EpochSampler:
         sampler = super()._get_train_sampler(dataset)
         return EpochSampler(
@@ -503,15 +542,50 @@ class PointGRPOTrainer(_PointRolloutMixin, GRPOTrainer):
         train_dataset, eval_dataset (`datasets.Dataset` or `datasets.IterableDataset`; for evaluation also a `dict` of
             them): such as `load_dataset` or [`load_points`] give them.
         processing_class ([`PointDescriptorProcessor`], *optional*): by default the one in the model's checkpoint.
-        callbacks, optimizers (*optional*): as in TRL.
+        reward_processing_classes, callbacks, optimizers, quantization_config (*optional*): as in TRL.
         peft_config (*optional*): such as [`paper_lora_config`]; without it the language model is trained in full.
+        tools, rollout_func, environment_factory: TRL's; refused, because neither image nor point would reach them.
 
     Raises ValueError for a model that is no Point Descriptor, a model without a checkpoint that tells the processor, a
-    dataset without these columns, a point outside its image, and an adapter on what precedes the language model.
+    dataset without these columns or with fewer points than one update takes, a point outside its image, and an adapter
+    on what precedes the language model.
     """
 
     config_class = PointGRPOConfig
     _tag_names = ["trl", "grpo", "talking-points"]
+
+    # named here and not in the mixin, so that an error about the call names the class that was called
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        reward_funcs: Reward | list[Reward],
+        args: PointGRPOConfig | None = None,
+        train_dataset: Rows | None = None,
+        eval_dataset: Rows | dict[str, Rows] | None = None,
+        processing_class: PointDescriptorProcessor | None = None,
+        reward_processing_classes: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
+        peft_config: PeftConfig | None = None,
+        tools: Any = None,
+        rollout_func: Any = None,
+        environment_factory: Any = None,
+    ) -> None:
+        refuse_turns(tools, rollout_func, environment_factory)
+        super().__init__(
+            model=model,
+            reward_funcs=reward_funcs,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            reward_processing_classes=reward_processing_classes,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
@@ -525,6 +599,34 @@ class PointRLOOTrainer(_PointRolloutMixin, RLOOTrainer):
 
     config_class = PointRLOOConfig
     _tag_names = ["trl", "rloo", "talking-points"]
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        reward_funcs: Reward | list[Reward],
+        args: PointRLOOConfig | None = None,
+        train_dataset: Rows | None = None,
+        eval_dataset: Rows | dict[str, Rows] | None = None,
+        processing_class: PointDescriptorProcessor | None = None,
+        reward_processing_classes: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
+        peft_config: PeftConfig | None = None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            reward_funcs=reward_funcs,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            reward_processing_classes=reward_processing_classes,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any

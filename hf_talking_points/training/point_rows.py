@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 import datasets
+import torch
 from datasets import Dataset, IterableDataset
 from PIL import Image
 
@@ -52,6 +54,26 @@ def check_rows(dataset: Rows, name: str) -> None:
                 check_row(row)
             except UNREADABLE as error:
                 raise ValueError(f"row {number} of {name}: {error}") from error
+
+
+def check_count(dataset: Rows, needed: int) -> None:
+    """Raises ValueError where a training set has fewer points than one update takes.
+
+    Args:
+        dataset: of a stream no more rows are read than are needed.
+        needed (`int`): points of one update.
+    """
+    rows = without_decoding(dataset)
+    if isinstance(rows, Dataset):
+        count = len(rows)
+    else:
+        count = len(list(islice(rows, needed)))
+    if count < needed:
+        raise ValueError(
+            f"train_dataset has {count} points but one update takes {needed} "
+            "(per_device_train_batch_size * steps_per_generation * processes / num_generations): give more points, or "
+            "lower per_device_train_batch_size or steps_per_generation (gradient_accumulation_steps if not given)"
+        )
 
 
 def check_row(row: Row) -> None:
@@ -141,6 +163,34 @@ def open_images(rows: Sequence[Row]) -> list[Row]:
                 ) from error
         with_images.append({**row, "image": opened[key]})
     return with_images
+
+
+class RepeatedRows(torch.utils.data.Dataset):
+    """A dataset for the batches of TRL's samplers, which name a row once for each completion, and a batch once for
+    each step that takes from its completions. Each row is read once, and repetitions are the same object.
+
+    Args:
+        dataset (`datasets.Dataset`)
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._numbers: list[int] = []  # of the rows that were read last
+        self._rows: list[Row] = []
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, number: int) -> Row:
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers: list[int]) -> list[Row]:
+        distinct = list(dict.fromkeys(numbers))
+        if distinct != self._numbers:
+            self._rows = self.dataset.__getitems__(distinct)
+            self._numbers = distinct
+        row_of_number = dict(zip(self._numbers, self._rows))
+        return [row_of_number[number] for number in numbers]
 
 
 def one_row_per_point(rows: Dataset) -> Dataset:

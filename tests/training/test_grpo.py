@@ -515,6 +515,108 @@ def test_adapters_before_the_language_model_are_refused(
         )
 
 
+@pytest.mark.parametrize("trainer_class", TRAINERS)
+def test_chat_template_kwargs_reach_the_prompt(make_trainer, trainer_class):
+    trainer = make_trainer(
+        trainer_class=trainer_class, chat_template_kwargs={"thoughts": False}
+    )
+    processor = trainer.processing_class
+    processor.chat_template += "{%- if thoughts is false -%}no thoughts{%- endif -%}"
+    prompt_ids, *_ = trainer._tokenize_prompts([None, None])
+    assert len(prompt_ids) == 2
+    assert processor.decode(prompt_ids[0]).endswith("no thoughts")
+
+
+@pytest.mark.parametrize("trainer_class", TRAINERS)
+def test_suppressed_tokens_are_the_users_and_the_placeholders(
+    make_trainer, four_points, trainer_class
+):
+    forbidden = list(range(3, 250))
+    trainer = make_trainer(
+        trainer_class=trainer_class, generation_kwargs={"suppress_tokens": forbidden}
+    )
+    processor = trainer.processing_class
+    forbidden += [processor.image_token_id, processor.region_token_id]
+    sampled = set(rollouts(trainer, four_points)["completion_ids"].flatten().tolist())
+    assert sampled and sampled.isdisjoint(forbidden)
+
+
+@pytest.mark.parametrize("trainer_class", TRAINERS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_fewer_points_than_an_update_takes_are_refused(
+    make_trainer, four_points, stream, trainer_class
+):
+    dataset = four_points.to_iterable_dataset() if stream else four_points
+    with pytest.raises(ValueError, match="has 4 points but one update takes 6"):
+        make_trainer(
+            dataset=dataset,
+            trainer_class=trainer_class,
+            per_device_train_batch_size=2 * G,
+            gradient_accumulation_steps=3,
+        )
+
+
+@pytest.mark.parametrize("trainer_class", TRAINERS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_columns_that_nobody_names_can_be_removed(
+    make_trainer, four_points, stream, trainer_class
+):
+    seen = []
+
+    def reward(completion_ids, part, **kwargs):
+        seen.append((part, set(kwargs)))
+        return length_reward(completion_ids)
+
+    rows = four_points.add_column("note", ["a"] * 4)
+    make_trainer(
+        reward,
+        rows.to_iterable_dataset() if stream else rows,
+        trainer_class=trainer_class,
+        remove_unused_columns=True,
+        max_steps=1,
+    ).train()
+    [(parts, others)] = seen
+    assert sorted(parts) == sorted(repeated(four_points["part"]))
+    assert {"image", "point"} <= others
+    assert "note" not in others
+
+
+@pytest.mark.parametrize("trainer_class", TRAINERS)
+def test_errors_about_a_call_name_the_class(trainer_class):
+    for arguments, options in (((), {}), ((None, None), {"nonsense": 1})):
+        with pytest.raises(TypeError, match=f"{trainer_class.__name__}.__init__"):
+            trainer_class(*arguments, **options)
+
+
+@pytest.mark.parametrize("name", ["tools", "rollout_func", "environment_factory"])
+def test_turns_are_refused(policy_checkpoint, four_points, tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name} cannot work: a description is one"):
+        PointGRPOTrainer(
+            policy_checkpoint,
+            length_reward,
+            make_args(tmp_path),
+            four_points,
+            **{name: [print]},
+        )
+
+
+def test_a_row_is_read_once_for_an_update(make_trainer, four_points):
+    read = []
+
+    def count(batch):
+        read.extend(batch["part"])
+        return batch
+
+    make_trainer(
+        dataset=four_points.with_transform(count),
+        per_device_train_batch_size=2 * G,
+        gradient_accumulation_steps=2,
+        num_iterations=2,
+        max_steps=4,
+    ).train()
+    assert sorted(read) == sorted(repeated(four_points["part"], 2))
+
+
 COLORS = ["red", "green", "blue", "yellow", "white", "black"]
 
 

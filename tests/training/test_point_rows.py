@@ -9,6 +9,8 @@ from datasets import Dataset, Image, IterableDataset
 from PIL import Image as PILImage
 
 from hf_talking_points.training.point_rows import (
+    RepeatedRows,
+    check_count,
     check_rows,
     find_point,
     named_datasets,
@@ -146,6 +148,28 @@ def test_a_point_is_found_by_its_row(four_points):
     assert find_point(four_points.to_iterable_dataset(), [1.0, 1.0]).startswith(
         "the row with"
     )
+
+
+def test_repetitions_are_read_once_and_are_one_object(four_points):
+    rows = RepeatedRows(four_points)
+    first, second, third = rows.__getitems__([2, 2, 0])
+    assert first is second
+    assert (first["part"], third["part"]) == ("tail", "ear")
+    again, *_ = rows.__getitems__([2, 2, 0])
+    assert again is first
+    assert rows[1]["part"] == "eye"
+    assert len(rows) == 4
+
+
+def test_points_are_counted_up_to_what_is_needed(four_points):
+    def generate():
+        yield from four_points
+        raise AssertionError("more is read than needed")
+
+    for rows in (four_points, IterableDataset.from_generator(generate)):
+        check_count(rows, 4)
+    with pytest.raises(ValueError, match="has 4 points but one update takes 5"):
+        check_count(four_points.to_iterable_dataset(), 5)
 
 
 def test_a_point_comes_once_whatever_its_styles():
