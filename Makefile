@@ -6,7 +6,8 @@ CHROMIUM ?= chromium
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 RUN = HF_HUB_OFFLINE=1 $(VENV)/bin/python
 
-.PHONY: demo test test-slow test-browser quality clean
+# test-peers: what transformers, TRL, PEFT and accelerate promise of any model; writes docs/compatibility.md
+.PHONY: demo test test-slow test-peers test-browser quality clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py --output demo.png
@@ -15,7 +16,10 @@ test: $(VENV)/.test
 	$(RUN) -m pytest -n auto --dist loadfile --durations=10
 
 test-slow: $(VENV)/.test
-	$(RUN) -m pytest -m slow --durations=10
+	$(RUN) -m pytest -m slow --ignore tests/peers --durations=10
+
+test-peers: $(VENV)/.test
+	$(RUN) -m pytest -m slow tests/peers --write-page docs/compatibility.md --durations=10
 
 test-browser: $(VENV)/.browser
 	CHROMIUM=$(CHROMIUM) $(RUN) -m pytest -m slow tests/test_app_browser.py --durations=10
