@@ -252,7 +252,7 @@ def stream_answers(
         answered = locate_texts(pipe, requests(), run.batch_size, **options)
     else:
         described = ({"image": image, "points": points} for image, points in requests())
-        answered = pipe(described, batch_size=run.batch_size)
+        answered = pipe(described, batch_size=run.batch_size, num_return_sequences=1)
     for answers in answered:
         path, size = opened.popleft()
         yield path, size, answers

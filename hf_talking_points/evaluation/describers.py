@@ -44,7 +44,8 @@ class CheckpointDescriber(Checkpoint):
     task = "point-description"
 
     def __call__(self, image: Image.Image, points: Sequence[Point]) -> list[str]:
-        return [answer["description"] for answer in self.pipe(image, points=points)]
+        answers = self.pipe(image, points=points, num_return_sequences=1)
+        return [answer["description"] for answer in answers]
 
 
 class CheckpointLocalizer(Checkpoint):

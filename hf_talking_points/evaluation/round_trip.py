@@ -73,7 +73,8 @@ def describe_with_pipeline(
         for view in views:
             yield {"image": view.image(), "points": places(view)}
 
-    for answers in pipe(requests(), batch_size=batch_size):
+    described = pipe(requests(), batch_size=batch_size, num_return_sequences=1)
+    for answers in described:
         yield [answer["description"] for answer in answers]
 
 

@@ -4,6 +4,7 @@ files."""
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 import zlib
@@ -75,15 +76,25 @@ def displayed_size(image: Image.Image | str | os.PathLike | Any) -> tuple[int, i
 
 
 def to_rgb(
-    image: Image.Image | str | os.PathLike | np.ndarray | torch.Tensor,
+    image: Image.Image | str | os.PathLike | np.ndarray | torch.Tensor | dict,
+    input_data_format: str | None = None,
 ) -> Image.Image:
-    """Any image that transformers' pipelines take (PIL, path, URL, array) as PIL RGB image as it is displayed.
+    """An image as PIL RGB image as it is displayed.
 
     The EXIF orientation is applied, 16-bit values are scaled to 8 bits, transparency is shown on white; what else the
     file tells is left out.
 
+    Args:
+        image: of any kind that transformers' pipelines take (PIL, path, URL, array), or {"bytes", "path"}, as
+            `datasets` stores an image.
+        input_data_format (`str`, *optional*): "channels_first" or "channels_last", of an array; by default what its
+            shape suggests.
+
     Raises TypeError for anything else, and one of `UNREADABLE` for a broken file.
     """
+    if isinstance(image, dict) and {"bytes", "path"} <= image.keys():
+        stored = image["bytes"]
+        image = image["path"] if stored is None else Image.open(io.BytesIO(stored))
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
         image = Image.open(path) if os.path.isfile(path) else load_image(path)
@@ -91,12 +102,16 @@ def to_rgb(
         array = np.asarray(image)
         if array.ndim == 2:
             array = array[..., None]
+            input_data_format = "channels_last"
         if array.dtype == np.uint16:
             array = (array >> 8).astype(np.uint8)
-        image = to_pil_image(array)
+        image = to_pil_image(array, input_data_format=input_data_format)
     elif not isinstance(image, Image.Image):
+        given = type(image).__name__
+        if isinstance(image, dict):
+            given = f"a {given} of {list(image)}"
         raise TypeError(
-            f"image must be a PIL image, a path, a URL or an array, got {type(image).__name__}"
+            f"image must be a PIL image, a path, a URL or an array, got {given}"
         )
     image = as_displayed(image)
     if image.mode.startswith("I"):

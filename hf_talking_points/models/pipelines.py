@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import GeneratorType
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
 
 from .images import to_rgb
@@ -22,6 +27,44 @@ SEQUENCES_ALONE = {
     "output_attentions": False,
     "output_hidden_states": False,
 }
+# inputs that are one image or row, although some of them can be iterated over
+ONE_INPUT = (
+    str,
+    bytes,
+    os.PathLike,
+    io.IOBase,
+    dict,
+    Image.Image,
+    np.ndarray,
+    torch.Tensor,
+)
+
+
+class Rows(Dataset):
+    """A sequence of inputs as a dataset of torch, which transformers' pipelines answer row by row."""
+
+    def __init__(self, rows: Sequence) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.rows[index]
+
+
+def lazy_inputs(inputs: Any) -> Any:
+    """Inputs of a pipeline in a form that transformers tells from a single one.
+
+    A `datasets.Dataset`, a column of one, and any other sequence or iterable become a dataset of torch or a generator;
+    a list, of which all answers are made at once, and everything else stays what it is."""
+    if isinstance(inputs, (list, Dataset, GeneratorType, *ONE_INPUT)):
+        return inputs
+    if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
+        return Rows(inputs)
+    if isinstance(inputs, Iterable):
+        return (row for row in inputs)
+    return inputs
 
 
 def split_by_counts(values: Sequence, counts: Sequence[int]) -> list[Sequence]:
@@ -54,6 +97,16 @@ class _TalkingPointsPipeline(CompleteRepoMixin, Pipeline):
                 f"{type(self).__name__} needs a {expected} checkpoint, but got a {given} one"
             )
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Answers to one input, or to several.
+
+        Args:
+            inputs: an image or a row; a list of these, which gives a list of answers; or a dataset (of torch or of
+                `datasets`), a column of one, a generator or another iterable of these, which gives an iterator that
+                reads, computes and yields the answers row by row.
+        """
+        return super().__call__(lazy_inputs(inputs), *args, **kwargs)
+
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves a complete repo: weights, configs, processor, and the code for use without this package."""
         self.model.save_pretrained(save_directory, **kwargs)
@@ -72,7 +125,8 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
     of its width and height. The image is encoded once for all its points.
 
     Options of `generate` are taken in the call, as `generate_kwargs`, in a `generation_config`, or when the pipeline
-    is made. Each point has one answer: with several returned sequences the first, which is the best of a beam search.
+    is made. With several returned sequences (`num_return_sequences`) each point has that many answers, one after the
+    other.
 
     Raises ValueError for no points and for points outside the image.
     """
@@ -98,13 +152,13 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
     def preprocess(
         self, inputs: Any, points: Sequence | None = None, normalized: bool = False
     ) -> dict[str, Any]:
-        if isinstance(inputs, dict):
+        if isinstance(inputs, dict) and "image" in inputs:
             points = inputs.get("points", points)
             inputs = inputs["image"]
         if points is None or len(points) == 0:
             raise ValueError("points must hold at least one (x, y)")
-        if not any(hasattr(value, "__len__") for value in points):
-            points = [points]
+        if np.ndim(points[0]) == 0:
+            points = [tuple(points)]
         image = to_rgb(inputs)
         canvas_points = self.processor.points_to_canvas(points, image.size, normalized)
         return {
@@ -122,6 +176,9 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
             for name in SEQUENCES_ALONE:
                 options.pop(name, None)
         options.setdefault("tokenizer", self.processor.tokenizer)
+        if self.assistant_model is not None:
+            options.setdefault("assistant_model", self.assistant_model)
+            options.setdefault("assistant_tokenizer", self.assistant_tokenizer)
         return options
 
     def _forward(
@@ -152,18 +209,21 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
             mm_encoder_outputs={"image": image},
             **self.generate_options(generate_kwargs),
         )
-        # with several sequences for each row (num_return_sequences) the first is the answer
-        sequences = sequences.unflatten(0, (rows, -1))[:, 0]
         prompt_length = prompt["input_ids"].shape[1]
         answers = sequences[:, prompt_length:].tolist()
-        ids = split_by_counts(answers, counts)
+        answers_per_point = len(answers) // rows
+        ids = split_by_counts(answers, [count * answers_per_point for count in counts])
         return {"ids": ids if batched else ids[0], "points": points}
 
     def postprocess(self, outputs: dict[str, Any]) -> list[dict[str, Any]]:
         texts = self.processor.batch_decode(outputs["ids"], skip_special_tokens=True)
+        answers_per_point = len(texts) // len(outputs["points"])
         return [
-            {"point": point, "description": text.strip()}
-            for point, text in zip(outputs["points"], texts)
+            {
+                "point": outputs["points"][index // answers_per_point],
+                "description": text.strip(),
+            }
+            for index, text in enumerate(texts)
         ]
 
 
@@ -197,10 +257,11 @@ class PointLocalizationPipeline(_TalkingPointsPipeline):
     def preprocess(
         self, inputs: Any, text: str | Sequence[str] | None = None
     ) -> dict[str, Any]:
-        if isinstance(inputs, dict):
+        if isinstance(inputs, dict) and "image" in inputs:
             text = inputs.get("text", text)
             inputs = inputs["image"]
-        descriptions = [text] if isinstance(text, str) else list(text or [])
+        descriptions = [text] if isinstance(text, str) else text
+        descriptions = [] if descriptions is None else list(descriptions)
         self.processor.check_descriptions(descriptions)
         # too long a text is an error here, beside its own image
         self.processor.encode_descriptions(descriptions)

@@ -74,6 +74,33 @@ def test_the_size_may_be_asked_of_a_path_and_of_an_opened_image(tmp_path, smooth
     assert displayed_size(smooth) == SIZE
 
 
+@pytest.mark.parametrize("kind", ["bytes", "path", "both"])
+def test_images_as_datasets_stores_them(tmp_path, smooth, kind):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    content = file_of(smooth, "PNG", exif=exif).getvalue()
+    path = tmp_path / "a.png"
+    if kind != "bytes":
+        path.write_bytes(content)
+    stored = {
+        "bytes": None if kind == "path" else content,
+        "path": None if kind == "bytes" else str(path),
+    }
+    assert far_apart(to_rgb(stored), smooth.transpose(TURNS[6])) == 0
+
+
+def test_the_layout_of_an_array_may_be_told():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    last = to_rgb(pixels, input_data_format="channels_last")
+    first = to_rgb(pixels, input_data_format="channels_first")
+    assert last.size == (5, 3)
+    assert first.size == (3, 5)
+    np.testing.assert_array_equal(np.asarray(last), pixels)
+    np.testing.assert_array_equal(np.asarray(first), pixels.transpose(1, 2, 0))
+    plane = to_rgb(pixels[0], input_data_format="channels_first")
+    assert plane.size == (3, 5)
+
+
 @pytest.mark.parametrize("value", [0, 9, "6", 300])
 def test_an_orientation_that_does_not_exist_turns_nothing(smooth, value):
     exif = smooth.getexif()

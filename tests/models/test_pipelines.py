@@ -1,21 +1,26 @@
 """Both pipelines: what goes in, what comes out, and repos that load without the package."""
 
 import copy
+import io
 import subprocess
 import sys
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import (
     AutoModelForImageTextToText,
     AutoModelForKeypointDetection,
     GenerationConfig,
+    TextIteratorStreamer,
     pipeline,
 )
+from transformers.pipelines.pt_utils import KeyDataset
 
 import hf_talking_points  # noqa: F401  registers the pipelines
-from hf_talking_points.models.pipelines import split_by_counts
+from hf_talking_points.models.pipelines import Rows, split_by_counts
 
 POINTS = [(10, 20), (60.5, 30), (95, 1)]
 TEXTS = ["red green", "the cat", "a point on the front wheel of the car"]
@@ -74,7 +79,8 @@ def test_description_of_points(describe, random_image):
 def test_a_single_point_needs_no_list(describe, random_image):
     image = random_image()
     rows = describe(image, points=POINTS)
-    assert describe(image, points=POINTS[1]) == [rows[1]]
+    for point in (POINTS[1], torch.tensor(POINTS[1]), np.array(POINTS[1])):
+        assert describe(image, points=point) == [rows[1]]
 
 
 def test_normalized_points_are_described_alike(describe, random_image):
@@ -223,25 +229,66 @@ def test_a_stop_string_ends_the_answer(describe, random_image, way, more):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"num_beams": 3, "num_return_sequences": 3},
-        {"num_beams": 2, "num_return_sequences": 2, "return_dict_in_generate": True},
-    ],
-    ids=["beams", "beams in a dict"],
+    "more", [{}, {"return_dict_in_generate": True}], ids=["", "dict"]
 )
-def test_of_several_sequences_the_first_is_the_answer(
-    describe, random_image, way, options
+def test_several_sequences_are_consecutive_answers_to_their_point(
+    describe, random_image, way, more
 ):
     request = {"image": random_image(), "points": POINTS}
-    expected = in_the_call(describe, request, {"num_beams": options["num_beams"]})
-    assert way(describe, request, options) == expected
+    options = {"num_beams": 3, "num_return_sequences": 3}
+    answers = way(describe, request, {**options, **more})
+    assert [answer["point"] for answer in answers] == [
+        point for point in POINTS for _ in range(3)
+    ]
+    # as when each point is described alone
+    alone = []
+    for point in POINTS:
+        request = {"image": random_image(), "points": [point]}
+        alone += in_the_call(describe, request, options)
+    assert texts_of(answers) == texts_of(alone)
+    best = in_the_call(
+        describe, {"image": random_image(), "points": POINTS}, {"num_beams": 3}
+    )
+    assert answers[::3] == best
+    for index in range(len(POINTS)):
+        assert len(set(texts_of(answers[3 * index : 3 * index + 3]))) > 1
 
 
-def test_of_several_samples_each_point_has_one(describe, random_image):
+def test_samples_are_answers_too(describe, random_image):
     request = {"image": random_image(), "points": POINTS}
-    options = {"do_sample": True, "top_k": 1, "num_return_sequences": 4}
-    assert in_the_call(describe, request, options) == in_the_call(describe, request, {})
+    options = {"do_sample": True, "top_k": 1, "num_return_sequences": 2}
+    answers = in_the_call(describe, request, options)
+    expected = in_the_call(describe, request, {})
+    assert answers[::2] == answers[1::2] == expected
+
+
+def test_a_streamer_gets_the_answer_as_it_grows(describe, random_image):
+    streamer = TextIteratorStreamer(
+        describe.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
+    )
+    [row] = describe(random_image(), points=POINTS[0], streamer=streamer)
+    assert "".join(streamer).strip() == row["description"]
+    with pytest.raises(ValueError, match="batch size 1"):
+        describe(random_image(), points=POINTS, streamer=streamer)
+
+
+@pytest.mark.parametrize("at_construction", [False, True])
+def test_an_assistant_model_changes_nothing(
+    describe, random_image, make_language_model, at_construction
+):
+    assistant = make_language_model(tokenizer=describe.processor.tokenizer).eval()
+    calls = []
+    assistant.register_forward_hook(lambda *args: calls.append(1))
+    pipe, options = describe, {"assistant_model": assistant}
+    if at_construction:
+        pipe = type(describe)(
+            model=describe.model, processor=describe.processor, **options
+        )
+        options = {}
+    request = {"image": random_image(), "points": POINTS[:1]}
+    answers = pipe([request], max_new_tokens=FEW, **options)[0]
+    assert answers == in_the_call(describe, request, {})
+    assert calls
 
 
 def test_a_generation_config_is_not_changed(describe, random_image):
@@ -251,6 +298,85 @@ def test_a_generation_config_is_not_changed(describe, random_image):
     before = config.to_dict()
     describe(random_image(), points=POINTS, generation_config=config)
     assert config.to_dict() == before
+
+
+@pytest.fixture(scope="module")
+def rows(random_image):
+    """Two photos with points and texts, as a `datasets.Dataset`."""
+    columns = {
+        "image": [random_image(0), random_image(1)],
+        "points": [[[20, 30], [10, 10]], [[5, 5]]],
+        "text": [["red"], ["green", "the cat"]],
+    }
+    return Dataset.from_dict(columns).cast_column("image", datasets.Image())
+
+
+def stored_undecoded(rows):
+    return rows.cast_column("image", datasets.Image(decode=False))
+
+
+KINDS_OF_ROWS = {
+    "dataset": lambda rows: rows,
+    "undecoded": stored_undecoded,
+    "arrays": lambda rows: rows.with_format("numpy"),
+    "tensors": lambda rows: rows.with_format("torch"),
+    "stream": lambda rows: rows.to_iterable_dataset(),
+    "undecoded stream": lambda rows: stored_undecoded(rows).to_iterable_dataset(),
+    "tuple": tuple,
+    "iterator": iter,
+    "map": lambda rows: map(dict, rows),
+    "dataset of torch": lambda rows: Rows(list(rows)),
+}
+COLUMNS_OF_IMAGES = {
+    "column": lambda rows: rows["image"],
+    "undecoded column": lambda rows: stored_undecoded(rows)["image"],
+    "column of a stream": lambda rows: rows.to_iterable_dataset()["image"],
+    "key": lambda rows: KeyDataset(rows, "image"),
+    "rows without points": lambda rows: rows.select_columns("image"),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("kind", KINDS_OF_ROWS)
+def test_rows_of_every_kind_are_answered_one_after_the_other(
+    describe, locate, rows, kind, batch_size
+):
+    given = KINDS_OF_ROWS[kind]
+    described = describe(given(rows), batch_size=batch_size)
+    assert list(described) == describe(list(rows), batch_size=batch_size)
+    located = locate(given(rows), batch_size=batch_size)
+    assert list(located) == locate(list(rows), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("kind", COLUMNS_OF_IMAGES)
+def test_images_of_a_column_share_points_and_texts(describe, locate, rows, kind):
+    images = list(rows["image"])
+    given = COLUMNS_OF_IMAGES[kind]
+    answers = describe(given(rows), points=POINTS[:1])
+    assert list(answers) == describe(images, points=POINTS[:1])
+    assert list(locate(given(rows), text="red")) == locate(images, text="red")
+
+
+def test_datasets_are_read_as_their_answers_are_taken(describe, rows):
+    read = []
+
+    def note(row):
+        read.append(row["points"])
+        return row
+
+    answers = describe(rows.to_iterable_dataset().map(note))
+    assert read == []
+    next(iter(answers))
+    assert len(read) == 1
+    assert len(describe(rows)) == len(rows)
+
+
+@pytest.mark.parametrize(
+    "given", [{"photo": 1}, b"pixels", io.BytesIO(b"pixels"), None]
+)
+def test_what_is_no_image_is_named(describe, given):
+    with pytest.raises(TypeError, match=type(given).__name__):
+        describe(given, points=POINTS)
 
 
 def test_localization(locate, random_image):
