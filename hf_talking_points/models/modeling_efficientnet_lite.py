@@ -108,6 +108,7 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
     input_modalities = ("image",)
     has_attentions = False
     _supports_sdpa = True
+    _no_split_modules = ["EfficientNetLiteBlock"]
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__(config)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_talking_points import PointDescriptorConfig
+from .modeling_masked_decoder import rows_of
 from .modeling_talking_points import TalkingPointsModel, TalkingPointsPreTrainedModel
 
 
@@ -70,23 +71,6 @@ class PointDescriptorCausalLMOutputWithPast(CausalLMOutputWithPast):
 
     point_features: torch.FloatTensor | None = None
     point_mask_logits: list[torch.FloatTensor] | None = None
-
-
-class FeatureLevel(NamedTuple):
-    """One level of the pixel decoder's maps, as the decoder layers attend to it.
-
-    Args:
-        keys (`torch.Tensor` of shape `(height * width, images, hidden_dim)`): also the values.
-        positions (`torch.Tensor` of shape `(height * width, images, hidden_dim)`): encoding of the cells' positions.
-        size (`tuple[int, int]`): height and width.
-        blocked (bool `torch.Tensor` of shape `(images * attention heads, points, height * width)`, *optional*): True
-            where a point may not attend, if that is known beforehand.
-    """
-
-    keys: torch.Tensor
-    positions: torch.Tensor
-    size: tuple[int, int]
-    blocked: torch.Tensor | None
 
 
 def gaussian_attention_mask(
@@ -147,10 +131,9 @@ class PointPromptEncoder(nn.Module):
         ] / period  # (images, points, 4, half)
         encoding = torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), -1)
         encoding = encoding.flatten(-3)  # (images, points, 4 * half)
-        query_pos = self.position_projection(
-            encoding.to(self.position_projection.weight.dtype)
-        )
-        return self.prompt_embedding.weight[0].expand_as(query_pos), query_pos
+        query = rows_of(self.prompt_embedding, 1, points.device)
+        query_pos = self.position_projection(encoding.to(query.dtype))
+        return query.expand_as(query_pos), query_pos
 
 
 class PointProjector(nn.Module):
@@ -222,42 +205,24 @@ class PointDescriptorModel(TalkingPointsModel):
             output.point_embeds = self.point_projector(output.point_features)
         return output
 
-    def feature_levels(self, decoded: Any, points: torch.Tensor) -> list[FeatureLevel]:
-        """The maps that decoder layers attend to in turn, coarsest first.
+    def blocked_cells(
+        self, points: torch.Tensor, size: tuple[int, int]
+    ) -> torch.Tensor | None:
+        """Where points may not attend in a feature level; None where that does not follow from the points.
 
         Args:
-            decoded: output of the pixel decoder.
             points (`torch.Tensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1].
+            size (`tuple[int, int]`): height and width of the level.
+        Returns:
+            bool `torch.Tensor` of shape `(images * attention heads, points, height * width)`.
         """
         config = self.config
-        transformer = self.vision_tower.transformer_module
-        attention_heads = config.vision_config.num_attention_heads
-        levels = []
-        for index in range(transformer.num_feature_levels):
-            level = decoded.multi_scale_features[
-                index
-            ]  # (images, channels, height, width)
-            height, width = level.shape[-2:]
-            keys = transformer.input_projections[index](level).flatten(2)
-            keys = keys + transformer.level_embed.weight[index][None, :, None]
-            positions = transformer.position_embedder(
-                level.shape, level.device, level.dtype, None
-            )
-            blocked = None
-            if config.point_mask == "gaussian":
-                blocked = gaussian_attention_mask(
-                    points, height, width, config.mask_sigma, config.mask_threshold
-                )
-                blocked = blocked.repeat_interleave(attention_heads, 0)
-            levels.append(
-                FeatureLevel(
-                    keys=keys.permute(2, 0, 1),
-                    positions=positions.flatten(2).permute(2, 0, 1),
-                    size=(height, width),
-                    blocked=blocked,
-                )
-            )
-        return levels
+        if config.point_mask != "gaussian":
+            return None
+        blocked = gaussian_attention_mask(
+            points, *size, config.mask_sigma, config.mask_threshold
+        )
+        return blocked.repeat_interleave(config.vision_config.num_attention_heads, 0)
 
     def predict_masks(
         self, query: torch.Tensor, decoded: Any, size: tuple[int, int]
@@ -297,18 +262,21 @@ class PointDescriptorModel(TalkingPointsModel):
         query, query_pos = self.point_encoder(points)
         query = query.transpose(0, 1)  # (points, images, hidden_dim)
         query_pos = query_pos.transpose(0, 1)
-        levels = self.feature_levels(decoded, points)
+        levels = self.feature_levels(decoded)
+        blocked_of_levels = [self.blocked_cells(points, level.size) for level in levels]
         predicts = self.config.point_mask == "predicted"
         mask_logits = []
         for index, layer in enumerate(
             self.vision_tower.transformer_module.decoder.layers
         ):
             level = levels[index % len(levels)]
-            blocked = level.blocked
+            blocked = blocked_of_levels[index % len(levels)]
             if predicts:
                 logits, blocked = self.predict_masks(query, decoded, level.size)
                 mask_logits.append(logits)
-            query = decode_points(layer, query, query_pos, level, blocked)
+            query = layer(
+                query, query_pos, level.keys, level.positions, blocked, apart=True
+            )
         features = torch.cat([query, query_pos], -1).transpose(0, 1)
         if not predicts:
             return features, None
@@ -425,40 +393,6 @@ class PointDescriptorModel(TalkingPointsModel):
             point_features=None if image is None else image.point_features,
             point_mask_logits=None if image is None else image.point_mask_logits,
         )
-
-
-def decode_points(
-    layer: nn.Module,
-    query: torch.Tensor,
-    query_pos: torch.Tensor,
-    level: FeatureLevel,
-    blocked: torch.Tensor | None,
-) -> torch.Tensor:
-    """One Mask2Former decoder layer over points that do not see each other.
-
-    Args:
-        layer: cross-attention, self-attention and feed-forward layers.
-        query (`torch.Tensor` of shape `(points, images, hidden_dim)`), query_pos (likewise)
-        level ([`FeatureLevel`]): what is attended to.
-        blocked (bool `torch.Tensor` of shape `(images * attention heads, points, height * width)`, *optional*)
-    Returns:
-        `torch.Tensor` of shape `(points, images, hidden_dim)`: the next query.
-    """
-    attended, _ = layer.cross_attn(
-        query + query_pos,
-        level.keys + level.positions,
-        level.keys,
-        attn_mask=blocked,
-        need_weights=False,
-    )
-    query = layer.cross_attn_layer_norm(query + attended)
-    # (1, points * images, hidden_dim): with one query per entry, self-attention sees one point
-    alone = query.flatten(0, 1)[None]
-    alone_pos = query_pos.flatten(0, 1)[None]
-    attended, _ = layer.self_attn(alone, position_embeddings=alone_pos)
-    query = layer.self_attn_layer_norm(query + attended.view_as(query))
-    hidden = layer.activation_fn(layer.fc1(query))
-    return layer.final_layer_norm(query + layer.fc2(hidden))
 
 
 class PointDescriptorForConditionalGeneration(

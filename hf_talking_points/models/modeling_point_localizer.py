@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_talking_points import PointLocalizerConfig
+from .modeling_masked_decoder import rows_of
 from .modeling_talking_points import (
     TalkingPointsModel,
     TalkingPointsPreTrainedModel,
@@ -118,7 +119,7 @@ class MapKeys(nn.Module):
         self.position_embedding = nn.Embedding(self.side**2, dim)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, feature_maps: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, *feature_maps: torch.Tensor) -> torch.Tensor:
         """-> `(images, side^2, head_dim)`."""
         size = feature_maps[0].shape[-2:]
         fused = sum(
@@ -127,7 +128,8 @@ class MapKeys(nn.Module):
         )
         fused = fused + self.mix(fused)  # (images, head_dim, side, side)
         cells = fused.flatten(2).transpose(1, 2)
-        return self.norm(cells + self.position_embedding.weight)
+        positions = rows_of(self.position_embedding, self.side**2, cells.device)
+        return self.norm(cells + positions)
 
 
 class HeatmapHead(nn.Module):
@@ -136,7 +138,7 @@ class HeatmapHead(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.query_projection = nn.Linear(dim, dim)
-        self.log_prior_width = nn.Parameter(torch.tensor(-1.6))
+        self.log_prior_width = nn.Parameter(torch.tensor([-1.6]))
 
     def forward(
         self, vector: torch.Tensor, regressed: torch.Tensor, keys: torch.Tensor
@@ -195,7 +197,9 @@ class PointLocalizerModel(TalkingPointsModel):
             feature_maps (list of `torch.FloatTensor`): the backbone's maps instead of `pixel_values`.
         """
         maps, _, tokens = self.encode_image(pixel_values, feature_maps)
-        keys = self.map_keys(maps) if self.config.head == "heatmap" else None
+        keys = None
+        if self.config.head == "heatmap":
+            keys = self.checkpointed(self.map_keys, self.map_keys, *maps)
         return PointLocalizerImageOutput(pooler_output=list(tokens), keys=keys)
 
     def forward(

@@ -1,7 +1,8 @@
 """What both models share: vision tower, image tokens, language model, sequences of one image that share a prefix."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,8 +17,12 @@ from transformers import (
 )
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerPixelDecoderOutput,
+)
 
 from .configuration_talking_points import TalkingPointsConfig
+from .modeling_masked_decoder import FeatureLevel, let_points_pass, rows_of
 from .remote_code import CompleteRepoMixin
 
 # attention implementations that take a mask of every pair of positions
@@ -188,27 +193,33 @@ class ImageProjector(nn.Module):
         )
         return fused + self.mix(fused)
 
+    def size(self, feature_maps: list[torch.Tensor]) -> tuple[int, int]:
+        """Height and width in image tokens."""
+        height, width = feature_maps[self.levels[0]].shape[-2:]
+        return height // self.ratio, width // self.ratio
+
     def cells(self, feature_maps: list[torch.Tensor]) -> torch.Tensor:
-        """-> `(images, ratio^2 * channels, height, width)` at the resolution of the image tokens."""
+        """-> `(images, height * width, ratio^2 * channels)` at the resolution of the image tokens."""
         fused = self.fused_maps(feature_maps)
         # (images, channels, height, ratio, width, ratio): each cell's rows and columns of pixels apart
         cells = fused.unflatten(3, (-1, self.ratio)).unflatten(2, (-1, self.ratio))
-        return cells.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+        return cells.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
     def forward(
-        self, cells: torch.Tensor, prior: torch.Tensor | None = None
+        self, feature_maps: list[torch.Tensor], prior: torch.Tensor | None = None
     ) -> torch.Tensor:
         """
         Args:
-            cells (`torch.Tensor` of shape `(images, ratio^2 * channels, height, width)`): of [`cells`].
-            prior (`torch.Tensor` of shape `(images, height * width, 2 * hidden_dim)`, *optional*)
+            feature_maps (list of `torch.Tensor` of shape `(images, channels, height, width)`): of the backbone.
+            prior (`torch.Tensor` of shape `(images, tokens, 2 * hidden_dim)`, *optional*)
         Returns:
-            `torch.Tensor` of shape `(images, height * width, hidden)`: the image tokens.
+            `torch.Tensor` of shape `(images, tokens, hidden)`: the image tokens.
         """
-        tokens = cells.flatten(2).transpose(1, 2)
+        tokens = self.cells(feature_maps)
         if prior is not None:
             tokens = torch.cat([tokens, prior], -1)
-        return self.fc2(self.act(self.fc1(tokens))) + self.position_embedding.weight
+        positions = rows_of(self.position_embedding, tokens.shape[1], tokens.device)
+        return self.fc2(self.act(self.fc1(tokens))) + positions
 
 
 class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
@@ -216,9 +227,14 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
+    # classes that are called as a whole: devices get them, and FSDP gathers them, in one piece
     _no_split_modules = [
         "Mask2FormerPixelDecoder",
-        "Mask2FormerMaskedAttentionDecoderLayer",
+        "MaskedDecoderLayer",
+        "ImageProjector",
+        "PointPromptEncoder",
+        "MapKeys",
+        "HeatmapHead",
     ]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
@@ -233,6 +249,14 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
             module.reset_parameters()
         else:
             super()._init_weights(module)
+
+    def post_init(self) -> None:
+        super().post_init()
+        backbone = self.base_model.backbone
+        names = {*self._no_split_modules, *(backbone._no_split_modules or [])}
+        # accelerate raises at the name of a class that is not in the model
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = sorted(names & present)
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -318,6 +342,35 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
         for module in self.base_model.modules_before_language_model():
             module.requires_grad_(False)
 
+    def set_attn_implementation(
+        self, attn_implementation: str | dict, allow_all_kernels: bool = False
+    ) -> None:
+        """Changes the attention as `from_pretrained(attn_implementation=...)` does.
+
+        Args:
+            attn_implementation (`str` or `dict`): a name is for the language model, since a Mask2Former takes eager
+                attention alone; a `dict` has a name for each sub-config, as in the base class.
+            allow_all_kernels (`bool`): as in the base class.
+        Raises:
+            ValueError or ImportError: a part does not support what is asked for; then nothing has changed.
+        """
+        vision = self.config.vision_config
+        if isinstance(attn_implementation, str):
+            backbone = {"backbone_config": vision.backbone_config._attn_implementation}
+            attn_implementation = {
+                "": attn_implementation,
+                "text_config": attn_implementation,
+                "vision_config": backbone,
+            }
+        configs = (self.config, self.config.text_config, vision, vision.backbone_config)
+        before = [config._attn_implementation_internal for config in configs]
+        try:
+            super().set_attn_implementation(attn_implementation, allow_all_kernels)
+        except (ValueError, ImportError):
+            for config, implementation in zip(configs, before):
+                config._attn_implementation_internal = implementation
+            raise
+
     def enable_input_require_grads(self) -> None:
         # the inherited one also hooks Swin's patch embedding, which returns a tuple
         def require_grad(module: nn.Module, args: tuple, output: torch.Tensor) -> None:
@@ -338,6 +391,7 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
 
     vision_tower: Mask2FormerModel
     language_model: PreTrainedModel
+    gradient_checkpointing = False  # transformers sets it, and the function below
 
     def __init__(self, config: TalkingPointsConfig) -> None:
         super().__init__(config)
@@ -345,6 +399,7 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             "eager"  # Mask2FormerModel raises for any other
         )
         self.vision_tower = AutoModel.from_config(config.vision_config)
+        let_points_pass(self.vision_tower)
         self.image_projector = ImageProjector(config)
         if config.use_perception_prior:
             classes = config.vision_config.num_labels + 1
@@ -406,19 +461,9 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         """Parameters that no loss reaches; which these are follows from the config."""
         for module in self.unreached_modules():
             yield from module.parameters()
-        backbone = self.backbone
-        reached_strides = self.reached_strides()
-        for stage, stride in zip(
-            backbone.out_features, self.config.vision_config.feature_strides
-        ):
-            if stride not in reached_strides and hasattr(
-                backbone, "hidden_states_norms"
-            ):
-                yield from backbone.hidden_states_norms[stage].parameters()
-        if hasattr(
-            backbone, "swin"
-        ):  # the norm of the plain model, which the backbone leaves out
-            yield from backbone.swin.layernorm.parameters()
+        for name, parameter in self.backbone.named_parameters():
+            if name in self.unreached_in_backbone:
+                yield parameter
         if not self.config.vision_config.encoder_layers:
             yield self.pixel_decoder.level_embed
         if not self.config.use_perception_prior:
@@ -426,6 +471,75 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             for layer in self.vision_tower.transformer_module.decoder.layers:
                 yield from layer.self_attn.q_proj.parameters()
                 yield from layer.self_attn.k_proj.parameters()
+
+    @cached_property
+    def unreached_in_backbone(self) -> set[str]:
+        """Names of the backbone's parameters that no feature map of [`reached_strides`] depends on, which autograd
+        tells on the meta device: a norm of a map that nobody reads, a whole stage behind the last one that is read."""
+        backbone = self.backbone
+        weights = {
+            name: torch.empty_like(weight, device="meta", requires_grad=True)
+            for name, weight in backbone.named_parameters()
+        }
+        buffers = {
+            name: torch.empty_like(buffer, device="meta")
+            for name, buffer in backbone.named_buffers()
+        }
+        side = self.config.image_size
+        pixels = torch.empty(1, 3, side, side, dtype=backbone.dtype, device="meta")
+        with torch.enable_grad():
+            maps = torch.func.functional_call(
+                backbone, {**weights, **buffers}, pixels
+            ).feature_maps
+            strides = self.config.vision_config.feature_strides
+            read = [
+                level.sum()
+                for level, stride in zip(maps, strides)
+                if stride in self.reached_strides()
+            ]
+            gradients = torch.autograd.grad(
+                sum(read), list(weights.values()), allow_unused=True
+            )
+        return {name for name, gradient in zip(weights, gradients) if gradient is None}
+
+    def checkpointed(
+        self, module: nn.Module, function: Callable[..., Any], *inputs: Any
+    ) -> Any:
+        """`function(*inputs)`, computed again in the backward pass where gradient checkpointing is on.
+
+        Args:
+            module (`nn.Module`): what `function` calls.
+            function: takes the inputs one by one; gives a tensor or a tuple of tensors.
+            inputs (`torch.Tensor` or None)
+        """
+        if not (self.gradient_checkpointing and self.training):
+            return function(*inputs)
+        trained = any(weight.requires_grad for weight in module.parameters())
+        tensors = [value for value in inputs if value is not None]
+        if not trained and not any(value.requires_grad for value in tensors):
+            return function(*inputs)
+        if trained and not any(value.requires_grad for value in tensors):
+            # reentrant checkpoints give weights a gradient only where an input asks for one
+            first, *others = inputs
+            inputs = (first.detach().requires_grad_(), *others)
+        return self._gradient_checkpointing_func(function, *inputs)
+
+    def run_backbone(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """pixel_values (`torch.Tensor` of shape `(images, 3, image_size, image_size)`) -> feature maps, finest
+        first."""
+        return tuple(self.backbone(pixel_values).feature_maps)
+
+    def run_pixel_decoder(
+        self, *feature_maps: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """-> (features of the masks, multi-scale features, coarsest first)."""
+        decoded = self.pixel_decoder(feature_maps)
+        return decoded.mask_features, *decoded.multi_scale_features
+
+    def project_image(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """(feature maps, then the perception prior or None) -> image tokens."""
+        *feature_maps, prior = inputs
+        return self.image_projector(feature_maps, prior)
 
     def encode_image(
         self,
@@ -442,18 +556,79 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             ValueError: neither or both are given.
         """
         if pixel_values is not None and feature_maps is None:
-            maps = self.backbone(pixel_values.to(self.dtype)).feature_maps
+            maps = self.checkpointed(
+                self.backbone, self.run_backbone, pixel_values.to(self.dtype)
+            )
         elif feature_maps is not None and pixel_values is None:
             maps = feature_maps
         else:
             raise ValueError("give either pixel_values or feature_maps")
         maps = [level.to(self.dtype) for level in maps]
-        decoded = self.pixel_decoder(maps)
-        cells = self.image_projector.cells(maps)
+        mask_features, *levels = self.checkpointed(
+            self.pixel_decoder, self.run_pixel_decoder, *maps
+        )
+        decoded = Mask2FormerPixelDecoderOutput(levels, mask_features)
         prior = None
         if self.config.use_perception_prior:
-            prior = self.perception_prior(decoded, cells.shape[-2:])
-        return maps, decoded, self.image_projector(cells, prior)
+            prior = self.perception_prior(decoded, self.image_projector.size(maps))
+        tokens = self.checkpointed(
+            self.image_projector, self.project_image, *maps, prior
+        )
+        return maps, decoded, tokens
+
+    def feature_levels(self, decoded: Any) -> list[FeatureLevel]:
+        """The maps that decoder layers attend to in turn, coarsest first.
+
+        Args:
+            decoded: output of the pixel decoder.
+        """
+        transformer = self.vision_tower.transformer_module
+        count = transformer.num_feature_levels
+        device = decoded.mask_features.device
+        level_embeds = rows_of(transformer.level_embed, count, device)
+        levels = []
+        for index in range(count):
+            level = decoded.multi_scale_features[
+                index
+            ]  # (images, channels, height, width)
+            keys = transformer.input_projections[index](level).flatten(2)
+            keys = keys + level_embeds[index][None, :, None]
+            positions = transformer.position_embedder(
+                level.shape, level.device, level.dtype, None
+            )
+            levels.append(
+                FeatureLevel(
+                    keys=keys.permute(2, 0, 1),
+                    positions=positions.flatten(2).permute(2, 0, 1),
+                    size=level.shape[-2:],
+                )
+            )
+        return levels
+
+    def decode_queries(self, decoded: Any) -> tuple[Any, torch.Tensor]:
+        """Decoder layers over the object queries.
+
+        Args:
+            decoded: output of the pixel decoder.
+        Returns:
+            (output of Mask2Former's decoder, position queries of shape `(images, queries, hidden_dim)`).
+        """
+        transformer = self.vision_tower.transformer_module
+        levels = self.feature_levels(decoded)
+        images, device = len(decoded.mask_features), decoded.mask_features.device
+        count = self.config.vision_config.num_queries
+        query = rows_of(transformer.queries_features, count, device)
+        query_pos = rows_of(transformer.queries_embedder, count, device)
+        output = transformer.decoder(
+            inputs_embeds=query[:, None].expand(-1, images, -1),
+            multi_stage_positional_embeddings=[level.positions for level in levels],
+            pixel_embeddings=decoded.mask_features,
+            encoder_hidden_states=[level.keys for level in levels],
+            query_position_embeddings=query_pos[:, None].expand(-1, images, -1),
+            feature_size_list=[level.size for level in levels],
+            return_dict=True,
+        )
+        return output, query_pos.expand(images, -1, -1)
 
     def perception_prior(
         self, decoded: Any, size: tuple[int, int]
@@ -466,10 +641,8 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         Returns:
             `torch.FloatTensor` of shape `(images, height * width, 2 * hidden_dim)`.
         """
-        transformer = self.vision_tower.transformer_module
-        output = transformer(decoded.multi_scale_features, decoded.mask_features)
+        output, query_pos = self.decode_queries(decoded)
         query = output.last_hidden_state  # (images, queries, hidden_dim)
-        query_pos = transformer.queries_embedder.weight.expand(query.shape[0], -1, -1)
         last_states = output.intermediate_hidden_states[-1].transpose(0, 1)
         class_probabilities = self.class_predictor(last_states).softmax(-1)
         score = class_probabilities[..., :-1].amax(-1)  # the last class is "no object"
