@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -53,7 +54,7 @@ class View:
 def make_views(
     photos: Sequence[Photo], views_per_photo: int = 1, seed: int = 0
 ) -> list[View]:
-    """The photos themselves and random crops of each, mirrored half the time. Views without points are left out.
+    """The photos themselves and random crops of each, [`crop_view`]. Views without points are left out.
 
     Args:
         photos (list of [`Photo`])
@@ -63,14 +64,93 @@ def make_views(
     views = []
     for number in range(views_per_photo):
         for index, photo in enumerate(photos):
-            view = View(photo, photo)
-            if number > 0:
-                rng = np.random.default_rng([seed, number, index])
-                crop, mirror = random_crop(photo, rng)
-                view = View(crop_photo(photo, crop, mirror), photo, crop, mirror)
+            view = make_view(photo, number, index, seed)
             if view.points():
                 views.append(view)
     return views
+
+
+def make_view(photo: Photo, number: int, index: int, seed: int) -> View:
+    """The view with a number, 0 for the whole photo, of the photo that comes at an index."""
+    if number == 0:
+        return View(photo, photo)
+    return crop_view(photo, np.random.default_rng([seed, number, index]))
+
+
+def crop_view(photo: Photo, rng: np.random.Generator) -> View:
+    """A random crop of a photo, mirrored half the time, without the texts, which say where things are in all of it.
+
+    A point comes along where its description can be written anew, or where it had none.
+    """
+    crop, mirror = random_crop(photo, rng)
+    kept = replace(photo, points=without_own_words(photo.points))
+    objects = []
+    for annotated in photo.objects:
+        named = [point for point in annotated.points if point.part is not None]
+        nameless = [point for point in annotated.points if point.part is None]
+        points = (*named, *without_own_words(nameless))
+        objects.append(replace(annotated, points=points))
+    kept = replace(kept, objects=tuple(objects))
+    return View(crop_photo(kept, crop, mirror), photo, crop, mirror)
+
+
+def without_own_words(points: Sequence[PartPoint]) -> tuple[PartPoint, ...]:
+    """Those of the points that no text describes."""
+    return tuple(point for point in points if not point.texts)
+
+
+@dataclass
+class TextCount:
+    """Whose words the points of views are described in, a text for each point and style.
+
+    Args:
+        described (`int`): points of whole photos that the dataset describes, in whatever style.
+        own (`int`): texts of the dataset.
+        on_crops (`int`): of points on crops, which the rule-based writer describes anew.
+        without_text (`int`): of points on whole photos that the dataset does not describe in that style.
+        only_on_photos (`int`): points that come on no crop, because nothing but their own text describes them.
+    """
+
+    described: int = 0
+    own: int = 0
+    on_crops: int = 0
+    without_text: int = 0
+    only_on_photos: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.own + self.on_crops + self.without_text
+
+
+def count_texts(
+    views: Sequence[View], style_weights: dict[str, float] | None
+) -> TextCount:
+    """Counts the texts of views; `style_weights` as in [`sample_triplets`]."""
+    styles: list[str | None] = [None]
+    if style_weights:
+        styles = [style for style, weight in style_weights.items() if weight > 0]
+    count = TextCount()
+    for view in views:
+        for owner, point in view.points():
+            is_nameless = owner is None or point.part is None
+            if point.texts:  # those of a crop have none
+                count.described += 1
+                count.only_on_photos += is_nameless
+            for style in styles:
+                if view.crop is not None:
+                    count.on_crops += 1
+                elif has_own_text(point, style, is_nameless):
+                    count.own += 1
+                else:
+                    count.without_text += 1
+    return count
+
+
+def has_own_text(point: PartPoint, style: str | None, is_nameless: bool) -> bool:
+    """Whether a point gets one of its own texts in a style; of all styles for None."""
+    if style is None or is_nameless:
+        return bool(point.texts)
+    return any(style == own_style for own_style, _ in point.texts)
 
 
 def surrounding_point(
@@ -101,7 +181,7 @@ class TextChooser:
 
     Args:
         photo ([`Photo`]): with the annotation of the view.
-        pixels (`np.ndarray` of shape `(height, width, 3)`, uint8): of the view.
+        image (function): gives the pixels of the view. It is called once, where the rule-based writer has to look.
         style_weights (`dict[str, float]`, *optional*): chance of each style; the points' own texts without it.
         rng (`np.random.Generator`)
     """
@@ -109,12 +189,12 @@ class TextChooser:
     def __init__(
         self,
         photo: Photo,
-        pixels: np.ndarray,
+        image: Callable[[], Image.Image],
         style_weights: dict[str, float] | None,
         rng: np.random.Generator,
     ) -> None:
         self.photo = photo
-        self.pixels = pixels
+        self.pixels = cache(lambda: np.asarray(image()))
         self.rng = rng
         self.styles: list[str] | None = None
         if style_weights:
@@ -153,12 +233,12 @@ class TextChooser:
         if owner is None or point.part is None:
             return self.write_surroundings(point.x, point.y, style)
         known = style if style in STYLES else RULE_STYLE
-        return describe_point(self.photo, owner, point, self.pixels, known, self.rng)
+        return describe_point(self.photo, owner, point, self.pixels(), known, self.rng)
 
     def write_surroundings(self, x: float, y: float, style: str) -> str:
         """A text of the rule-based writer on a point beside all objects."""
         known = style if style in STYLES else RULE_STYLE
-        return describe_surroundings(self.photo, x, y, self.pixels, known, self.rng)
+        return describe_surroundings(self.photo, x, y, self.pixels(), known, self.rng)
 
 
 def sample_triplets(
@@ -167,6 +247,7 @@ def sample_triplets(
     rng: np.random.Generator,
     style_weights: dict[str, float] | None = None,
     surroundings: float = 0.0,
+    image: Callable[[], Image.Image] | None = None,
 ) -> tuple[list[tuple[float, float]], list[str], list[Owned | None]]:
     """Triplets of one view, each of its points once before any comes twice.
 
@@ -179,12 +260,13 @@ def sample_triplets(
             "full". Without it all texts of a point are as likely, and a point without any is described in "full".
             A point without object or part gets one of its own texts, and is described as surroundings without any.
         surroundings (`float`): chance of a point beside all objects instead of an annotated one.
+        image (function, *optional*): gives the pixels of the view, by default [`View.image`]. Called at most once.
     Returns:
         lists of points (x, y) in pixels of the view, of descriptions, and of (object, point) as [`View.points`] gives
         them, None for surroundings.
     """
     photo = view.photo
-    chooser = TextChooser(photo, np.asarray(view.image()), style_weights, rng)
+    chooser = TextChooser(photo, image or view.image, style_weights, rng)
     annotated = view.points()
     order = rng.permutation(len(annotated))
     points: list[tuple[float, float]] = []

@@ -46,6 +46,7 @@ def describe_points(
     views: Sequence[View],
     cache: AnswerCache | None = None,
     batch_size: int = 8,
+    show_progress: bool = True,
 ) -> list[list[str]]:
     """Descriptions of every annotated point.
 
@@ -55,6 +56,7 @@ def describe_points(
         cache ([`AnswerCache`], *optional*): holds the answers that are known; not for a pipeline, which has no
             fingerprint.
         batch_size (`int`): images of one forward pass of a pipeline.
+        show_progress (`bool`): whether a bar counts the views.
     Returns:
         a list for each view with a text for each of its points.
     """
@@ -63,7 +65,9 @@ def describe_points(
         answers = describe_with_pipeline(describer, views, batch_size)
     else:
         answers = describe_view_by_view(describer, views, cache)
-    return list(tqdm(answers, total=len(views), desc=f"Describing: {name}"))
+    label = f"Describing: {name}"
+    bar = tqdm(answers, total=len(views), desc=label, disable=not show_progress)
+    return list(bar)
 
 
 def describe_with_pipeline(
@@ -93,6 +97,7 @@ def locate_points(
     image: Callable[[View], Image.Image] = View.image,
     batch_size: int = 8,
     label: str = "",
+    show_progress: bool = True,
 ) -> np.ndarray:
     """Where a localizer finds the texts of points.
 
@@ -105,6 +110,7 @@ def locate_points(
         image (function): what the localizer is shown of a view.
         batch_size (`int`): images of one forward pass of a pipeline.
         label (`str`): of the progress bar, behind the localizer's name.
+        show_progress (`bool`): whether a bar counts the views.
     Returns:
         array of shape `(n, 2)` in pixels, in the order of the texts; NaN for an empty text, which is not asked for,
         and for one without an answer.
@@ -116,9 +122,8 @@ def locate_points(
         found = map(points_of, locate_texts(localizer, requests, batch_size))
     else:
         found = locate_view_by_view(localizer, views, texts, cache, image)
-    progress = tqdm(
-        found, total=len(views), desc=f"Localizing: {name} {label}".rstrip()
-    )
+    label = f"Localizing: {name} {label}".rstrip()
+    progress = tqdm(found, total=len(views), desc=label, disable=not show_progress)
     return np.concatenate(list(progress))
 
 

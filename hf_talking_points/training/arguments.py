@@ -18,7 +18,9 @@ class PointSamplingArguments:
 
     Args:
         views_per_photo (`int`): a photo comes as it is and in this many - 1 random crops of it, mirrored half the
-            time. Descriptions of a crop are written anew: a dataset's texts say where things are in the whole photo.
+            time. Descriptions of a crop are written anew by rule, because a dataset's texts say where things are in
+            the whole photo; a warning counts them. A point without object or part, whose text cannot be written anew,
+            comes on no crop.
         draws (`int`): times that each of them comes in an epoch, with other points and other sentences.
         points_per_image (`int`): points of a photo that share its encoding in a batch.
         styles (`list[str]`, *optional*): of the descriptions. A point's text in that style is taken where the dataset

@@ -98,53 +98,86 @@ class AuxiliaryHeads(nn.Module):
         return [part, category, *extent]
 
     def forward(
-        self, point_features: torch.Tensor, targets: torch.Tensor
+        self,
+        point_features: torch.Tensor,
+        targets: torch.Tensor,
+        known: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss.
+        """The loss: the means over the known parts, categories and extents of a batch, or its share of them.
 
         Args:
             point_features (`torch.Tensor` of shape `(points, dim)`)
             targets (`torch.Tensor` of shape `(points, 8)`): of [`AuxiliaryHeads.targets`].
+            known (`torch.Tensor` of shape `(3,)`, *optional*): [`known_targets`] of all batches whose losses are
+                added; by default of this one.
         """
+        if known is None:
+            known = known_targets(targets)
+        parts, categories, extents = known.clamp(min=1)
         features = self.layers(point_features)
-        extent = targets[:, 2:]
-        known = ~extent.isnan().any(1)
-        loss = known_cross_entropy(self.category(features), targets[:, 1])
-        loss = loss + known_cross_entropy(self.part(features), targets[:, 0])
-        if known.any():
-            predicted = self.extent(features).float()[known]
-            loss = loss + EXTENT_WEIGHT * F.smooth_l1_loss(
-                predicted, extent[known], beta=0.1
-            )
-        return loss
+        part_loss = summed_cross_entropy(self.part(features), targets[:, 0])
+        category_loss = summed_cross_entropy(self.category(features), targets[:, 1])
+        is_known = ~targets[:, 2:].isnan().any(1)
+        extent_loss = F.smooth_l1_loss(
+            self.extent(features).float()[is_known],
+            targets[is_known, 2:],
+            beta=0.1,
+            reduction="sum",
+        )
+        return (
+            category_loss / categories
+            + part_loss / parts
+            + EXTENT_WEIGHT * extent_loss / (EXTENTS * extents)
+        )
 
 
-def known_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy over the rows whose class is known; 0 where none is.
+def known_targets(targets: torch.Tensor) -> torch.Tensor:
+    """How many parts, categories and extents are known: `(3,)`.
+
+    Args:
+        targets (`torch.Tensor` of shape `(points, 8)`): of [`AuxiliaryHeads.targets`].
+    """
+    classes = (targets[:, :2] != IGNORED).sum(0)
+    extents = (~targets[:, 2:].isnan().any(1)).sum(0, keepdim=True)
+    return torch.cat([classes, extents])
+
+
+def summed_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """The sum of cross-entropy over the rows whose class is known; 0 where none is.
 
     Args:
         logits (`torch.Tensor` of shape `(points, classes)`)
         classes (`torch.Tensor` of shape `(points,)`): -100 where the class is not known.
     """
-    total = F.cross_entropy(
+    return F.cross_entropy(
         logits.float(), classes.long(), ignore_index=IGNORED, reduction="sum"
     )
-    return total / (classes != IGNORED).sum().clamp(min=1)
 
 
-def box_mask_loss(mask_logits: list[torch.Tensor], boxes: torch.Tensor) -> torch.Tensor:
+def known_boxes(boxes: torch.Tensor) -> torch.Tensor:
+    """How many of the boxes `(points, 4)` are not NaN: `()`."""
+    return (~boxes.isnan().any(1)).sum()
+
+
+def box_mask_loss(
+    mask_logits: list[torch.Tensor],
+    boxes: torch.Tensor,
+    count: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Supervises predicted point masks by object boxes: 0.4 cross-entropy + 0.1 dice, the mean over layers.
 
     Args:
         mask_logits (list of `torch.Tensor` of shape `(points, height, width)`)
         boxes (`torch.Tensor` of shape `(points, 4)`): x1, y1, x2, y2 on the canvas; rows of NaN are left out.
+        count (`torch.Tensor` of shape `()`, *optional*): [`known_boxes`] of all batches whose losses are added; by
+            default of this one.
     """
     known = ~boxes.isnan().any(1)
     height, width = mask_logits[0].shape[1:]
     target = box_masks(boxes[known], height, width).flatten(
         1
     )  # (known points, height * width)
-    count = max(len(target), 1)
+    count = (known_boxes(boxes) if count is None else count).clamp(min=1)
     losses = []
     for layer in mask_logits:
         logits = layer[known].flatten(1).float()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -81,8 +82,7 @@ class FeatureCache:
         """Computes the maps that are not on disk yet."""
         done = json.loads(self.progress.read_text()) if self.progress.is_file() else 0
         if done:
-            files = sorted(self.folder.glob("level*.npy"))
-            self.levels = [np.load(file, mmap_mode="r+") for file in files]
+            self.levels = self.mapped("r+")
         if done == count:
             return
         backbone.eval()
@@ -100,6 +100,19 @@ class FeatureCache:
                     start // batch_size + 1
                 ) % BATCHES_BETWEEN_NOTES == 0 or stop == count:
                     self.note(stop)
+
+    def mapped(self, mode: Literal["r", "r+"]) -> list[np.ndarray]:
+        """The files of all levels, memory-mapped."""
+        files = sorted(self.folder.glob("level*.npy"))
+        return [np.load(file, mmap_mode=mode) for file in files]
+
+    def __getstate__(self) -> dict[str, Path]:
+        """Of the maps only where they are: a mapped file would be pickled with all that is in it."""
+        return {"folder": self.folder, "progress": self.progress}
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        self.__dict__.update(state)
+        self.levels = self.mapped("r")
 
     def write(
         self, maps: Sequence[torch.Tensor], start: int, stop: int, count: int

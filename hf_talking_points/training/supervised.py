@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from transformers import (
     pipeline,
     set_seed,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import SFTTrainer
 
 from ..metrics import summary
@@ -32,7 +34,12 @@ from .arguments import (
     PointDescriptorTrainingArguments,
     PointLocalizerTrainingArguments,
 )
-from .auxiliary_losses import AuxiliaryHeads, box_mask_loss
+from .auxiliary_losses import (
+    AuxiliaryHeads,
+    box_mask_loss,
+    known_boxes,
+    known_targets,
+)
 from .collators import DescriptorCollator, LocalizerCollator
 from .fused_head import completions_only
 from .triplet_dataset import Rows, cache_views, triplet_dataset
@@ -41,7 +48,6 @@ from .triplet_trainer import (
     TripletTrainerMixin,
     copied,
     default_output_dir,
-    joined,
     load_model,
 )
 
@@ -76,6 +82,8 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
         peft_config (`PeftConfig`, *optional*): trains adapters of the model.
         kwargs: further arguments of `Trainer`.
     """
+
+    loss_is_scaled_for_ga = True  # by the texts of all batches of an update
 
     def __init__(
         self,
@@ -113,7 +121,7 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        **kwargs: Any,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
         target = inputs["target_points"]  # (photos, points, 2)
         model_inputs = {
@@ -121,13 +129,30 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
             for name, value in inputs.items()
             if name not in LOCALIZER_LABELS
         }
-        outputs = model(**model_inputs, target_points=target.flatten(0, 1))
+        rows = target.flatten(0, 1)
+        outputs = model(**model_inputs, target_points=rows)
+        if self.compute_loss_func is not None:
+            loss = self.compute_loss_func(
+                outputs, rows, num_items_in_batch=num_items_in_batch
+            )
+        elif num_items_in_batch is not None:
+            loss = outputs.loss * len(rows) / num_items_in_batch
+        else:
+            loss = outputs.loss
+        if num_items_in_batch is not None:
+            loss = self.share(loss)
         if not return_outputs:
-            return outputs.loss
-        return outputs.loss, {
-            "loss": outputs.loss,
-            "points": outputs.points.view_as(target),
-        }
+            return loss
+        return loss, {"loss": loss, "points": outputs.points.view_as(target)}
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, Any]], device: torch.device
+    ) -> torch.Tensor | None:
+        """How many texts the losses of an update's batches are averaged over, in all processes."""
+        if not batch_samples:
+            return None
+        texts = sum(batch["target_points"][..., 0].numel() for batch in batch_samples)
+        return self.over_processes(torch.tensor(texts, device=device))
 
     @staticmethod
     def localization_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -198,8 +223,11 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         self.heads = heads
         self.options = options
         self.locate = None
+        self._core_outputs: Any = None
         if options.localizer is not None:
-            self.locate = pipeline("point-localization", model=options.localizer)
+            self.locate = pipeline(
+                "point-localization", model=options.localizer, device=args.device
+            )
         plain = model.get_base_model() if is_peft_model(model) else model
         plain.base_model.register_forward_hook(self.keep_core_outputs)
         boxes = model.config.point_mask == "predicted"
@@ -244,7 +272,9 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         self.add_callback(ClearHeadGradients(heads))
 
     def keep_core_outputs(self, module: nn.Module, args: tuple, outputs: Any) -> None:
-        self._core_outputs = outputs
+        # a second pass for metrics, as with label smoothing, has no gradients
+        if self._core_outputs is None:
+            self._core_outputs = outputs
 
     def _prepare_dataset(self, dataset: Rows, *args: Any, **kwargs: Any) -> Rows:
         return dataset
@@ -295,50 +325,87 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         targets = inputs.pop("point_targets", None)
+        known_targets_of_update = inputs.pop("known_targets", None)
         boxes = inputs.pop("object_boxes", None)
+        known_boxes_of_update = inputs.pop("known_boxes", None)
         needs_logits = return_outputs or self.label_smoother or self.compute_loss_func
         if not needs_logits:
             inputs |= completions_only(inputs.pop("labels"))
+        self._core_outputs = None
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, outputs = result if return_outputs else (result, None)
-        core = self._core_outputs
-        logged = self._metrics["train" if model.training else "eval"]
+        core, self._core_outputs = self._core_outputs, None
         if targets is not None:
-            heads_loss = self.wrapped_heads(core.point_features, targets)
-            logged["heads_loss"].append(heads_loss.item())
+            known = known_targets_of_update
+            heads_loss = self.wrapped_heads(core.point_features, targets, known)
+            heads_loss = self.logged_share("heads_loss", heads_loss, known)
             loss = loss + self.options.heads_weight * heads_loss
         if boxes is not None:
-            mask_loss = box_mask_loss(core.point_mask_logits, boxes)
-            logged["mask_loss"].append(mask_loss.item())
-            loss = loss + mask_loss
+            known = known_boxes_of_update
+            mask_loss = box_mask_loss(core.point_mask_logits, boxes, known)
+            loss = loss + self.logged_share("mask_loss", mask_loss, known)
         return (loss, outputs) if return_outputs else loss
 
-    def judge(self, views: list[View], metric_key_prefix: str) -> dict[str, float]:
+    def get_batch_samples(
+        self, *args: Any, **kwargs: Any
+    ) -> tuple[list[dict[str, Any]], torch.Tensor | int | None]:
+        """As of `Trainer`; each batch of an update tells what the auxiliary losses of all are averaged over."""
+        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
+        self.add_counts(batches, "point_targets", "known_targets", known_targets)
+        self.add_counts(batches, "object_boxes", "known_boxes", known_boxes)
+        return batches, num_items_in_batch
+
+    def add_counts(
+        self,
+        batches: list[dict[str, Any]],
+        counted: str,
+        name: str,
+        count: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        """Adds the count of a column over all batches and processes to each batch."""
+        counts = [count(batch[counted]) for batch in batches if counted in batch]
+        if not counts:
+            return
+        total = self.over_processes(torch.stack(counts).sum(0))
+        for batch in batches:
+            batch[name] = total
+
+    def logged_share(
+        self, name: str, loss: torch.Tensor, known: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Logs an auxiliary loss and returns what is added to that of the batch.
+
+        Args:
+            name (`str`): under which it is logged.
+            loss (`torch.Tensor` of shape `()`): the batch's share of the update's loss, or its own loss.
+            known (`torch.Tensor`, *optional*): the update's count that makes it a share.
+        """
+        steps = 1
+        if known is not None:
+            loss = self.share(loss)
+            steps = self.current_gradient_accumulation_steps  # whose mean is logged
+        value = self.accelerator.gather(loss.detach()).mean().item() * steps
+        self._metrics["train" if self.model.training else "eval"][name].append(value)
+        return loss
+
+    def judge(self, views: list[View]) -> dict[str, float]:
         """How well the localizer finds descriptions of the first photos, and how often they name object and part."""
         if self.locate is None:
             return {}
         # evaluation is of no use to whoever only trains
-        from ..evaluation.round_trip import (
-            describe_points,
-            flat,
-            locate_points,
-            naming_accuracy,
-            view_distances,
-        )
+        from .judging import judged_descriptions
 
-        judged = views[: self.options.judged_photos]
         model = self.accelerator.unwrap_model(self.model).eval()
         describe = PointDescriptionPipeline(
-            model=model, processor=self.processing_class
+            model=model,
+            processor=self.processing_class,
+            device=None if hasattr(model, "hf_device_map") else self.args.device,
         )
-        texts = describe_points(describe, judged)
-        found = locate_points(self.locate, judged, texts)
-        scores = {
-            **summary(view_distances(judged, found)),
-            **naming_accuracy(judged, flat(texts)),
-        }
-        metrics = {
-            joined(metric_key_prefix, name): value for name, value in scores.items()
-        }
-        self.log(dict(metrics))
-        return metrics
+        return judged_descriptions(
+            describe,
+            self.locate,
+            views[: self.options.judged_photos],
+            self.args.per_device_eval_batch_size,
+            in_step=self.is_fsdp_enabled or is_deepspeed_zero3_enabled(),
+            show_progress=not self.args.disable_tqdm and self.is_world_process_zero(),
+        )

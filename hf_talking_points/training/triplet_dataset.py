@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,16 +15,23 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
 
-from ..data.crops import crop_photo, random_crop
 from ..data.photos import Photo
 from ..data.sources import read_dataset
-from ..data.triplets import View, make_views, sample_triplets
+from ..data.triplets import (
+    View,
+    count_texts,
+    make_view,
+    make_views,
+    sample_triplets,
+)
 from ..models.coordinates import canvas_box, pixels_to_canvas
 from .arguments import PointSamplingArguments
 from .feature_cache import FeatureCache
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
+
+logger = logging.getLogger(__name__)
 
 Rows: TypeAlias = "Dataset | IterableDataset"
 TRIPLET_COLUMNS = (
@@ -57,12 +66,22 @@ class TripletSampler:
     seed: int = 0
 
     def row(
-        self, view: View, number: int, feature_maps: list[torch.Tensor] | None = None
+        self,
+        view: View,
+        number: int,
+        cache: FeatureCache | None = None,
+        index: int = 0,
     ) -> dict[str, Any]:
-        """The row of a view; see [`triplet_dataset`] for its columns."""
+        """The row of a view, which comes at an index of the cache; see [`triplet_dataset`] for its columns."""
         rng = np.random.default_rng([self.seed, number])
+        image = functools.cache(view.image)  # for texts and model
         pixels, descriptions, sources = sample_triplets(
-            view, self.points_per_image, rng, self.style_weights, self.surroundings
+            view,
+            self.points_per_image,
+            rng,
+            self.style_weights,
+            self.surroundings,
+            image,
         )
         size = view.photo.size
         side = self.processor.image_size
@@ -77,10 +96,10 @@ class TripletSampler:
             "descriptions": descriptions,
             "sources": sources,
         }
-        if feature_maps is None:
-            row["pixel_values"] = self.processor.pixel_values([view.image()])[0]
+        if cache is None:
+            row["pixel_values"] = self.processor.pixel_values([image()])[0]
         else:
-            row["feature_maps"] = feature_maps
+            row["feature_maps"] = cache[index]
         return row
 
     def dataset(
@@ -92,16 +111,25 @@ class TripletSampler:
                 "there is no view to draw points from: no photo has a usable point"
             )
 
-        def transform(batch: dict[str, list[int]]) -> dict[str, list]:
-            rows = []
-            for number in batch["row"]:
-                index = number % len(views)
-                feature_maps = None if cache is None else cache[index]
-                rows.append(self.row(views[index], number, feature_maps))
-            return {column: [row[column] for row in rows] for column in rows[0]}
-
         numbers = list(range(draws * len(views)))
-        return Dataset.from_dict({"row": numbers}).with_transform(transform)
+        drawn = DrawnRows(self, views, cache)
+        return Dataset.from_dict({"row": numbers}).with_transform(drawn)
+
+
+@dataclass
+class DrawnRows:
+    """Makes numbers of rows into rows. An object and no function, so that it reaches workers that are spawned."""
+
+    sampler: TripletSampler
+    views: list[View]
+    cache: FeatureCache | None
+
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list]:
+        rows = []
+        for number in batch["row"]:
+            index = number % len(self.views)
+            rows.append(self.sampler.row(self.views[index], number, self.cache, index))
+        return {column: [row[column] for row in rows] for column in rows[0]}
 
 
 def triplet_dataset(
@@ -149,20 +177,53 @@ def triplet_stream(
         sampler ([`TripletSampler`])
         views_per_photo, draws, view_seed: see [`PointSamplingArguments`].
     """
+    drawn = StreamedRows(rows, sampler, views_per_photo, draws, view_seed)
+    return IterableDataset.from_generator(drawn)
 
-    def generate() -> Iterator[dict[str, Any]]:
+
+@dataclass
+class StreamedRows:
+    """The rows of [`triplet_stream`]. An object and no function, so that it reaches workers that are spawned."""
+
+    rows: IterableDataset
+    sampler: TripletSampler
+    views_per_photo: int
+    draws: int
+    view_seed: int
+
+    def __call__(self) -> Iterator[dict[str, Any]]:
         number = 0
-        for _ in range(draws):
-            for crop_number in range(views_per_photo):
-                for view in streamed_views(read_dataset(rows), crop_number, view_seed):
-                    yield sampler.row(view, number)
+        described = 0  # points with texts of their own
+        for draw in range(self.draws):
+            for crop_number in range(self.views_per_photo):
+                if draw == 0 and crop_number == 1 and described:
+                    self.tell_replaced_texts(described)
+                for view in self.views(crop_number):
+                    if draw == 0 and crop_number == 0:
+                        described += sum(
+                            bool(point.texts) for _, point in view.points()
+                        )
+                    yield self.sampler.row(view, number)
                     number += 1
             if number == 0:
                 raise ValueError(
                     "train_dataset gives no photo with a point that can be described"
                 )
 
-    return IterableDataset.from_generator(generate)
+    def views(self, crop_number: int) -> Iterator[View]:
+        """One pass over the photos: their views with a number, 0 for whole photos."""
+        return streamed_views(read_dataset(self.rows), crop_number, self.view_seed)
+
+    def tell_replaced_texts(self, described: int) -> None:
+        """Warns where a dataset has texts that are not those of its crops."""
+        logger.warning(
+            "views_per_photo=%d: train_dataset describes %d points, but on %d of %d views of each photo, which are "
+            "crops, where a text about the whole photo does not hold, the rule-based writer does.",
+            self.views_per_photo,
+            described,
+            self.views_per_photo - 1,
+            self.views_per_photo,
+        )
 
 
 def streamed_views(
@@ -170,12 +231,7 @@ def streamed_views(
 ) -> Iterator[View]:
     """The views of [`make_views`] with one number, 0 for whole photos, of photos that are read one after the other."""
     for index, photo in enumerate(photos):
-        if crop_number == 0:
-            view = View(photo, photo)
-        else:
-            rng = np.random.default_rng([seed, crop_number, index])
-            crop, mirror = random_crop(photo, rng)
-            view = View(crop_photo(photo, crop, mirror), photo, crop, mirror)
+        view = make_view(photo, crop_number, index, seed)
         if view.points():
             yield view
 
@@ -340,7 +396,34 @@ def training_views(
     """
     photos = photos_of(rows, "train_dataset")
     views = make_views(photos, sampling.views_per_photo, sampling.view_seed)
-    return checked_views(views, "train_dataset")
+    checked_views(views, "train_dataset")
+    tell_replaced_texts(views, sampling)
+    return views
+
+
+def tell_replaced_texts(views: list[View], sampling: PointSamplingArguments) -> None:
+    """Warns where a dataset has texts, but not all that are trained on are its own."""
+    count = count_texts(views, sampling.weighted_styles)
+    if not count.described or count.own == count.total:
+        return
+    logger.warning(
+        "views_per_photo=%d, styles=%s: of %d texts to train on %d are those of train_dataset. The rule-based writer "
+        "describes the others: %d of points on crops, where a text about the whole photo does not hold, and %d that "
+        "train_dataset does not have in that style.",
+        sampling.views_per_photo,
+        sampling.styles,
+        count.total,
+        count.own,
+        count.on_crops,
+        count.without_text,
+    )
+    if sampling.views_per_photo > 1 and count.only_on_photos:
+        logger.warning(
+            "views_per_photo=%d: %d points come on no crop, because without object or part nothing but their own text "
+            "describes them.",
+            sampling.views_per_photo,
+            count.only_on_photos,
+        )
 
 
 def checked_views(views: list[View], name: str) -> list[View]:

@@ -6,9 +6,11 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from accelerate.utils import is_peft_model
 from datasets import IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 from .arguments import PointSamplingArguments
 from .hub_trainer import HubTrainerMixin
@@ -81,6 +83,7 @@ class TripletTrainerMixin(HubTrainerMixin):
         str, EvaluationData
     ]  # name of an evaluation dataset, "" for the only one
     model: PreTrainedModel
+    to_judge: tuple[list[View], str] | None = None  # of what is evaluated, with prefix
 
     def prepare(
         self,
@@ -162,22 +165,45 @@ class TripletTrainerMixin(HubTrainerMixin):
             raise ValueError(
                 "eval_dataset is missing, so there is no photo to evaluate on: give the trainer one, or evaluate()"
             )
-        if eval_dataset is None:
-            evaluation = self.evaluation
-            metrics = super().evaluate(None, ignore_keys, metric_key_prefix)
-        else:
+        evaluation = self.evaluation
+        if eval_dataset is not None:
             evaluation = self.evaluation_data(eval_dataset, "eval_dataset")
-            metrics = {}
-            for name, triplets in self.named_triplets(evaluation).items():
-                prefix = joined(metric_key_prefix, name)
-                metrics.update(super().evaluate(triplets, ignore_keys, prefix))
+        metrics = {}
         for name, data in evaluation.items():
-            metrics.update(self.judge(data.views, joined(metric_key_prefix, name)))
+            self.to_judge = data.views, joined(metric_key_prefix, name)
+            for style, triplets in data.datasets.items():
+                key = joined(name, style)
+                prefix = joined(metric_key_prefix, key)
+                # transformers tells the trainer's own datasets apart by their names
+                chosen = (key or None) if eval_dataset is None else triplets
+                metrics.update(super().evaluate(chosen, ignore_keys, prefix))
         return metrics
 
-    def judge(self, views: list[View], metric_key_prefix: str) -> dict[str, float]:
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As of `Trainer`; its metrics, which callbacks see, hold those of [`judge`] once for each dataset."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if self.to_judge is not None:
+            views, prefix = self.to_judge
+            self.to_judge = None
+            for name, value in self.judge(views).items():
+                output.metrics[joined(prefix, name)] = value
+        return output
+
+    def judge(self, views: list[View]) -> dict[str, float]:
         """Further metrics of the photos of an evaluation dataset."""
         return {}
+
+    def over_processes(self, count: torch.Tensor) -> torch.Tensor:
+        """A count of this process's batches -> that of all whose gradients are averaged."""
+        if self.args.average_tokens_across_devices:
+            return self.accelerator.reduce(count)
+        return count
+
+    def share(self, loss: torch.Tensor) -> torch.Tensor:
+        """A sum of losses over the count of [`over_processes`], such that the average over processes is their mean."""
+        if self.args.average_tokens_across_devices:
+            return loss * self.accelerator.num_processes
+        return loss
 
     def has_fresh_adapter(self) -> bool:
         """Whether the model is an adapter of one that was never saved."""

@@ -9,6 +9,8 @@ from PIL import Image
 
 from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
 from hf_talking_points.data.triplets import (
+    TextCount,
+    count_texts,
     make_views,
     sample_triplets,
     surrounding_point,
@@ -178,3 +180,48 @@ def test_a_photo_filled_by_its_object_has_no_surroundings(photo):
     [view] = make_views([filled])
     _, _, sources = sample_triplets(view, 10, rng(), surroundings=1.0)
     assert None not in sources
+
+
+def test_a_point_that_cannot_be_described_anew_is_on_no_crop(photo, free_photo):
+    [dog] = with_texts(photo, ("full", "One.")).objects
+    nameless = PartPoint(None, 9, 9, texts=(("full", "A speck."),))
+    bare = PartPoint(None, 12, 9)
+    dog = replace(dog, points=(*dog.points, nameless, bare))
+    mixed = replace(free_photo, objects=(dog,))
+    whole, *crops = make_views([mixed], views_per_photo=6)
+    assert len(whole.points()) == 7
+    assert crops
+    for crop in crops:
+        for owner, point in crop.points():
+            assert not point.texts
+            assert point.part is not None or owner is not None
+            assert owner is None or len(owner.points) <= 4
+
+
+def test_the_texts_of_views_are_counted(photo, free_photo):
+    one = with_texts(photo, ("full", "One."))
+    views = make_views([one, free_photo], views_per_photo=3)
+    on_crops = sum(len(view.points()) for view in views[2:])
+    counted = count_texts(views, None)
+    assert counted == TextCount(4, 4, on_crops, 1, 1)
+    assert counted.total == 4 + on_crops + 1
+    both = count_texts(views, {"full": 0.5, "terse": 0.5, "unseen": 0.0})
+    # the described stone has no facts, so that it gets its own texts in every style
+    assert both == TextCount(4, 3 + 2, 2 * on_crops, 3 + 2, 1)
+    assert count_texts(make_views([photo]), None).described == 0
+
+
+def test_the_photo_is_opened_only_where_the_writer_has_to_look(photo):
+    opened = []
+
+    def image():
+        opened.append(1)
+        return Image.open(photo.path)
+
+    [told] = make_views([with_texts(photo, ("full", "One."))])
+    sample_triplets(told, 6, rng(), image=image)
+    assert not opened
+    sample_triplets(told, 6, rng(), {"terse": 1.0}, image=image)
+    assert len(opened) == 1
+    sample_triplets(told, 40, rng(), surroundings=0.5, image=image)
+    assert len(opened) == 2

@@ -6,7 +6,12 @@ import torch
 
 from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
 from hf_talking_points.data.triplets import View
-from hf_talking_points.training.auxiliary_losses import AuxiliaryHeads, box_mask_loss
+from hf_talking_points.training.auxiliary_losses import (
+    AuxiliaryHeads,
+    box_mask_loss,
+    known_boxes,
+    known_targets,
+)
 
 DOG = AnnotatedObject("dog", (10, 20, 50, 60))
 SIZE = (100, 80)
@@ -90,3 +95,34 @@ def test_box_mask_loss_wants_the_inside_of_the_box():
     both = box_mask_loss([inside, -inside], boxes)
     mean = (box_mask_loss([inside], boxes) + box_mask_loss([-inside], boxes)) / 2
     torch.testing.assert_close(both, mean)
+
+
+@pytest.mark.parametrize("sizes", [(6,), (3, 3), (1, 2, 3), (1, 1, 1, 1, 1, 1)])
+def test_the_losses_of_pieces_add_up_to_that_of_the_whole(heads, sizes):
+    """Also where a piece knows nothing of what the losses ask for."""
+    nose = (DOG, PartPoint("nose", 20, 30))
+    tail = (DOG, PartPoint("tail", 48, 22))
+    sources = [nose, None, (None, PartPoint("tail", 3, 4)), tail, nose, None]
+    targets = torch.tensor([heads.targets(source, SIZE) for source in sources])
+    nan = float("nan")
+    boxes = torch.tensor([[0.25, 0.0, 0.75, 0.5], [nan] * 4]).repeat(3, 1)
+    features = torch.randn(6, 8)
+    mask_logits = [torch.randn(6, 8, 8), torch.randn(6, 8, 8)]
+    known = known_targets(targets)
+    count = known_boxes(boxes)
+    assert known.tolist() == [4, 5, 3]
+    assert count == 3
+    pieces = torch.arange(6).split(sizes)
+    heads_losses = [heads(features[rows], targets[rows], known) for rows in pieces]
+    mask_losses = []
+    for rows in pieces:
+        logits = [layer[rows] for layer in mask_logits]
+        mask_losses.append(box_mask_loss(logits, boxes[rows], count))
+    torch.testing.assert_close(sum(heads_losses), heads(features, targets))
+    torch.testing.assert_close(sum(mask_losses), box_mask_loss(mask_logits, boxes))
+
+
+def test_every_weight_of_the_heads_has_a_gradient_whatever_is_unknown(heads):
+    targets = torch.tensor([heads.targets((None, PartPoint(None, 3, 4)), SIZE)])
+    heads(torch.randn(1, 8), targets).backward()
+    assert all(parameter.grad is not None for parameter in heads.parameters())

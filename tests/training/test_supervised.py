@@ -19,7 +19,14 @@ from supervised_runs import (
     localizer_trainer,
     logged,
 )
-from transformers import AutoModel, EvalPrediction, TrainingArguments, pipeline
+from transformers import (
+    AutoModel,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    TrainerCallback,
+    TrainingArguments,
+    pipeline,
+)
 from trl import SFTConfig
 
 from hf_talking_points import PointDescriptorTrainer, PointLocalizerTrainer
@@ -503,6 +510,89 @@ def test_a_built_dataset_trains(make_trainer, folder, tmp_path, kind):
         assert set(row["descriptions"]) <= texts
 
 
+UPDATE = {
+    "max_steps": 1,
+    "max_grad_norm": 0.0,
+    "points_per_image": 3,
+    "gradient_checkpointing": False,
+    "styles": ["full", "terse"],
+    "surroundings": 0.3,
+}
+
+
+class KeptGradients(TrainerCallback):
+    """Keeps the gradients of the last update."""
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.gradients = {
+            name: parameter.grad.clone()
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "options"),
+    [
+        ("localizer", {"head": "heatmap"}, {}),
+        ("descriptor", {"point_mask": "predicted"}, {"heads_weight": 1.0}),
+        ("descriptor", {}, {"heads_weight": 1.0, "label_smoothing_factor": 0.1}),
+    ],
+)
+def test_an_update_does_not_depend_on_how_its_photos_are_cut_into_batches(
+    make_trainer, rows, tmp_path, kind, fields, options
+):
+    five = rows.select(range(3 * 5))
+    found = []
+    for photos, steps in [(5, 1), (2, 3)]:
+        trainer = make_trainer(
+            kind,
+            five,
+            tmp_path,
+            model_fields=fields,
+            per_device_train_batch_size=photos,
+            gradient_accumulation_steps=steps,
+            **UPDATE,
+            **options,
+        )
+        kept = KeptGradients()
+        trainer.add_callback(kept)
+        trainer.train()
+        found.append((kept.gradients, trainer.state.log_history[0]))
+    (whole, logs), (pieces, other_logs) = found
+    assert set(whole) == set(pieces)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(pieces[name], gradient, atol=1e-4, rtol=1e-3)
+    for name in {"loss", "heads_loss", "mask_loss"} & set(logs):
+        assert other_logs[name] == pytest.approx(logs[name], rel=1e-3)
+
+
+def test_label_smoothing_leaves_the_heads_their_gradients(
+    make_descriptor, rows, tmp_path
+):
+    """Its second pass, which has none, is for metrics alone."""
+    found = []
+    for weight in (0.0, 1.0):
+        trainer = descriptor_trainer(
+            make_descriptor,
+            rows,
+            tmp_path,
+            label_smoothing_factor=0.1,
+            heads_weight=weight,
+            **UPDATE,
+        )
+        kept = KeptGradients()
+        trainer.add_callback(kept)
+        trainer.train()
+        found.append(kept.gradients)
+    without, with_heads = found
+    changed = []
+    for name, gradient in without.items():
+        if not torch.allclose(gradient, with_heads[name], rtol=1e-3):
+            changed.append(name)
+    assert any("point_encoder" in name for name in changed)
+
+
 def test_metrics_carry_the_names_of_dataset_and_style(
     make_localizer, dataset, tmp_path
 ):
@@ -548,9 +638,13 @@ def test_descriptions_are_judged_once_for_each_dataset(
         eval_styles=["full", "terse"],
         max_steps=1,
     )
+    seen = SeenMetrics()
+    trainer.add_callback(seen)
     trainer.train()
     metrics = trainer.evaluate()
+    told = [set(names) for names in seen.metrics]
     for name in named:
+        assert sum(f"eval_{name}_mpck" in names for names in told) == 1
         assert metrics[f"eval_{name}_n"] == 3  # points of one photo
         assert {
             f"eval_{name}_{score}" for score in ("mpck", "category", "part")
@@ -559,6 +653,41 @@ def test_descriptions_are_judged_once_for_each_dataset(
         assert f"eval_{name}_full_mpck" not in metrics
         assert len(logged(trainer, f"eval_{name}_mpck")) == 1
     assert trainer.evaluate(dataset["test"], metric_key_prefix="test")["test_n"] == 3
+    assert "test_mpck" in seen.metrics[-1] or "test_mpck" in seen.metrics[-2]
+    assert not any("mpck" in name for name in trainer.predict(dataset["test"]).metrics)
+
+
+class SeenMetrics(TrainerCallback):
+    """Keeps the metrics that callbacks are given."""
+
+    def __init__(self):
+        self.metrics = []
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self.metrics.append(dict(metrics))
+
+
+def test_a_run_stops_early_where_the_judged_metric_does_not_grow(
+    make_descriptor, make_checkpoint, dataset, tmp_path
+):
+    trainer = descriptor_trainer(
+        make_descriptor,
+        dataset["train"],
+        tmp_path,
+        dataset["validation"],
+        localizer=make_checkpoint("localizer"),
+        judged_photos=1,
+        learning_rate=0.0,
+        max_steps=6,
+        eval_strategy="steps",
+        eval_steps=1,
+        metric_for_best_model="mpck",
+        greater_is_better=True,
+    )
+    trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=2))
+    trainer.train()
+    assert trainer.state.global_step == 3
+    assert trainer.state.best_metric == logged(trainer, "eval_mpck")[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

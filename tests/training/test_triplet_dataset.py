@@ -1,5 +1,9 @@
 """Rows of photos -> points and descriptions that are drawn anew."""
 
+import logging
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,8 @@ from datasets import Dataset
 from PIL import Image
 from supervised_runs import draw_photos
 
-from hf_talking_points.data.rows import load_points, point_features
+from hf_talking_points.data.photos import Photo
+from hf_talking_points.data.rows import load_points, point_features, point_rows
 from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
 from hf_talking_points.models.coordinates import pixels_to_canvas
@@ -236,3 +241,82 @@ def test_a_photo_of_another_size_than_stated_is_named(
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PointSamplingArguments(**options)
+
+
+def described(photo, style="full"):
+    """The photo with a text for each of its points."""
+    objects = []
+    for annotated in photo.objects:
+        points = []
+        for point in annotated.points:
+            points.append(replace(point, texts=((style, f"by hand: {point.part}"),)))
+        objects.append(replace(annotated, points=tuple(points)))
+    return replace(photo, objects=tuple(objects))
+
+
+@pytest.mark.parametrize("style", ["full", "reworded"])
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_run_tells_whose_texts_it_trains_on(
+    folder, make_datasets, caplog, style, is_streamed
+):
+    caplog.set_level(logging.WARNING)
+    rows = point_rows([described(photo, style) for photo in read_objects(folder)[:3]])
+
+    def texts(**options):
+        caplog.clear()
+        datasets = make_datasets(points_per_image=3, **options)
+        if is_streamed:
+            triplets = datasets.stream(rows.to_iterable_dataset())
+        else:
+            triplets = datasets.train(training_views(rows, datasets.sampling))
+        return [text for row in triplets for text in row["descriptions"]]
+
+    for styles in (None, [style]):
+        own = texts(styles=styles)
+        assert len(own) == 9 and all(text.startswith("by hand") for text in own)
+        assert not caplog.text
+        mixed = texts(styles=styles, views_per_photo=3)
+        assert sum(text.startswith("by hand") for text in mixed) == 9
+        assert "views_per_photo=3" in caplog.text
+        assert " 9 " in caplog.text
+    if not is_streamed:
+        texts(styles=["terse"])
+        assert "of 9 texts to train on 0 are those of train_dataset" in caplog.text
+
+
+def test_without_texts_nothing_is_told(rows, caplog):
+    training_views(rows, PointSamplingArguments(views_per_photo=3, styles=["full"]))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("views_per_photo", [1, 3])
+def test_the_photo_of_a_row_is_opened_once(
+    folder, processor, monkeypatch, views_per_photo
+):
+    opened = []
+    plain = Photo.open
+    monkeypatch.setattr(
+        Photo, "open", lambda photo: opened.append(photo.id) or plain(photo)
+    )
+    views = make_views(read_objects(folder)[:3], views_per_photo)
+    dataset = triplet_dataset(views, processor, points_per_image=2, surroundings=0.5)
+    for number in range(len(dataset)):
+        opened.clear()
+        dataset[number]
+        assert opened == [views[number].source.id]
+
+
+def test_rows_can_be_sent_to_workers(folder, rows, make_datasets, tmp_path):
+    datasets = make_datasets(feature_cache=str(tmp_path))
+    triplets = datasets.train(make_views(read_objects(folder)[:2]))
+    copied = pickle.loads(pickle.dumps(triplets))
+    size = len(pickle.dumps(triplets.format["format_kwargs"]["transform"].cache))
+    assert size < 1000  # where the maps are, and not the maps
+    for number in range(2):
+        for level, expected in zip(
+            copied[number]["feature_maps"], triplets[number]["feature_maps"]
+        ):
+            torch.testing.assert_close(level, expected, rtol=0, atol=0)
+    stream = make_datasets().stream(rows.to_iterable_dataset())
+    first = next(iter(pickle.loads(pickle.dumps(stream))))
+    assert_same_row(first, next(iter(stream)))
