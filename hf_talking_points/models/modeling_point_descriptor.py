@@ -13,11 +13,16 @@ from transformers.modeling_outputs import (
     CausalLMOutputWithPast,
 )
 from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_talking_points import PointDescriptorConfig
 from .modeling_masked_decoder import rows_of
-from .modeling_talking_points import TalkingPointsModel, TalkingPointsPreTrainedModel
+from .modeling_talking_points import (
+    TalkingPointsModel,
+    TalkingPointsPreTrainedModel,
+    even_image_of_row,
+)
 
 
 @dataclass
@@ -25,22 +30,22 @@ class PointDescriptorImageOutput(BaseModelOutputWithPooling):
     """What precedes the language model.
 
     Args:
-        pooler_output (list of `torch.FloatTensor` of shape `(image_seq_length, hidden)`):
-            The image tokens, one entry per image.
+        pooler_output (`torch.FloatTensor` of shape `(images, image_seq_length, hidden)`):
+            The image tokens; or a list with an entry per image.
         point_embeds (`torch.FloatTensor` of shape `(points, hidden)`, *optional*):
             Point tokens, image after image, padding left out.
         point_features (`torch.FloatTensor` of shape `(points, 2 * hidden_dim)`, *optional*):
             [query; query_pos] before the projection.
         point_mask_logits (list of `torch.FloatTensor` of shape `(points, height, width)`, *optional*):
             Masks predicted before each decoder layer and after the last one; only with `point_mask="predicted"`.
-        point_counts (`list[int]`, *optional*):
+        point_counts (`torch.LongTensor` of shape `(images,)`, *optional*):
             Number of points of each image.
     """
 
     point_embeds: torch.FloatTensor | None = None
     point_features: torch.FloatTensor | None = None
     point_mask_logits: list[torch.FloatTensor] | None = None
-    point_counts: list[int] | None = None
+    point_counts: torch.LongTensor | None = None
 
 
 @dataclass
@@ -192,7 +197,7 @@ class PointDescriptorModel(TalkingPointsModel):
             feature_maps (list of `torch.FloatTensor`): the backbone's maps instead of `pixel_values`.
         """
         _, decoded, tokens = self.encode_image(pixel_values, feature_maps)
-        output = PointDescriptorImageOutput(pooler_output=list(tokens))
+        output = PointDescriptorImageOutput(pooler_output=tokens)
         if input_points is not None:
             features, output.point_mask_logits = self.perceive_points(
                 decoded, input_points
@@ -201,7 +206,7 @@ class PointDescriptorModel(TalkingPointsModel):
             output.point_features = features[
                 real
             ]  # (points of all images, 2 * hidden_dim)
-            output.point_counts = real.sum(1).tolist()
+            output.point_counts = real.sum(1)
             output.point_embeds = self.point_projector(output.point_features)
         return output
 
@@ -284,60 +289,54 @@ class PointDescriptorModel(TalkingPointsModel):
         real = real_points(input_points)
         return features, [logits[real] for logits in [*mask_logits, last_logits]]
 
-    def tokens_of_images(
-        self, image: PointDescriptorImageOutput, input_ids: torch.LongTensor
-    ) -> list[torch.FloatTensor]:
-        """The image tokens, one entry per image if every image has as many rows of text, else one per row."""
-        tokens = list(image.pooler_output)
-        images, rows = len(tokens), len(input_ids)
-        points_per_image = image.point_counts
-        if not points_per_image or len(points_per_image) != images or rows <= images:
-            return tokens
-        points_per_row = (input_ids == self.config.region_token_id).sum(1).cpu()
-        if sum(points_per_image) != int(points_per_row.sum()):
-            return tokens
-        image_of_point = torch.arange(images).repeat_interleave(
-            torch.tensor(points_per_image)
-        )
-        last_point_of_row = points_per_row.cumsum(0) - 1
-        image_of_row = image_of_point[last_point_of_row]
-        rows_per_image = image_of_row.bincount(minlength=images)
-        if rows_per_image.unique().numel() == 1:
-            return tokens
-        return [tokens[index] for index in image_of_row]
+    def image_of_row(
+        self, image: PointDescriptorImageOutput, regions: torch.Tensor
+    ) -> torch.LongTensor:
+        """The image of each row: every image has as many consecutive rows, unless the points tell otherwise.
+
+        Args:
+            image ([`PointDescriptorImageOutput`])
+            regions (bool `torch.Tensor` of shape `(rows, length)`): marks the region placeholders.
+        Returns:
+            `torch.LongTensor` of shape `(rows,)`.
+        Raises:
+            ValueError: the rows cannot be shared evenly, and nobody knows whose points they have.
+        """
+        rows, images = len(regions), len(image.pooler_output)
+        counts = image.point_counts
+        if counts is None or len(counts) != images:
+            return even_image_of_row(rows, images, regions.device)
+        counts = counts.to(regions.device)
+        points_of_row = regions.sum(1)
+        evenly = torch.arange(rows, device=regions.device) * images // rows
+        evenly_counted = torch.zeros_like(counts).scatter_add(0, evenly, points_of_row)
+        last_point = (points_of_row.cumsum(0) - 1).clamp(min=0)
+        by_points = torch.searchsorted(counts.cumsum(0), last_point, right=True)
+        by_points = by_points.clamp(max=images - 1)
+        return torch.where((evenly_counted == counts).all(), evenly, by_points)
 
     def embed_points(
         self,
         inputs_embeds: torch.FloatTensor,
-        input_ids: torch.LongTensor,
+        regions: torch.Tensor,
         image: PointDescriptorImageOutput,
     ) -> torch.FloatTensor:
         """Puts point tokens at the region placeholders.
 
         Args:
             inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`)
-            input_ids (`torch.LongTensor` of shape `(rows, length)`)
+            regions (bool `torch.Tensor` of shape `(rows, length)`): marks the region placeholders.
             image ([`PointDescriptorImageOutput`])
         Raises:
             ValueError: numbers of placeholders and points differ.
         """
-        regions = input_ids == self.config.region_token_id
         if image.point_embeds is not None:
             return self.scatter(inputs_embeds, regions, image.point_embeds, "region")
-        if bool(regions.any()):
-            raise ValueError(
-                "the text has region placeholders but no points were given: pass input_points"
-            )
+        torch_compilable_check(
+            ~regions.any(),
+            "the text has region placeholders but no points were given: pass input_points",
+        )
         return inputs_embeds
-
-    def rows_share_points(
-        self, image: PointDescriptorImageOutput, rows: int, group: int
-    ) -> bool:
-        """Whether each of `rows` rows has one point, the same for all `group` rows of an image."""
-        if image.point_embeds is None or len(image.point_embeds) != rows:
-            return False
-        points = image.point_embeds.unflatten(0, (-1, group))  # (images, group, hidden)
-        return bool((points == points[:, :1]).all())
 
     @can_return_tuple
     def forward(
@@ -355,30 +354,24 @@ class PointDescriptorModel(TalkingPointsModel):
         **kwargs: Any,
     ) -> PointDescriptorModelOutputWithPast:
         """Arguments as in [`PointDescriptorForConditionalGeneration`]."""
-        if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
+        embeds = self.embed_text(input_ids, inputs_embeds)
         image = (mm_encoder_outputs or {}).get("image")
         if image is None and (pixel_values is not None or feature_maps is not None):
             image = self.get_image_features(pixel_values, input_points, feature_maps)
-        group = 1
-        stop_token_id: int | None = self.config.region_token_id
+        image_of_row = None
         if image is not None:
-            if input_ids is None:
-                raise ValueError(
-                    "images need input_ids, which say where their tokens belong"
-                )
-            tokens = self.tokens_of_images(image, input_ids)
-            group = len(input_ids) // len(tokens)
-            inputs_embeds = self.scatter_images(inputs_embeds, input_ids, tokens)
-            inputs_embeds = self.embed_points(inputs_embeds, input_ids, image)
-            if self.rows_share_points(image, len(input_ids), group):
-                stop_token_id = None  # rows of one point share what follows it too
+            config = self.config
+            regions = self.placeholders(config.region_token_id, input_ids, embeds)
+            images = self.placeholders(config.image_token_id, input_ids, embeds)
+            image_of_row = self.image_of_row(image, regions)
+            embeds = self.scatter_images(
+                embeds, images, image.pooler_output, image_of_row
+            )
+            embeds = self.embed_points(embeds, regions, image)
         output = self.run_language_model(
-            input_ids,
-            inputs_embeds,
+            embeds,
             attention_mask,
-            group,
-            stop_token_id=stop_token_id,
+            image_of_row,
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,
@@ -456,8 +449,11 @@ class PointDescriptorForConditionalGeneration(
         image = mm_encoder_output.get("image")
         if image is not None:
             # a copy: the inherited method writes into what the caller may use again
+            regions = input_ids == self.config.region_token_id
+            image_of_row = self.model.image_of_row(image, regions).tolist()
+            tokens = list(image.pooler_output)
             image = replace(
-                image, pooler_output=self.model.tokens_of_images(image, input_ids)
+                image, pooler_output=[tokens[index] for index in image_of_row]
             )
             mm_encoder_output = {**mm_encoder_output, "image": image}
         expanded = super()._expand_multimodal_outputs(
@@ -530,9 +526,10 @@ class PointDescriptorForConditionalGeneration(
         group = 1
         if self._can_share_prefill(rows, generation_config, model_kwargs):
             image = model_kwargs["mm_encoder_outputs"]["image"]
-            tokens = self.model.tokens_of_images(image, input_ids)
-            rows_per_image = rows // len(tokens)
-            tokens_of_rows = [entry for entry in tokens for _ in range(rows_per_image)]
+            regions = input_ids == self.config.region_token_id
+            image_of_row = self.model.image_of_row(image, regions).tolist()
+            tokens = list(image.pooler_output)
+            tokens_of_rows = [tokens[index] for index in image_of_row]
             mask = model_kwargs.get("attention_mask")
             group = self._rows_alike(input_ids, image, tokens_of_rows, mask)
         if group == 1:
@@ -585,8 +582,8 @@ class PointDescriptorForConditionalGeneration(
             attention_mask (`torch.LongTensor` of shape `(rows, length)`): 0 = padding.
             position_ids (`torch.LongTensor` of shape `(rows, length)`)
             past_key_values (`Cache`)
-            inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`): beside `input_ids`, in the place of
-                their embeddings.
+            inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`): in the place of the embeddings of
+                `input_ids`; without ids, placeholders are found by their own embeddings.
             labels (`torch.LongTensor` of shape `(rows, length)`): -100 where no loss is taken.
             logits_to_keep (`int` or `torch.Tensor`): number of last positions, or the positions, that get logits; 0
                 means all.

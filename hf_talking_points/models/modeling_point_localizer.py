@@ -1,13 +1,13 @@
 """Point Localizer: image + text -> pixel, in one forward pass. Talking Points (arXiv 2510.14583), section 3.2."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import ModelOutput, is_tracing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_talking_points import PointLocalizerConfig
@@ -16,6 +16,7 @@ from .modeling_talking_points import (
     TalkingPointsModel,
     TalkingPointsPreTrainedModel,
     backbone_channels,
+    even_image_of_row,
     resized,
 )
 
@@ -25,44 +26,14 @@ class PointLocalizerImageOutput(ModelOutput):
     """Encoded images.
 
     Args:
-        pooler_output (list of `torch.FloatTensor` of shape `(image_seq_length, hidden)`):
-            The image tokens, one entry per image.
-        keys (`torch.FloatTensor` of shape `(images, height * width, head_dim)`, *optional*):
+        pooler_output (`torch.FloatTensor` of shape `(images, image_seq_length, hidden)`):
+            The image tokens.
+        cell_keys (`torch.FloatTensor` of shape `(images, height * width, head_dim)`, *optional*):
             What the heat map is scored against; None for "mlp".
     """
 
-    pooler_output: list[torch.FloatTensor]
-    keys: torch.FloatTensor | None = None
-
-    def runs(
-        self, image_index: torch.LongTensor
-    ) -> Iterator[tuple[slice, "PointLocalizerImageOutput"]]:
-        """Splits rows of text into runs in which every image has as many rows: one where that holds for all, else one
-        for each change of image.
-
-        Args:
-            image_index (`torch.LongTensor` of shape `(rows,)`): the image of each row.
-        Returns:
-            iterator of (rows of a run, its images).
-        """
-        images, rows = len(self.pooler_output), len(image_index)
-        index = image_index.tolist()
-        if rows % images == 0 and index == [
-            row * images // rows for row in range(rows)
-        ]:
-            yield slice(rows), self
-            return
-        starts = [
-            row for row in range(rows) if row == 0 or index[row] != index[row - 1]
-        ]
-        stops = [*starts[1:], rows]
-        for start, stop in zip(starts, stops):
-            image = slice(index[start], index[start] + 1)
-            output = PointLocalizerImageOutput(
-                pooler_output=self.pooler_output[image],
-                keys=None if self.keys is None else self.keys[image],
-            )
-            yield slice(start, stop), output
+    pooler_output: torch.FloatTensor
+    cell_keys: torch.FloatTensor | None = None
 
 
 @dataclass
@@ -80,6 +51,10 @@ class PointLocalizerOutput(ModelOutput):
             Probabilities that sum to 1; None for "mlp".
         regressed_points (`torch.FloatTensor` of shape `(rows, 2)`):
             The regression, which is `points` for "mlp".
+        hidden_states (`tuple` of `torch.FloatTensor` of shape `(rows, length, hidden)`, *optional*):
+            Of the language model's layers; with `output_hidden_states`.
+        attentions (`tuple` of `torch.FloatTensor` of shape `(rows, attention heads, length, length)`, *optional*):
+            Of the language model's layers; with `output_attentions`.
     """
 
     loss: torch.FloatTensor | None = None
@@ -87,6 +62,8 @@ class PointLocalizerOutput(ModelOutput):
     confidence: torch.FloatTensor | None = None
     heatmaps: torch.FloatTensor | None = None
     regressed_points: torch.FloatTensor = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 def squared_distances(points: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -200,33 +177,38 @@ class PointLocalizerModel(TalkingPointsModel):
         keys = None
         if self.config.head == "heatmap":
             keys = self.checkpointed(self.map_keys, self.map_keys, *maps)
-        return PointLocalizerImageOutput(pooler_output=list(tokens), keys=keys)
+        return PointLocalizerImageOutput(pooler_output=tokens, cell_keys=keys)
 
+    @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor,
-        image: PointLocalizerImageOutput,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        feature_maps: list[torch.FloatTensor] | None = None,
         attention_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        image_index: torch.LongTensor | None = None,
+        mm_encoder_outputs: dict[str, PointLocalizerImageOutput] | None = None,
         **kwargs: Any,
-    ) -> torch.FloatTensor:
-        """
-        Args:
-            input_ids (`torch.LongTensor` of shape `(rows, length)`): as many consecutive rows for every image.
-            image ([`PointLocalizerImageOutput`])
-            attention_mask (`torch.LongTensor` of shape `(rows, length)`, *optional*): 0 = padding.
-        Returns:
-            `torch.FloatTensor` of shape `(rows, length, hidden)`: the last hidden states.
-        """
-        inputs_embeds = self.get_input_embeddings()(input_ids)
-        inputs_embeds = self.scatter_images(
-            inputs_embeds, input_ids, image.pooler_output
+    ) -> BaseModelOutputWithPast:
+        """Arguments as in [`PointLocalizerForKeypointDetection`]."""
+        image = (mm_encoder_outputs or {}).get("image")
+        if image is None:
+            image = self.get_image_features(pixel_values, feature_maps)
+        embeds = self.embed_text(input_ids, inputs_embeds)
+        image_of_row = image_index
+        if image_of_row is None:
+            image_of_row = even_image_of_row(
+                len(embeds), len(image.pooler_output), embeds.device
+            )
+        torch_compilable_check(
+            len(image_of_row) == len(embeds),
+            f"image_index names the images of {len(image_of_row)} rows, but there are {len(embeds)} rows of text",
         )
-        rows_per_image = len(input_ids) // len(image.pooler_output)
+        where = self.placeholders(self.config.image_token_id, input_ids, embeds)
+        embeds = self.scatter_images(embeds, where, image.pooler_output, image_of_row)
         kwargs["use_cache"] = False
-        output = self.run_language_model(
-            input_ids, inputs_embeds, attention_mask, rows_per_image, **kwargs
-        )
-        return output.last_hidden_state
+        return self.run_language_model(embeds, attention_mask, image_of_row, **kwargs)
 
 
 class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
@@ -270,39 +252,43 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         return self.model.get_image_features(pixel_values, feature_maps, **kwargs)
 
     def segment_states(
-        self,
-        input_ids: torch.LongTensor,
-        image: PointLocalizerImageOutput,
-        attention_mask: torch.LongTensor | None,
-        image_index: torch.LongTensor | None,
-        **kwargs: Any,
-    ) -> tuple[torch.FloatTensor, torch.FloatTensor | None]:
-        """
+        self, states: torch.FloatTensor, segment: torch.Tensor
+    ) -> torch.FloatTensor:
+        """The last hidden states of `<SEG>`.
+
+        Args:
+            states (`torch.FloatTensor` of shape `(rows, length, hidden)`): the last hidden states.
+            segment (bool `torch.Tensor` of shape `(rows, length)`): marks `<SEG>`.
         Returns:
-            (last hidden states of `<SEG>`, `(rows, hidden)`; the keys of the heat map, `(images, cells, head_dim)`,
-            or one entry per row where images have unequal numbers of rows).
+            `torch.FloatTensor` of shape `(rows, hidden)`.
         Raises:
             ValueError: a row has no `<SEG>`, or more than one.
         """
-        segment = input_ids == self.config.seg_token_id
         segments_per_row = segment.sum(1)
-        if not bool((segments_per_row == 1).all()):
-            raise ValueError(
+        torch_compilable_check(
+            (segments_per_row == 1).all(),
+            lambda: (
                 f"every row needs exactly one <SEG> token (id {self.config.seg_token_id}), "
                 f"got {segments_per_row.tolist()}"
-            )
-        if image_index is None:
-            states = self.model(input_ids, image, attention_mask, **kwargs)
-            return states[segment], image.keys
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        states_of_runs = []
-        for rows, run in image.runs(image_index):
-            states = self.model(input_ids[rows], run, mask[rows], **kwargs)
-            states_of_runs.append(states[segment[rows]])
-        keys = image.keys
-        if len(states_of_runs) > 1 and keys is not None:
-            keys = keys[image_index]
-        return torch.cat(states_of_runs), keys
+            ),
+        )
+        position = segment.long().argmax(1)
+        return states[torch.arange(len(states), device=states.device), position]
+
+    def cell_keys_of_rows(
+        self,
+        cell_keys: torch.FloatTensor | None,
+        image_index: torch.LongTensor | None,
+    ) -> torch.FloatTensor | None:
+        """The keys of the heat map where every image has as many consecutive rows, else one entry for each row."""
+        if cell_keys is None or image_index is None:
+            return cell_keys
+        rows, images = len(image_index), len(cell_keys)
+        if not is_tracing() and rows % images == 0:
+            evenly = even_image_of_row(rows, images, image_index.device)
+            if torch.equal(image_index, evenly):
+                return cell_keys
+        return cell_keys[image_index]
 
     def point_loss(
         self,
@@ -333,6 +319,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         pixel_values: torch.FloatTensor | None = None,
         feature_maps: list[torch.FloatTensor] | None = None,
         attention_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         image_index: torch.LongTensor | None = None,
         mm_encoder_outputs: dict[str, PointLocalizerImageOutput] | None = None,
         target_points: torch.FloatTensor | None = None,
@@ -344,6 +331,8 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
             pixel_values (`torch.FloatTensor` of shape `(images, 3, image_size, image_size)`)
             feature_maps (list of `torch.FloatTensor`): the backbone's maps instead of `pixel_values`.
             attention_mask (`torch.LongTensor` of shape `(rows, length)`): 0 = padding.
+            inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`): in the place of the embeddings of
+                `input_ids`; without ids, placeholders and `<SEG>` are found by their own embeddings.
             image_index (`torch.LongTensor` of shape `(rows,)`): the image of each row. Without it every image has as
                 many consecutive rows.
             mm_encoder_outputs (`dict`): {"image": output of `get_image_features`} instead of images.
@@ -352,15 +341,25 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         image = (mm_encoder_outputs or {}).get("image")
         if image is None:
             image = self.get_image_features(pixel_values, feature_maps)
-        states, keys = self.segment_states(
-            input_ids, image, attention_mask, image_index, **kwargs
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            image_index=image_index,
+            mm_encoder_outputs={"image": image},
+            **kwargs,
         )
+        segment = self.model.placeholders(
+            self.config.seg_token_id, input_ids, inputs_embeds
+        )
+        states = self.segment_states(output.last_hidden_state, segment)
         if self.config.standardize_states:
             states = self.state_norm(states)
         vector = self.text_to_vision(states)  # (rows, head_dim)
         regressed = self.point_head(vector).float().sigmoid()  # (rows, 2)
         points, confidence, heatmaps, logits = regressed, None, None, None
         if self.config.head == "heatmap":
+            keys = self.cell_keys_of_rows(image.cell_keys, image_index)
             logits = self.heatmap_head(vector, regressed, keys)  # (rows, height, width)
             heatmaps = logits.flatten(1).softmax(-1).view_as(logits)
             points, confidence = local_soft_argmax(heatmaps, self.config.heatmap_window)
@@ -373,6 +372,8 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
             confidence=confidence,
             heatmaps=heatmaps,
             regressed_points=regressed,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
         )
 
 

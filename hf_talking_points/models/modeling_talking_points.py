@@ -1,9 +1,10 @@
 """What both models share: vision tower, image tokens, language model, sequences of one image that share a prefix."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,121 +17,158 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.activations import ACT2FN
+from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoderOutput,
 )
+from transformers.utils import is_tracing, logging, torch_compilable_check
 
 from .configuration_talking_points import TalkingPointsConfig
 from .modeling_masked_decoder import FeatureLevel, let_points_pass, rows_of
 from .remote_code import CompleteRepoMixin
 
-# attention implementations that take a mask of every pair of positions
-IMPLEMENTATIONS_WITH_BLOCK_MASKS = ("eager", "sdpa")
+logger = logging.get_logger(__name__)
 
 
-def shared_prefix_length(
-    input_ids: torch.LongTensor, group: int, stop_token_id: int | None = None
-) -> int:
-    """Number of leading tokens that all `group` consecutive rows of every image have in common.
+class PackedRows(NamedTuple):
+    """Rows of text as one sequence for each run of them, in which what a row shares with the first stands once.
 
     Args:
-        input_ids (`torch.LongTensor` of shape `(rows, length)`)
-        group (`int`): rows of each image.
-        stop_token_id (`int`, *optional*): the prefix ends before the first such token.
+        source (`torch.LongTensor` of shape `(runs, packed_length)`): position in the flattened rows; 0 after the last.
+        valid (bool `torch.Tensor` of shape `(runs, packed_length)`): False = padding, of a row or of the sequence.
+        place (`torch.LongTensor` of shape `(rows, length)`): of each position in the flattened sequences.
+        prefix (`torch.LongTensor` of shape `(rows,)`): number of leading positions that a row shares with the first.
     """
-    rows = input_ids.view(-1, group, input_ids.shape[1])  # (images, group, length)
-    ends_here = (rows != rows[:, :1]).flatten(0, 1).any(0)  # (length,)
-    if stop_token_id is not None:
-        ends_here = ends_here | (input_ids == stop_token_id).any(0)
-    ends_here[-1] = True  # at least one token stays in every row
-    return int(ends_here.int().argmax())
+
+    source: torch.Tensor
+    valid: torch.Tensor
+    place: torch.Tensor
+    prefix: torch.Tensor
+
+    def pack(self, rows: torch.Tensor) -> torch.Tensor:
+        """rows (`torch.Tensor` of shape `(rows, length, ...)`) -> `(runs, packed_length, ...)`."""
+        return rows.flatten(0, 1)[self.source]
+
+    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
+        """packed (`torch.Tensor` of shape `(runs, packed_length, ...)`) -> `(rows, length, ...)`."""
+        return packed.flatten(0, 1)[self.place]
+
+    def connected(self) -> Callable:
+        """Mask function, as in transformers: a position belongs to those of its row and those it shares with the
+        first."""
+        length = self.place.shape[1]
+        row = self.source // length  # (runs, packed_length)
+        position = self.source % length
+        prefix = self.prefix[row]
+        # in a run only its first row shares nothing with itself
+        is_first = row == row[:, :1]
+        position = position.masked_fill(~is_first, length)
+
+        def mask_function(
+            batch: torch.Tensor,
+            head: torch.Tensor,
+            query: torch.Tensor,
+            key: torch.Tensor,
+        ) -> torch.Tensor:
+            same_row = row[batch, query] == row[batch, key]
+            return same_row | (position[batch, key] < prefix[batch, query])
+
+        return mask_function
 
 
-def pack_rows(rows: torch.Tensor, group: int, prefix: int) -> torch.Tensor:
-    """Rows whose first `prefix` positions agree within each group -> one sequence for each group.
+def shared_prefixes(first_row: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+    """Number of leading positions in which each row equals another one.
 
     Args:
-        rows (`torch.Tensor` of shape `(images * group, length, ...)`)
+        first_row (`torch.LongTensor` of shape `(rows,)`): the row that each is compared with; itself gives 0.
+        values (`torch.Tensor` of shape `(rows, length, ...)`): what must be equal.
     Returns:
-        `torch.Tensor` of shape `(images, prefix + group * (length - prefix), ...)`: [prefix, suffix of row 1, …,
-        suffix of row `group`].
+        `torch.LongTensor` of shape `(rows,)`.
     """
-    groups = rows.unflatten(0, (-1, group))  # (images, group, length, ...)
-    shared = groups[:, 0, :prefix]  # (images, prefix, ...)
-    suffixes = groups[:, :, prefix:].flatten(1, 2)  # (images, group * suffix, ...)
-    return torch.cat([shared, suffixes], 1)
+    rows, length = values[0].shape[:2]
+    equal = torch.ones(rows, length, dtype=torch.bool, device=first_row.device)
+    for value in values:
+        equal &= (value == value[first_row]).view(rows, length, -1).all(-1)
+    prefix = equal.long().cumprod(1).sum(1)
+    is_first = first_row == torch.arange(rows, device=first_row.device)
+    return prefix.masked_fill(is_first, 0)
 
 
-def unpack_rows(packed: torch.Tensor, group: int, prefix: int) -> torch.Tensor:
-    """What [`pack_rows`] made of `(images * group, length, hidden)`, in that shape again."""
-    shared = packed[:, None, :prefix].expand(
-        -1, group, -1, -1
-    )  # (images, group, prefix, hidden)
-    suffixes = packed[:, prefix:].unflatten(
-        1, (group, -1)
-    )  # (images, group, suffix, hidden)
-    return torch.cat([shared, suffixes], 2).flatten(0, 1)
-
-
-def packed_attention_mask(valid: torch.Tensor, group: int, prefix: int) -> torch.Tensor:
-    """Which positions of a packed sequence see each other: a suffix sees the prefix and itself.
+def packed_rows(
+    image_of_row: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *values: torch.Tensor,
+) -> PackedRows:
+    """Packs each run of consecutive rows of one image into one sequence.
 
     Args:
-        valid (bool `torch.Tensor` of shape `(images, packed_length)`): False = padding.
-    Returns:
-        bool `torch.Tensor` of shape `(images, packed_length, packed_length)`, True = attended.
-    """
-    length = valid.shape[1]
-    suffix = (length - prefix) // group
-    position = torch.arange(length, device=valid.device)
-    row = torch.zeros_like(position)  # 0 in the prefix, then 1 … group
-    row[prefix:] = torch.arange(1, group + 1, device=valid.device).repeat_interleave(
-        suffix
-    )
-    causal = position <= position[:, None]
-    connected = (row == 0) | (row == row[:, None])
-    return (causal & connected) & valid[:, None]
-
-
-def run_with_shared_prefix(
-    language_model: PreTrainedModel,
-    inputs_embeds: torch.FloatTensor,
-    attention_mask: torch.LongTensor,
-    group: int,
-    prefix: int,
-    **kwargs: Any,
-) -> torch.FloatTensor:
-    """Runs rows whose first `prefix` positions agree within each group as one packed sequence for each group.
-
-    A block mask lets a suffix see the prefix and itself, and its position ids count on from the prefix, so the result
-    equals that of separate rows.
-
-    Args:
-        inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`)
+        image_of_row (`torch.LongTensor` of shape `(rows,)`)
         attention_mask (`torch.LongTensor` of shape `(rows, length)`): 0 = padding.
-        group (`int`): consecutive rows that share a prefix.
-        prefix (`int`): length of the shared prefix.
-    Returns:
-        `torch.FloatTensor` of shape `(rows, length, hidden)`: the last hidden states, aligned with the rows that went
-        in.
+        values (`torch.Tensor` of shape `(rows, length, ...)`): a row shares the leading positions in which these and
+            the mask are equal to those of the run's first row.
     """
-    position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-    packed_embeds = pack_rows(
-        inputs_embeds, group, prefix
-    )  # (images, packed_length, hidden)
-    valid = pack_rows(attention_mask, group, prefix).bool()  # (images, packed_length)
-    attended = packed_attention_mask(valid, group, prefix)
-    additive_mask = torch.zeros_like(attended, dtype=packed_embeds.dtype)
-    additive_mask.masked_fill_(~attended, torch.finfo(packed_embeds.dtype).min)
-    output = language_model(
-        inputs_embeds=packed_embeds,
-        attention_mask=additive_mask[:, None],  # the same for all attention heads
-        position_ids=pack_rows(position_ids, group, prefix),
-        use_cache=False,
-        **kwargs,
+    rows, length = attention_mask.shape
+    device = attention_mask.device
+    starts_run = image_of_row.diff(prepend=image_of_row[:1] - 1) != 0
+    run_of_row = starts_run.cumsum(0) - 1
+    first_row = starts_run.nonzero().flatten()[run_of_row]
+    prefix = shared_prefixes(first_row, attention_mask, *values)
+    own_length = length - prefix
+    start = own_length.cumsum(0) - own_length
+    start = start - start[first_row]  # of a row's own positions in its sequence
+    position = torch.arange(length, device=device).expand(rows, length)
+    is_own = position >= prefix[:, None]
+    place = torch.where(is_own, position + (start - prefix)[:, None], position)
+    runs, packed_length = int(run_of_row[-1]) + 1, int(place.max()) + 1
+    place = place + packed_length * run_of_row[:, None]
+    source = torch.zeros(runs, packed_length, dtype=torch.long, device=device)
+    valid = torch.zeros_like(source, dtype=torch.bool)
+    own_places = place[is_own]
+    source.view(-1)[own_places] = is_own.flatten().nonzero().flatten()
+    valid.view(-1)[own_places] = attention_mask.bool()[is_own]
+    return PackedRows(source, valid, place, prefix)
+
+
+def even_image_of_row(rows: int, images: int, device: torch.device) -> torch.LongTensor:
+    """The image of each row of text, `(rows,)`, where every image has as many consecutive rows.
+
+    Raises:
+        ValueError: `rows` is no multiple of `images`.
+    """
+    torch_compilable_check(
+        rows % images == 0,
+        f"{rows} text rows cannot be shared evenly by {images} images",
     )
-    return unpack_rows(output.last_hidden_state, group, prefix)
+    return torch.arange(rows, device=device) * images // rows
+
+
+def reason_for_whole_rows(language_model: PreTrainedModel, length: int) -> str | None:
+    """Why rows of `length` positions cannot share a prefix in a packed sequence, or None.
+
+    There a row's positions do not stand side by side, and the mask alone tells which of them it sees.
+    """
+    config = language_model.config
+    if not getattr(config, "is_causal", True):
+        return "attention in both directions"
+    if language_model._is_stateful:
+        return "layers with a recurrent state"
+    if "position_ids" not in inspect.signature(language_model.forward).parameters:
+        return "a forward without position_ids"
+    windows = {
+        "sliding_attention": getattr(config, "sliding_window", None),
+        "chunked_attention": getattr(config, "attention_chunk_size", None),
+    }
+    layer_types = getattr(config, "layer_types", None) or windows
+    for layer_type in layer_types:
+        if layer_type not in ("full_attention", *windows):
+            return f"layers of type {layer_type}"
+        window = windows.get(layer_type)
+        if window is not None and window < length:
+            return (
+                f"layers of type {layer_type} that see {window} of {length} positions"
+            )
+    return None
 
 
 def backbone_channels(vision_config: PreTrainedConfig) -> list[int]:
@@ -654,6 +692,43 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         weight = weight.flatten(2).transpose(1, 2)  # (images, cells, queries)
         return weight.to(query.dtype) @ torch.cat([query, query_pos], -1)
 
+    def embed_text(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.FloatTensor | None,
+    ) -> torch.FloatTensor:
+        """The embeddings that are given, or else those of the ids, `(rows, length, hidden)`.
+
+        Raises:
+            ValueError: neither is given.
+        """
+        if inputs_embeds is not None:
+            return inputs_embeds
+        if input_ids is None:
+            raise ValueError("give input_ids or inputs_embeds")
+        return self.get_input_embeddings()(input_ids)
+
+    def placeholders(
+        self,
+        token_id: int,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.FloatTensor,
+    ) -> torch.Tensor:
+        """Where a text has a placeholder.
+
+        Args:
+            token_id (`int`): of the placeholder.
+            input_ids (`torch.LongTensor` of shape `(rows, length)`, *optional*): without them, the placeholder's own
+                embedding is looked for.
+            inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`)
+        Returns:
+            bool `torch.Tensor` of shape `(rows, length)`.
+        """
+        if input_ids is not None:
+            return input_ids == token_id
+        token = torch.full((1, 1), token_id, device=inputs_embeds.device)
+        return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+
     def scatter(
         self,
         inputs_embeds: torch.Tensor,
@@ -671,74 +746,146 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         Raises:
             ValueError: the numbers of placeholders and features differ.
         """
-        placeholders = int(where.sum())
-        if placeholders != len(values):
-            raise ValueError(
-                f"the text has {placeholders} {name} placeholders "
+        placeholders = where.sum()
+        torch_compilable_check(
+            placeholders == len(values),
+            lambda: (
+                f"the text has {int(placeholders)} {name} placeholders "
                 f"but there are {len(values)} {name} features"
-            )
+            ),
+        )
         return inputs_embeds.masked_scatter(where[..., None], values.to(inputs_embeds))
 
     def scatter_images(
         self,
         inputs_embeds: torch.FloatTensor,
-        input_ids: torch.LongTensor,
-        image_tokens: list[torch.FloatTensor],
+        where: torch.Tensor,
+        image_tokens: torch.FloatTensor | list[torch.FloatTensor],
+        image_of_row: torch.LongTensor,
     ) -> torch.FloatTensor:
-        """Puts image tokens at their placeholders; the rows of one image stand together, every image has as many.
+        """Puts image tokens at their placeholders.
 
         Args:
             inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`)
-            input_ids (`torch.LongTensor` of shape `(rows, length)`)
-            image_tokens (list of `torch.FloatTensor` of shape `(image_seq_length, hidden)`): one entry per image.
+            where (bool `torch.Tensor` of shape `(rows, length)`): marks the placeholders.
+            image_tokens (`torch.FloatTensor` of shape `(images, image_seq_length, hidden)`): or a list of them.
+            image_of_row (`torch.LongTensor` of shape `(rows,)`): the image of each row.
         Raises:
-            ValueError: the rows cannot be shared evenly, or the number of placeholders is wrong.
+            ValueError: the number of placeholders is wrong.
         """
-        rows, images = len(input_ids), len(image_tokens)
-        if rows % images:
-            raise ValueError(
-                f"{rows} text rows cannot be shared evenly by {images} images"
-            )
-        tokens = torch.stack(image_tokens).repeat_interleave(rows // images, 0)
-        where = input_ids == self.config.image_token_id
+        if isinstance(image_tokens, (list, tuple)):
+            image_tokens = torch.stack(image_tokens)
+        tokens = image_tokens.to(inputs_embeds.device)[image_of_row]
         return self.scatter(inputs_embeds, where, tokens.flatten(0, 1), "image")
+
+    def may_share_rows(
+        self,
+        inputs_embeds: torch.FloatTensor,
+        attention_mask: torch.LongTensor | None,
+        kwargs: dict[str, Any],
+    ) -> bool:
+        """Whether what is asked of the language model can be had from packed rows."""
+        config = self.language_model.config
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name, getattr(config, name, False)):
+                return False
+        if is_tracing() or kwargs.get("past_key_values") is not None:
+            return False
+        if attention_mask is None:
+            # position_ids alone may hold several texts in a row
+            return kwargs.get("position_ids") is None
+        return attention_mask.shape == inputs_embeds.shape[:2]
+
+    def packed_attention_mask(
+        self, packed: PackedRows, embeds: torch.FloatTensor, length: int
+    ) -> Any:
+        """The mask of packed rows in the form that the attention implementation takes.
+
+        Args:
+            packed ([`PackedRows`])
+            embeds (`torch.FloatTensor` of shape `(runs, packed_length, hidden)`)
+            length (`int`): of the rows.
+        Returns:
+            mask of every pair of positions; None, with a warning, where the language model cannot take one.
+        """
+        config = self.language_model.config
+        reason = reason_for_whole_rows(self.language_model, length)
+        if reason is None:
+            mask = create_causal_mask(
+                config,
+                embeds,
+                packed.valid,
+                past_key_values=None,
+                and_mask_function=packed.connected(),
+            )
+            if mask is not None and len(mask.shape) == 4:
+                return mask
+            reason = "no mask of every pair of positions"
+        logger.warning_once(
+            f"{type(self.language_model).__name__} with attention implementation "
+            f"{config._attn_implementation!r} has {reason}: rows of one image are computed "
+            f"as a whole, without sharing their prefix"
+        )
+        return None
 
     def run_language_model(
         self,
-        input_ids: torch.LongTensor,
         inputs_embeds: torch.FloatTensor,
         attention_mask: torch.LongTensor | None,
-        group: int = 1,
-        stop_token_id: int | None = None,
+        image_of_row: torch.LongTensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Runs the language model; without a cache, rows that belong to one image share their prefix.
+        """Runs the language model. Without a cache, consecutive rows of one image that begin alike are packed into one
+        sequence, in which their prefix stands once.
 
         Args:
-            group (`int`): rows of each image.
-            stop_token_id (`int`, *optional*): the shared prefix ends before the first such token.
+            inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`)
+            attention_mask (`torch.LongTensor` of shape `(rows, length)`, *optional*): 0 = padding.
+            image_of_row (`torch.LongTensor` of shape `(rows,)`, *optional*): the image of each row.
         """
-        uses_cache = (
-            kwargs.get("use_cache") or kwargs.get("past_key_values") is not None
-        )
-        implementation = self.language_model.config._attn_implementation
-        if (
-            group > 1
-            and not uses_cache
-            and implementation in IMPLEMENTATIONS_WITH_BLOCK_MASKS
+        if image_of_row is not None and self.may_share_rows(
+            inputs_embeds, attention_mask, kwargs
         ):
-            mask = (
-                torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            output = self.run_packed_rows(
+                inputs_embeds, attention_mask, image_of_row, **kwargs
             )
-            visible_ids = input_ids.masked_fill(mask == 0, -1)
-            prefix = shared_prefix_length(visible_ids, group, stop_token_id)
-            if prefix:
-                for name in ("use_cache", "past_key_values", "position_ids"):
-                    kwargs.pop(name, None)
-                states = run_with_shared_prefix(
-                    self.language_model, inputs_embeds, mask, group, prefix, **kwargs
-                )
-                return BaseModelOutputWithPast(last_hidden_state=states)
+            if output is not None:
+                return output
         return self.language_model(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs
         )
+
+    def run_packed_rows(
+        self,
+        inputs_embeds: torch.FloatTensor,
+        attention_mask: torch.LongTensor | None,
+        image_of_row: torch.LongTensor,
+        position_ids: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        past_key_values: None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast | None:
+        """[`run_language_model`] with packed rows, or None where rows cannot be packed or that would save nothing."""
+        rows, length = inputs_embeds.shape[:2]
+        device = inputs_embeds.device
+        if attention_mask is None:
+            attention_mask = torch.ones(rows, length, dtype=torch.long, device=device)
+        if position_ids is None:
+            position_ids = torch.arange(length, device=device)
+        position_ids = position_ids.expand(rows, length)
+        packed = packed_rows(image_of_row, attention_mask, position_ids, inputs_embeds)
+        if packed.source.numel() >= rows * length:
+            return None
+        packed_embeds = packed.pack(inputs_embeds)
+        mask = self.packed_attention_mask(packed, packed_embeds, length)
+        if mask is None:
+            return None
+        output = self.language_model(
+            inputs_embeds=packed_embeds,
+            attention_mask=mask,
+            position_ids=packed.pack(position_ids),
+            use_cache=False,
+            **kwargs,
+        )
+        states = packed.unpack(output.last_hidden_state)
+        return BaseModelOutputWithPast(last_hidden_state=states)

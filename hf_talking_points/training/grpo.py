@@ -358,7 +358,8 @@ class _PointRolloutMixin(HubTrainerMixin):
                 encoded = self._descriptor.get_image_features(
                     pixel_values, stacked_points(chunk)
                 )
-            embeds_of_image = torch.split(encoded.point_embeds, encoded.point_counts)
+            points_per_image = [len(samples) for samples in chunk]
+            embeds_of_image = torch.split(encoded.point_embeds, points_per_image)
             for samples, image_tokens, embeds in zip(
                 chunk, encoded.pooler_output, embeds_of_image
             ):

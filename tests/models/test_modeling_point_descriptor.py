@@ -249,28 +249,26 @@ def test_images_with_unequal_numbers_of_points(make_descriptor, two_photos):
 @pytest.mark.parametrize(
     "point_counts, points_of_rows, images_of_rows",
     [
-        (
-            [2, 2],
-            [1, 1, 1, 1],
-            [0, 1],
-        ),  # as many rows for each image: one entry per image
+        ([2, 2], [1, 1, 1, 1], [0, 0, 1, 1]),
         ([3, 1], [1, 1, 1, 1], [0, 0, 0, 1]),
         ([1, 3], [1, 1, 2], [0, 1, 1]),
         ([2, 2], [2, 2], [0, 1]),
-        (None, [1, 1, 1, 1], [0, 1]),
+        ([2, 0], [1, 1], [0, 0]),
+        ([0, 2], [1, 1], [1, 1]),
+        ([0, 1], [0, 1], [0, 1]),
+        ([0, 0], [0, 0, 0, 0], [0, 0, 1, 1]),
+        (None, [1, 1, 1, 1], [0, 0, 1, 1]),
     ],
 )
-def test_tokens_of_images(
-    make_descriptor, point_counts, points_of_rows, images_of_rows
-):
-    model, processor = make_descriptor()
-    tokens = [torch.zeros(4, 8), torch.ones(4, 8)]
-    image = PointDescriptorImageOutput(pooler_output=tokens, point_counts=point_counts)
-    input_ids = torch.zeros(len(points_of_rows), 5, dtype=torch.long)
-    for row, count in enumerate(points_of_rows):
-        input_ids[row, :count] = processor.region_token_id
-    found = model.model.tokens_of_images(image, input_ids)
-    assert [int(entry[0, 0]) for entry in found] == images_of_rows
+def test_image_of_row(make_descriptor, point_counts, points_of_rows, images_of_rows):
+    model, _ = make_descriptor()
+    if point_counts is not None:
+        point_counts = torch.tensor(point_counts)
+    image = PointDescriptorImageOutput(
+        pooler_output=torch.zeros(2, 4, 8), point_counts=point_counts
+    )
+    regions = torch.arange(5) < torch.tensor(points_of_rows)[:, None]
+    assert model.model.image_of_row(image, regions).tolist() == images_of_rows
 
 
 def test_encoder_outputs_serve_again(make_descriptor, two_photos):
@@ -700,9 +698,8 @@ def test_wrong_number_of_placeholders_is_an_error(make_descriptor, random_image)
         model(**{**inputs, "input_points": inputs["input_points"][:, :2]})
     with pytest.raises(ValueError, match="no points were given"):
         model(**without(inputs, "input_points"))
-    with pytest.raises(ValueError, match="images need input_ids"):
-        embeds = model.get_input_embeddings()(inputs["input_ids"])
-        model(**without(inputs, "input_ids"), inputs_embeds=embeds)
+    with pytest.raises(ValueError, match="give input_ids or inputs_embeds"):
+        model(**without(inputs, "input_ids"))
     for name in ("input_ids", "attention_mask"):
         inputs[name] = inputs[name][:1, 1:]  # without its first image placeholder
     inputs["input_points"] = inputs["input_points"][:, :1]

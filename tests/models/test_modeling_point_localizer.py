@@ -7,7 +7,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from hf_talking_points import PointLocalizerForKeypointDetection
 from hf_talking_points.models.configuration_talking_points import LOCALIZER_HEADS
 from hf_talking_points.models.modeling_point_localizer import (
-    PointLocalizerImageOutput,
     local_soft_argmax,
 )
 
@@ -153,26 +152,30 @@ def test_images_with_unequal_numbers_of_texts(make_localizer, two_photos, head):
     torch.testing.assert_close(together, torch.cat(apart), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("head", LOCALIZER_HEADS)
 @pytest.mark.parametrize(
-    "image_index, expected",
-    [
-        ([0, 0, 1, 1], [(0, 4, [0, 1])]),
-        ([0, 1, 1], [(0, 1, [0]), (1, 3, [1])]),
-        ([1, 1, 0, 0], [(0, 2, [1]), (2, 4, [0])]),
-        ([0, 1, 0], [(0, 1, [0]), (1, 2, [1]), (2, 3, [0])]),
-        ([1], [(0, 1, [1])]),
-    ],
+    "image_index", [[0, 0, 1, 1], [0, 1, 1], [1, 1, 0, 0], [0, 1, 0], [1]]
 )
-def test_runs_of_images(image_index, expected):
-    tokens = [torch.zeros(4, 8), torch.ones(4, 8)]
-    keys = torch.stack([torch.zeros(9, 3), torch.ones(9, 3)])
-    image = PointLocalizerImageOutput(pooler_output=tokens, keys=keys)
-    runs = list(image.runs(torch.tensor(image_index)))
-    assert len(runs) == len(expected)
-    for (rows, run), (start, stop, images) in zip(runs, expected):
-        assert image_index[rows] == image_index[start:stop]
-        assert [int(entry[0, 0]) for entry in run.pooler_output] == images
-        assert run.keys[:, 0, 0].tolist() == images
+def test_rows_of_images_in_any_order(make_localizer, two_photos, head, image_index):
+    model, processor = make_localizer(head=head)
+    texts = (TEXTS + TEXTS)[: len(image_index)]
+    photos = [two_photos[index] for index in image_index]
+    inputs = processor(photos, texts)
+    pixel_values = processor(two_photos, TEXTS[:2])["pixel_values"]
+    indexed = {
+        **inputs,
+        "pixel_values": pixel_values,
+        "image_index": torch.tensor(image_index),
+    }
+    with torch.no_grad():
+        assert_same(model(**inputs), model(**indexed))
+
+
+def test_an_image_index_of_other_rows_is_an_error(make_localizer, random_image):
+    model, processor = make_localizer()
+    inputs = {**processor(random_image(), TEXTS), "image_index": torch.tensor([0, 0])}
+    with pytest.raises(ValueError, match="images of 2 rows, but there are 3 rows"):
+        model(**inputs)
 
 
 def test_prompt_of_one_image_runs_once(make_localizer, random_image):
@@ -432,7 +435,8 @@ def test_standardized_states_are_read_where_they_hardly_differ(
     language_model.norm.register_forward_hook(make_alike)
     inputs = dict(processor(random_image(), WORDS))
     train_on_features(model, inputs, targets)
-    first_row = {name: inputs[name][:1] for name in ("input_ids", "attention_mask")}
+    texts = ("input_ids", "attention_mask", "image_index")
+    first_row = {name: inputs[name][:1] for name in texts}
     with torch.no_grad():
         outputs = model(**inputs)
         alone = model(**{**inputs, **first_row})

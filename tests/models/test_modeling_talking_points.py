@@ -6,11 +6,7 @@ from hypothesis import strategies as st
 from hf_talking_points import PointDescriptorProcessor
 from hf_talking_points.models.modeling_talking_points import (
     backbone_channels,
-    pack_rows,
-    packed_attention_mask,
-    run_with_shared_prefix,
-    shared_prefix_length,
-    unpack_rows,
+    packed_rows,
 )
 
 BACKBONES = ["swin", "convnext", "efficientnet_lite"]
@@ -18,83 +14,99 @@ LANGUAGE_MODELS = ["llama", "qwen"]
 
 
 @settings(max_examples=150)
-@given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 8))
-def test_shared_prefix_length(data, images, group, length):
-    count = images * group
+@given(st.data(), st.integers(1, 5), st.integers(1, 6))
+def test_rows_are_packed_and_unpacked_again(data, count, length):
+    image_of_row = data.draw(
+        st.lists(st.integers(0, 1), min_size=count, max_size=count)
+    )
     row = st.lists(st.integers(0, 1), min_size=length, max_size=length)
-    rows = data.draw(st.lists(row, min_size=count, max_size=count))
-    stop = data.draw(st.sampled_from([None, 1]))
-    prefix = 0
-    while prefix < length - 1:
-        column = [row[prefix] for row in rows]
-        groups = [column[start : start + group] for start in range(0, count, group)]
-        shared = all(len(set(tokens)) == 1 for tokens in groups)
-        if not shared or stop in column:
-            break
-        prefix += 1
-    assert shared_prefix_length(torch.tensor(rows), group, stop) == prefix
+    ids = data.draw(st.lists(row, min_size=count, max_size=count))
+    masks = data.draw(st.lists(row, min_size=count, max_size=count))
+    rows, mask = torch.tensor(ids), torch.tensor(masks)
+    packed = packed_rows(torch.tensor(image_of_row), mask, rows)
+    assert torch.equal(packed.unpack(packed.pack(rows)), rows)
+    assert torch.equal(packed.unpack(packed.valid), mask.bool())
+    first, lengths = 0, []
+    for number in range(count):
+        if number and image_of_row[number] != image_of_row[number - 1]:
+            first = number
+        prefix = 0
+        if number != first:
+            pairs = list(zip(ids[number], masks[number]))
+            pairs_of_first = list(zip(ids[first], masks[first]))
+            while prefix < length and pairs[prefix] == pairs_of_first[prefix]:
+                prefix += 1
+        assert packed.prefix[number] == prefix
+        if number == first:
+            lengths.append(0)
+        lengths[-1] += length - prefix
+    assert packed.source.shape == (len(lengths), max(lengths))
 
 
-@pytest.mark.parametrize("prefix", [1, 3, 4])
-@pytest.mark.parametrize("group", [1, 2, 3])
-def test_packed_rows_are_unpacked_again(group, prefix):
-    rows = torch.randn(2 * group, 5, 4)
-    grouped = rows.view(2, group, 5, 4)
-    grouped[:, :, :prefix] = grouped[:, :1, :prefix]
-    packed = pack_rows(rows, group, prefix)
-    assert packed.shape == (2, prefix + group * (5 - prefix), 4)
-    assert torch.equal(unpack_rows(packed, group, prefix), rows)
-
-
-def test_a_suffix_sees_the_prefix_and_itself():
-    valid = torch.ones(1, 6, dtype=torch.bool)
-    valid[0, 5] = False
-    attended = packed_attention_mask(valid, group=2, prefix=2)
+def test_a_row_sees_itself_and_what_it_shares_with_the_first():
+    rows = torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6], [1, 7, 8, 9]])
+    mask = torch.ones_like(rows)
+    packed = packed_rows(torch.zeros(3, dtype=torch.long), mask, rows)
+    assert packed.pack(rows).tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9]]
+    sees = packed.connected()
+    position = torch.arange(9)
+    connected = sees(0, 0, position[:, None], position)
     expected = [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 0, 1, 0],
-        [1, 1, 0, 0, 1, 0],
+        [1, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 1, 1, 0, 0, 0],
+        [1, 0, 0, 0, 0, 0, 1, 0, 0],
+        [1, 0, 0, 0, 0, 0, 1, 1, 0],
+        [1, 0, 0, 0, 0, 0, 1, 1, 1],
     ]
-    assert attended[0].int().tolist() == expected
+    assert connected.tril().int().tolist() == expected
+
+
+def run_rows(model, rows, mask, image_of_row, **kwargs):
+    """-> (last hidden states of real positions, number of positions that the language model computed)."""
+    computed = []
+
+    def count(module, args, kwargs):
+        computed.append(kwargs["inputs_embeds"].shape[:2].numel())
+
+    language_model = model.model.language_model
+    hook = language_model.register_forward_pre_hook(count, with_kwargs=True)
+    embeds = language_model.get_input_embeddings()(rows)
+    with torch.no_grad():
+        output = model.model.run_language_model(embeds, mask, image_of_row, **kwargs)
+    hook.remove()
+    return output.last_hidden_state[mask.bool()], sum(computed)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
 def test_packed_rows_equal_separate_rows(
-    make_language_model, text, padding_side, implementation
+    make_descriptor, make_language_model, text, padding_side, implementation
 ):
     torch.manual_seed(0)
-    model = make_language_model(text, attn_implementation=implementation).model.eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, 0, 0.3)
-    images, group, length = 2, 3, 12
-    ids = torch.randint(3, 300, (images * group, length))
-    mask = torch.ones_like(ids)
+    model, _ = make_descriptor(text=text)
+    model.set_attn_implementation({"text_config": implementation})
+    length = 12
+    rows = torch.randint(3, 300, (6, length))
+    mask = torch.ones_like(rows)
     for row, pads in enumerate([0, 3, 1, 2, 0, 4]):
         if padding_side == "right":
-            first_of_image = row // group * group
-            ids[row, :6] = ids[first_of_image, :6]
+            rows[row, :6] = rows[row // 3 * 3, :6]
             mask[row, length - pads :] = 0
         elif pads:
             mask[row, :pads] = 0
-    ids = ids.masked_fill(mask == 0, 0)
-    prefix = shared_prefix_length(ids, group)
-    assert prefix == (6 if padding_side == "right" else 0)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    embeds = model.get_input_embeddings()(ids)
-    with torch.no_grad():
-        packed = run_with_shared_prefix(model, embeds, mask, group, prefix)
-        separate = model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions
-        )
-    real = mask.bool()
-    torch.testing.assert_close(
-        packed[real], separate.last_hidden_state[real], atol=1e-5, rtol=1e-5
-    )
+    rows[1] = rows[0]
+    mask[1] = mask[0]
+    image_of_row = torch.tensor([0, 0, 0, 1, 1, 1])
+    packed, positions = run_rows(model, rows, mask, image_of_row)
+    separate, separate_positions = run_rows(model, rows, mask, None)
+    torch.testing.assert_close(packed, separate, atol=1e-5, rtol=1e-5)
+    assert separate_positions == 6 * length
+    assert positions == (2 * (6 + 3 * 6) if padding_side == "right" else 6 * length)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
