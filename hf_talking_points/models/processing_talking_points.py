@@ -56,6 +56,19 @@ def per_channel(value: float | Sequence[float]) -> list[float]:
     return list(value) if isinstance(value, Sequence) else [value] * 3
 
 
+class PointFeatures(BatchFeature):
+    """Inputs of a model, whose coordinates keep their precision: in half precision a point would move by pixels."""
+
+    def to(self, *args: Any, **kwargs: Any) -> PointFeatures:
+        """Sends all values to a device, casts pixels to a dtype. Arguments as of [`~transformers.BatchFeature.to`]."""
+        points = self.data.get("input_points")
+        super().to(*args, **kwargs)
+        if torch.is_tensor(points):
+            device = self.data["input_points"].device
+            self.data["input_points"] = points.to(device)
+        return self
+
+
 class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
     """Common part of both processors.
 
@@ -68,6 +81,7 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
     """
 
     special_tokens: ClassVar[tuple[str, ...]] = ()
+    placeholders: ClassVar[tuple[str, ...]] = ("image",)  # tokens that must not be cut
     default_prompt: ClassVar[str] = ""
 
     def __init__(
@@ -136,24 +150,42 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
         fill = tuple(round(255 * mean) for mean in self.image_processor.image_mean)
         return letterbox(image, self.image_size, fill)
 
-    def pixel_values(self, images: Sequence[Image.Image]) -> torch.FloatTensor:
-        """PIL RGB images -> `torch.FloatTensor` of shape `(images, 3, image_size, image_size)`."""
+    def pixel_values(
+        self, images: Sequence[Image.Image], **kwargs: Any
+    ) -> torch.FloatTensor:
+        """PIL RGB images -> pixel values.
+
+        Args:
+            images (list of `Image.Image`)
+            kwargs: options of the image processor; `return_tensors` is "pt" by default.
+        Returns:
+            `torch.FloatTensor` of shape `(images, 3, image_size, image_size)`, or what `return_tensors` says.
+        Raises:
+            ValueError: the image processor changes the size of the canvas.
+        """
         canvases = [self.canvas(image) for image in images]
-        return self.image_processor(canvases, return_tensors="pt")["pixel_values"]
+        options = {"return_tensors": "pt", **kwargs}
+        values = self.image_processor(canvases, **options)["pixel_values"]
+        side = self.image_size
+        for value in values:
+            if tuple(value.shape) != (3, side, side):
+                raise ValueError(
+                    f"the image processor gives pixel values of shape {tuple(value.shape)} instead of "
+                    f"{(3, side, side)}: it must not crop or pad the canvas"
+                )
+        return values
 
     def tokenize(self, texts: Sequence[str], **kwargs: Any) -> BatchEncoding:
         """Prompts with one `<image>` each -> input ids with all image placeholders.
 
         Args:
             texts (`list[str]`)
-            kwargs: further options of the tokenizer.
+            kwargs: further options of the tokenizer; `return_tensors` is "pt" by default.
         Returns:
             `BatchEncoding` with `input_ids` and `attention_mask` of shape `(texts, length)`.
         Raises:
-            ValueError: a text is longer than the model's context.
+            ValueError: a text is longer than the model's context, or has lost placeholders by truncation.
         """
-        placeholders = self.image_token * self.image_seq_length
-        texts = [text.replace(self.image_token, placeholders) for text in texts]
         options = {
             "padding": True,
             "return_tensors": "pt",
@@ -161,9 +193,104 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
             "verbose": False,  # the error below says it better than the warning
             **kwargs,
         }
-        encoded = self.tokenizer(texts, **options)
-        self.check_lengths(encoded["attention_mask"].tolist())
+        return_tensors = options.pop("return_tensors")
+        wants_mask = options.pop("return_attention_mask", None)
+        wants_types = options.pop("return_mm_token_type_ids", False)
+        wants_offsets = options.pop("return_text_replacement_offsets", False)
+        images = sum(text.count(self.image_token) for text in texts)
+        placeholders = self.image_token * self.image_seq_length
+        texts, offsets = self.get_text_with_replacements(
+            list(texts), [placeholders] * images
+        )
+        encoded = self.tokenizer(texts, return_attention_mask=True, **options)
+        self.check_lengths(encoded["attention_mask"])
+        self._check_special_mm_tokens(texts, encoded, self.placeholders)
+        if wants_mask is False:
+            encoded.pop("attention_mask")
+        if wants_types:
+            types = self.create_mm_token_type_ids(encoded["input_ids"])
+            encoded["mm_token_type_ids"] = types
+        encoded.convert_to_tensors(return_tensors)
+        if wants_offsets:
+            encoded["text_replacement_offsets"] = offsets
         return encoded
+
+    def merge_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of a call, of all forms that transformers' processors take.
+
+        Args:
+            options (`dict`): options of tokenizer and image processor, flat or in `text_kwargs`, `images_kwargs` and
+                `common_kwargs`.
+        Returns:
+            `{"text_kwargs": dict, "images_kwargs": dict, "return_tensors": "pt", "np", … or None}`.
+        Raises:
+            TypeError: an option that neither of them knows, or a value of a wrong type.
+            ValueError: an option that would move points or change what a row is.
+        """
+        merged = self._merge_kwargs(**options)
+        text_options = merged["text_kwargs"]
+        image_options = merged["images_kwargs"]
+        known = {*merged, *text_options, *image_options, "common_kwargs"}
+        known -= {"videos_kwargs", "audio_kwargs"}
+        for name, value in options.items():
+            if name not in known and value is not None:
+                raise TypeError(
+                    f"{type(self).__name__} does not take {name}={value!r}: "
+                    "only options of its tokenizer and of its image processor"
+                )
+        for name in ("return_mm_token_type_ids", "return_text_replacement_offsets"):
+            text_options[name] = merged[name]
+        self.check_fixed_options({**image_options, **text_options})
+        stated = []
+        for given in (text_options, image_options):
+            if "return_tensors" in given:
+                stated.append(given.pop("return_tensors"))
+        return_tensors = stated[0] if stated else "pt"
+        if any(kind != return_tensors for kind in stated):
+            raise ValueError(f"return_tensors must be one for all, got {stated}")
+        return {
+            "text_kwargs": text_options,
+            "images_kwargs": image_options,
+            "return_tensors": return_tensors,
+        }
+
+    def check_fixed_options(self, options: dict[str, Any]) -> None:
+        """Raises ValueError, naming option and value, where an option is not what these processors need it to be."""
+        side = self.image_size
+        fixed = {
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "size": {"height": side, "width": side},
+            "resample": Image.Resampling.BICUBIC,
+            "do_center_crop": False,
+            "crop_size": None,
+            "do_pad": False,
+            "pad_size": None,
+            "data_format": "channels_first",
+            "image_seq_length": self.image_seq_length,
+            "text_pair": None,
+            "text_target": None,
+            "text_pair_target": None,
+            "is_split_into_words": False,
+            "return_overflowing_tokens": False,
+        }
+        for name, value in fixed.items():
+            given = options.get(name)
+            if given is not None and given != value:
+                raise ValueError(
+                    f"{name}={given!r} is not possible, only {value!r}: an image is scaled to a canvas of "
+                    f"{side} x {side} pixels, on which its points lie, and a row is one prompt"
+                )
+
+    def features(
+        self, data: dict[str, Any], return_tensors: str | None
+    ) -> PointFeatures:
+        """Inputs of the model from lists of arrays and numbers, as tensors of a kind unless it is None."""
+        return PointFeatures(
+            data,
+            tensor_type=return_tensors,
+            skip_tensor_conversion=self.skip_tensor_conversion,
+        )
 
     def check_lengths(self, attention_mask: list[list[int]]) -> None:
         """Raises ValueError, naming row and length, for a row that is longer than the model's context.
@@ -180,7 +307,9 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
                     f"but the model's context holds {limit}: shorten it"
                 )
 
-    def _load_images(self, images: Any) -> list[Image.Image]:
+    def _load_images(
+        self, images: Any, input_data_format: str | None = None
+    ) -> list[Image.Image]:
         """An image or a list of images, or of lists of one image each as chat templates give, as PIL RGB images."""
         if images is None:
             raise ValueError("images are required")
@@ -188,7 +317,7 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
         loaded = []
         for entry in entries:
             of_conversation = entry if isinstance(entry, (list, tuple)) else [entry]
-            loaded += [to_rgb(image) for image in of_conversation]
+            loaded += [to_rgb(image, input_data_format) for image in of_conversation]
         return loaded
 
 
@@ -196,6 +325,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
     """Images and points -> inputs of [`PointDescriptorForConditionalGeneration`]."""
 
     special_tokens = ("<image>", "<region>")
+    placeholders = ("image", "region")
     default_prompt = "<image>Please describe region1 <region>."
 
     def __init__(
@@ -250,7 +380,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
         points: Sequence | None = None,
         normalized: bool = False,
         **kwargs: Any,
-    ) -> BatchFeature:
+    ) -> PointFeatures:
         """
         Args:
             images: an image or a list of images, of any kind that [`to_rgb`] takes.
@@ -258,15 +388,19 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
                 for each point.
             points: (x, y) pairs in pixels of the displayed image; for a list of images a list of such lists.
             normalized (`bool`): the points are x / width, y / height instead.
+            kwargs: options of tokenizer and image processor, as of every processor of transformers; `return_tensors`
+                is "pt" by default.
         Returns:
-            `BatchFeature` with `pixel_values` (images, 3, s, s), `input_points` (images, points, 2) on the canvas, NaN
-            where an image has fewer points, `input_ids` and `attention_mask` (rows, length).
+            [`PointFeatures`] with `pixel_values` (images, 3, s, s), `input_points` (images, points, 2) on the canvas,
+            NaN where an image has fewer points, `input_ids` and `attention_mask` (rows, length).
         Raises:
             ValueError: a point outside its image, NaN, of wrong shape; no points; placeholders and points that do not
-                match.
+                match; as in `merge_options`.
         """
+        options = self.merge_options(kwargs)
+        image_options = options["images_kwargs"]
         single = not isinstance(images, (list, tuple))
-        images = self._load_images(images)
+        images = self._load_images(images, image_options.pop("input_data_format", None))
         if points is None or len(points) == 0:
             raise ValueError("points must hold at least one (x, y)")
         points_of_images = [points] if single else points
@@ -287,17 +421,19 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
             raise ValueError(
                 f"the text has {regions} {self.region_token} placeholders but there are {count} points"
             )
-        kwargs.pop("return_tensors", None)
-        encoded = self.tokenize(texts, **{"padding_side": "left", **kwargs})
+        text_options = {"padding_side": "left", **options["text_kwargs"]}
+        encoded = self.tokenize(texts, **text_options, return_tensors=None)
         input_points = torch.nn.utils.rnn.pad_sequence(
             canvas_points, batch_first=True, padding_value=float("nan")
         )
-        return BatchFeature(
+        values = self.pixel_values(images, **image_options, return_tensors=None)
+        return self.features(
             {
                 **encoded,
-                "pixel_values": self.pixel_values(images),
-                "input_points": input_points,
-            }
+                "pixel_values": values,
+                "input_points": [*input_points.numpy()],
+            },
+            options["return_tensors"],
         )
 
     def points_to_canvas(
@@ -341,7 +477,7 @@ def points_of_conversation(conversation: list[dict[str, Any]]) -> list:
     """The points in the messages of a conversation, in their order."""
     points = []
     for message in conversation:
-        content = message["content"]
+        content = message.get("content") or []
         if isinstance(content, str):
             continue
         points += [part["point"] for part in content if part["type"] == "point"]
@@ -356,6 +492,7 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
     """
 
     special_tokens = ("<image>", "<p>", "</p>", "<SEG>")
+    placeholders = ("image", "seg")
     default_prompt = "<image>Please segment region1: {description}"
 
     def __init__(
@@ -369,7 +506,8 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         **kwargs: Any,
     ) -> None:
         self.reply = reply or "<p> keypoint </p> <SEG>"
-        self.seg_token_id = tokenizer.convert_tokens_to_ids("<SEG>")
+        self.seg_token = "<SEG>"
+        self.seg_token_id = tokenizer.convert_tokens_to_ids(self.seg_token)
         super().__init__(
             image_processor,
             tokenizer,
@@ -390,19 +528,24 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
 
     def __call__(
         self, images: Any = None, text: Any = None, **kwargs: Any
-    ) -> BatchFeature:
+    ) -> PointFeatures:
         """
         Args:
             images: an image or a list of images, of any kind that [`to_rgb`] takes.
             text: a description or a list of them; for a list of images a list of such lists.
+            kwargs: options of tokenizer and image processor, as of every processor of transformers; `return_tensors`
+                is "pt" by default.
         Returns:
-            `BatchFeature` with `pixel_values` (images, 3, s, s), `input_ids` and `attention_mask` (rows, length), and
-            `image_index` (rows,), the image of each row.
+            [`PointFeatures`] with `pixel_values` (images, 3, s, s), `input_ids` and `attention_mask` (rows, length),
+            and `image_index` (rows,), the image of each row.
         Raises:
-            ValueError: no text, an empty text, one with special tokens, one that is longer than the context.
+            ValueError: no text, an empty text, one with special tokens, one that is longer than the context; as in
+                `merge_options`.
         """
+        options = self.merge_options(kwargs)
+        image_options = options["images_kwargs"]
         single = not isinstance(images, (list, tuple))
-        images = self._load_images(images)
+        images = self._load_images(images, image_options.pop("input_data_format", None))
         text_of_images = [text] if single else text
         entries = 0 if text_of_images is None else len(text_of_images)
         if entries != len(images):
@@ -412,19 +555,18 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         descriptions = []
         image_index = []
         for index, image_text in enumerate(text_of_images):
-            of_image = (
-                [image_text] if isinstance(image_text, str) else list(image_text or [])
-            )
+            of_image = [image_text] if isinstance(image_text, str) else image_text
+            of_image = [] if of_image is None else list(of_image)
             self.check_descriptions(of_image)
             descriptions += of_image
             image_index += [index] * len(of_image)
-        encoded = self.encode_descriptions(descriptions, **kwargs)
-        return BatchFeature(
-            {
-                **encoded,
-                "pixel_values": self.pixel_values(images),
-                "image_index": torch.tensor(image_index),
-            }
+        encoded = self.encode_descriptions(
+            descriptions, **options["text_kwargs"], return_tensors=None
+        )
+        values = self.pixel_values(images, **image_options, return_tensors=None)
+        return self.features(
+            {**encoded, "pixel_values": values, "image_index": image_index},
+            options["return_tensors"],
         )
 
     def check_descriptions(self, descriptions: Sequence[str]) -> None:
@@ -455,8 +597,7 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
     def encode_descriptions(
         self, descriptions: Sequence[str], **kwargs: Any
     ) -> BatchEncoding:
-        """Descriptions -> `input_ids` and `attention_mask`, one row each."""
-        kwargs.pop("return_tensors", None)
+        """Descriptions -> `input_ids` and `attention_mask`, one row each. Options as of `tokenize`."""
         template = self.render("{description}")
         texts = [template.replace("{description}", text) for text in descriptions]
         # on the right, so that texts of one image have their prompt's beginning in common, position by position
@@ -496,6 +637,7 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
 
 __all__ = [
     "PointDescriptorProcessor",
+    "PointFeatures",
     "PointLocalizerProcessor",
     "TalkingPointsProcessor",
 ]

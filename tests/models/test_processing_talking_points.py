@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
+from transformers import BatchFeature
 
-from hf_talking_points import PointLocalizerProcessor
+from hf_talking_points import PointDescriptorProcessor, PointLocalizerProcessor
 from hf_talking_points.models.modeling_point_localizer import PointLocalizerOutput
 from hf_talking_points.models.processing_talking_points import to_rgb
 
@@ -232,3 +233,278 @@ def test_a_processor_is_made_from_a_saved_tokenizer(make_tokenizer, tmp_path):
     assert list(processor.image_processor.image_mean) == [0.1, 0.2, 0.3]
     assert list(processor.image_processor.image_std) == [0.5, 0.5, 0.5]
     assert processor.seg_token_id == len(processor.tokenizer) - 1
+
+
+POINTS = [(5, 5), (33.3, 17.7)]
+GIVEN = {"descriptor": {"points": POINTS}, "localizer": {"text": ["red", "the cat"]}}
+
+
+@pytest.fixture(scope="module", params=GIVEN)
+def kind_and_processor(request):
+    """ "descriptor" or "localizer", and its processor."""
+    _, processor = request.getfixturevalue(f"make_{request.param}")()
+    return request.param, processor
+
+
+CASTS = {
+    "dtype": lambda inputs, dtype: inputs.to(dtype),
+    "device and dtype": lambda inputs, dtype: inputs.to("cpu", dtype),
+    "named": lambda inputs, dtype: inputs.to(device="cpu", dtype=dtype),
+    "one after the other": lambda inputs, dtype: inputs.to("cpu").to(dtype),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("cast", CASTS)
+def test_half_precision_moves_no_point(make_descriptor, quadrants, cast, dtype):
+    _, processor = make_descriptor()
+    exact = processor(quadrants, points=POINTS)["input_points"]
+    content = [{"type": "image", "image": quadrants}]
+    content += [{"type": "point", "point": point} for point in POINTS]
+    chat = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=True, return_dict=True
+    )
+    for inputs in (processor(quadrants, points=POINTS), chat):
+        inputs = CASTS[cast](inputs, dtype)
+        assert isinstance(inputs, BatchFeature)
+        assert inputs["pixel_values"].dtype == dtype
+        assert inputs["input_ids"].dtype == torch.int64
+        assert torch.equal(inputs["input_points"], exact)
+
+
+MEAN = [0.1, 0.2, 0.3]
+IMAGE_OPTIONS = {
+    "do_normalize": ({"do_normalize": False}, lambda raw: raw),
+    "do_rescale": (
+        {"do_rescale": False, "do_normalize": False},
+        lambda raw: raw * 255,
+    ),
+    "rescale_factor": (
+        {"rescale_factor": 1 / 510, "do_normalize": False},
+        lambda raw: raw / 2,
+    ),
+    "image_mean": (
+        {"image_mean": MEAN},
+        lambda raw: (raw - torch.tensor(MEAN)[:, None, None]) / 0.5,
+    ),
+    "image_std": ({"image_std": [0.25] * 3}, lambda raw: (raw - 0.5) / 0.25),
+    "as they are": (
+        {"do_resize": True, "do_convert_rgb": True, "do_center_crop": False},
+        lambda raw: (raw - 0.5) / 0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", ["flat", "images_kwargs"])
+@pytest.mark.parametrize("name", IMAGE_OPTIONS)
+def test_options_of_the_image_processor(kind_and_processor, quadrants, name, way):
+    kind, processor = kind_and_processor
+    options, expected = IMAGE_OPTIONS[name]
+    raw = processor(quadrants, **GIVEN[kind])["pixel_values"] * 0.5 + 0.5
+    options = options if way == "flat" else {"images_kwargs": options}
+    found = processor(quadrants, **GIVEN[kind], **options)["pixel_values"]
+    torch.testing.assert_close(found.float(), expected(raw), atol=1e-4, rtol=1e-4)
+
+
+def test_the_layout_of_arrays_may_be_told(kind_and_processor):
+    kind, processor = kind_and_processor
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 3), dtype=np.uint8)
+    given = {"points": [(1, 1)]} if kind == "descriptor" else {"text": "red"}
+    found = processor(pixels, **given, input_data_format="channels_first")
+    expected = processor(Image.fromarray(pixels.transpose(1, 2, 0)), **given)
+    assert torch.equal(found["pixel_values"], expected["pixel_values"])
+
+
+@pytest.mark.parametrize("way", ["flat", "text_kwargs"])
+def test_options_of_the_tokenizer(kind_and_processor, quadrants, way):
+    kind, processor = kind_and_processor
+    plain = processor(quadrants, **GIVEN[kind])
+    rows, length = plain["input_ids"].shape
+
+    def with_options(**options):
+        options = options if way == "flat" else {"text_kwargs": options}
+        return processor(quadrants, **GIVEN[kind], **options)
+
+    for side in ("left", "right"):
+        found = with_options(
+            padding="max_length", max_length=length + 7, padding_side=side
+        )
+        assert found["input_ids"].shape == (rows, length + 7)
+        padding = found["attention_mask"][0] == 0
+        assert bool(padding[:7].all()) == (side == "left")
+        assert bool(padding[-7:].all()) == (side == "right")
+    assert with_options(pad_to_multiple_of=16)["input_ids"].shape[1] % 16 == 0
+    assert "attention_mask" not in with_options(return_attention_mask=False)
+    types = with_options(return_mm_token_type_ids=True)["mm_token_type_ids"]
+    assert torch.equal(types == 1, plain["input_ids"] == processor.image_token_id)
+    assert with_options(return_offsets_mapping=True)["offset_mapping"].shape[-1] == 2
+    fits = with_options(truncation=True, max_length=length)
+    assert torch.equal(fits["input_ids"], plain["input_ids"])
+    for side in (length - 3, 10):
+        with pytest.raises(ValueError, match="truncation"):
+            with_options(truncation=True, max_length=side, padding_side="right")
+
+
+@pytest.mark.parametrize("way", ["flat", "text_kwargs", "common_kwargs"])
+@pytest.mark.parametrize("return_tensors", ["pt", "np", None])
+def test_tensors_of_every_kind(kind_and_processor, quadrants, return_tensors, way):
+    kind, processor = kind_and_processor
+    expected = processor(quadrants, **GIVEN[kind])
+    options = {"return_tensors": return_tensors}
+    options = options if way == "flat" else {way: options}
+    found = processor(quadrants, **GIVEN[kind], **options)
+    value_type = {"pt": torch.Tensor, "np": np.ndarray, None: list}[return_tensors]
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert isinstance(value, value_type), name
+        np.testing.assert_array_equal(np.asarray(value), expected[name])
+        if return_tensors is not None:
+            assert np.asarray(value).dtype == expected[name].numpy().dtype, name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_resize": False},
+        {"size": {"height": 32, "width": 32}},
+        {"do_center_crop": True},
+        {"crop_size": {"height": 32, "width": 32}},
+        {"do_pad": True},
+        {"pad_size": {"height": 128, "width": 128}},
+        {"resample": Image.Resampling.NEAREST},
+        {"do_convert_rgb": False},
+        {"data_format": "channels_last"},
+        {"image_seq_length": 7},
+        {"text_pair": "red"},
+        {"is_split_into_words": True},
+        {"return_overflowing_tokens": True},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_that_would_move_points_or_change_rows_are_refused(
+    kind_and_processor, quadrants, options
+):
+    kind, processor = kind_and_processor
+    [name] = options
+    modality = "text_kwargs" if "text" in name or "is_" in name else "images_kwargs"
+    modality = "text_kwargs" if "overflow" in name else modality
+    for given in (options, {modality: options}):
+        with pytest.raises(ValueError, match=f"{name}=.* is not possible"):
+            processor(quadrants, **GIVEN[kind], **given)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalised": True},
+        {"videos": ["a.mp4"]},
+        {"fps": 2},
+        {"audio_kwargs": {"sampling_rate": 8000}},
+        {"images_kwargs": {"brightness": 2}},
+    ],
+    ids=str,
+)
+def test_options_that_nobody_knows_are_refused(kind_and_processor, quadrants, options):
+    kind, processor = kind_and_processor
+    name = "brightness" if "images_kwargs" in options else next(iter(options))
+    with pytest.raises(TypeError, match=name):
+        processor(quadrants, **GIVEN[kind], **options)
+
+
+def test_an_image_processor_that_crops_the_canvas_is_an_error(
+    make_descriptor, quadrants
+):
+    _, processor = make_descriptor()
+    processor.image_processor.do_center_crop = True
+    processor.image_processor.crop_size = {"height": 32, "width": 32}
+    with pytest.raises(ValueError, match=r"\(3, 32, 32\) instead of \(3, 64, 64\)"):
+        processor(quadrants, points=POINTS)
+
+
+def test_the_image_processor_of_torchvision_gives_the_same(
+    kind_and_processor, quadrants
+):
+    pytest.importorskip(
+        "torchvision",
+        reason="torchvision is not installed, or not for this torch",
+        exc_type=ImportError,
+    )
+    from transformers import ViTImageProcessor
+
+    kind, processor = kind_and_processor
+    fields = processor.image_processor.to_dict()
+    fast = type(processor)(
+        ViTImageProcessor(**fields),
+        processor.tokenizer,
+        chat_template=processor.chat_template,
+        image_seq_length=processor.image_seq_length,
+    )
+    expected = processor(quadrants, **GIVEN[kind])
+    found = fast(quadrants, **GIVEN[kind])
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=0)
+
+
+GENERATION_TEMPLATE = (
+    "{%- for m in messages -%}{{- '[' + m['role'] + ']' -}}"
+    "{%- if m['role'] == 'assistant' -%}{% generation %}{{- m['content'] + eos_token -}}"
+    "{% endgeneration %}{%- else -%}{{- m['content'] -}}{%- endif -%}{%- endfor -%}"
+)
+
+
+def test_the_mask_of_the_assistants_tokens(make_tokenizer, quadrants):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = GENERATION_TEMPLATE
+    processor = PointDescriptorProcessor.from_tokenizer(
+        tokenizer, image_size=64, image_seq_length=4
+    )
+    content = [
+        {"type": "image", "image": quadrants},
+        {"type": "point", "point": (3, 4)},
+    ]
+    conversation = [
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": "the red corner"},
+    ]
+    chat = processor.apply_chat_template(
+        conversation,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    [ids] = chat["input_ids"].tolist()
+    [mask] = chat["assistant_masks"]
+    learned = [token for token, of_assistant in zip(ids, mask) if of_assistant]
+    assert tokenizer.decode(learned) == "the red corner<eos>"
+
+
+def test_control_tokens_of_a_user_stay_text(make_descriptor, quadrants):
+    _, processor = make_descriptor()
+    content = [
+        {"type": "image", "image": quadrants},
+        {"type": "text", "text": "what is <image> beside "},
+        {"type": "point", "point": (3, 4)},
+    ]
+    chat = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        return_dict=True,
+        sanitize_control_tokens=True,
+    )
+    images = chat["input_ids"] == processor.image_token_id
+    assert int(images.sum()) == processor.image_seq_length
+
+
+def test_a_message_may_have_no_content(make_descriptor, quadrants):
+    _, processor = make_descriptor()
+    content = [
+        {"type": "image", "image": quadrants},
+        {"type": "point", "point": (3, 4)},
+    ]
+    conversation = [
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": None},
+    ]
+    chat = processor.apply_chat_template(conversation, tokenize=True, return_dict=True)
+    assert chat["input_points"].shape == (1, 1, 2)
