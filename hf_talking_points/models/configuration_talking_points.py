@@ -83,6 +83,11 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
         )
         return tokens_per_side**2
 
+    @property
+    def special_token_ids(self) -> list[int]:
+        """Ids of the special tokens, none of which is ever written."""
+        return [getattr(self, name) for name in self.special_token_fields]
+
     def get_text_config(self, *args: Any, **kwargs: Any) -> PreTrainedConfig:
         return self.text_config
 

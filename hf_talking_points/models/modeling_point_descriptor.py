@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin
+from transformers import (
+    Cache,
+    DynamicCache,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     BaseModelOutputWithPooling,
@@ -163,8 +169,13 @@ def real_points(input_points: torch.Tensor) -> torch.Tensor:
 class PointDescriptorModel(TalkingPointsModel):
     config: PointDescriptorConfig
 
-    def __init__(self, config: PointDescriptorConfig) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        config: PointDescriptorConfig,
+        vision_tower: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(config, vision_tower, language_model)
         self.point_encoder = PointPromptEncoder(config)
         self.point_projector = PointProjector(config)
         self.post_init()
@@ -397,14 +408,29 @@ class PointDescriptorForConditionalGeneration(
     points, and the region placeholders of the rows take them in order."""
 
     config: PointDescriptorConfig
+    # the embeddings' name depends on the language model
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
 
-    def __init__(self, config: PointDescriptorConfig) -> None:
+    def __init__(
+        self,
+        config: PointDescriptorConfig,
+        vision_tower: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
         super().__init__(config)
-        self.model = PointDescriptorModel(config)
-        self.lm_head = nn.Linear(
-            config.text_config.hidden_size, config.text_config.vocab_size, bias=False
-        )
+        head = None
+        if language_model is not None:
+            head = language_model.get_output_embeddings()
+            language_model = language_model.base_model
+        self.model = PointDescriptorModel(config, vision_tower, language_model)
+        if head is None:
+            text = config.text_config
+            head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.lm_head = head
+        embeddings = self.get_input_embeddings()
+        for name, module in self.named_modules():
+            if module is embeddings:
+                self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
         self.post_init()
         self.freeze_unreached()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput, is_tracing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
@@ -142,8 +143,13 @@ class HeatmapHead(nn.Module):
 class PointLocalizerModel(TalkingPointsModel):
     config: PointLocalizerConfig
 
-    def __init__(self, config: PointLocalizerConfig) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        config: PointLocalizerConfig,
+        vision_tower: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(config, vision_tower, language_model)
         if config.head == "heatmap":
             self.map_keys = MapKeys(config)
         self.post_init()
@@ -219,9 +225,16 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
 
     config: PointLocalizerConfig
 
-    def __init__(self, config: PointLocalizerConfig) -> None:
+    def __init__(
+        self,
+        config: PointLocalizerConfig,
+        vision_tower: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
         super().__init__(config)
-        self.model = PointLocalizerModel(config)
+        if language_model is not None:
+            language_model = language_model.base_model  # a localizer writes no text
+        self.model = PointLocalizerModel(config, vision_tower, language_model)
         hidden = config.text_config.hidden_size
         dim = config.head_dim
         if config.standardize_states:

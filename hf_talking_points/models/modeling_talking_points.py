@@ -17,6 +17,7 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.activations import ACT2FN
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.mask2former.modeling_mask2former import (
@@ -260,6 +261,57 @@ class ImageProjector(nn.Module):
         return self.fc2(self.act(self.fc1(tokens))) + positions
 
 
+def chosen_implementations(config: PreTrainedConfig, name: str) -> dict[str, Any]:
+    """What `config` and the configs in it say under `name`, such as `_attn_implementation`, in the form in which
+    another config that takes them in keeps it."""
+    chosen = {"": getattr(config, name)}
+    for key in config.sub_configs:
+        sub_config = getattr(config, key, None)
+        if sub_config is not None:
+            chosen[key] = chosen_implementations(sub_config, name)
+    return chosen
+
+
+def check_language_model(text: PreTrainedModel, writes: bool) -> None:
+    """Raises ValueError where a causal language model computes in a way that a model composed of it does not.
+
+    Args:
+        text (`PreTrainedModel`): in evaluation mode.
+        writes (`bool`): whether its logits are used.
+    """
+    if text.device.type == "meta" or is_deepspeed_zero3_enabled():
+        return  # there are no weights to compute with
+    name = type(text).__name__
+    ids = torch.arange(4, device=text.device)[None]
+    embeds = text.get_input_embeddings()(ids)
+    head = text.get_output_embeddings()
+    with torch.no_grad():
+        expected = text(ids, use_cache=False).logits
+        states = text.base_model(inputs_embeds=embeds, use_cache=False)[0]
+        states_of_ids = text.base_model(ids, use_cache=False)[0]
+        logits = head(states).to(expected.dtype)
+    if not torch.allclose(states, states_of_ids, rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"{name} makes more of ids than of their embeddings, among which images and points stand: "
+            "take a language model without embeddings in every layer"
+        )
+    # small logits are hardly changed by a cap
+    is_capped = getattr(text.config, "final_logit_softcapping", None) is not None
+    is_plain = torch.allclose(logits, expected, rtol=1e-3, atol=1e-3)
+    if writes and (is_capped or not is_plain or head.bias is not None):
+        raise ValueError(
+            f"the logits of {name} are more than its head's weights times the last hidden states: "
+            "take a language model without a bias of the head and without scaled or capped logits"
+        )
+
+
+def keep_weights(pretrained: PreTrainedModel) -> None:
+    """Marks a model so that the initialization of another one that it becomes part of leaves its weights as they
+    are."""
+    for module in pretrained.modules():
+        module._is_hf_initialized = True
+
+
 class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
     config: TalkingPointsConfig
     base_model_prefix = "model"
@@ -311,59 +363,79 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
         vision: str | os.PathLike | PreTrainedModel,
         text: str | os.PathLike | PreTrainedModel,
         processor: ProcessorMixin,
+        dtype: str | torch.dtype | None = None,
         **config_fields: Any,
     ) -> "TalkingPointsPreTrainedModel":
-        """Composes a fresh model from two pretrained ones; only what lies between them is new.
+        """Composes a fresh model of two pretrained ones; only what lies between them is new.
+
+        Loaded models that are passed in become parts of the new one: their weights are not copied, the word embeddings
+        grow, and both take its dtype.
 
         Args:
             vision, text: Hub id or path, or a loaded model, of a Mask2Former-style model and of a causal language
                 model.
             processor: made by `from_tokenizer` of this model's processor class; the embeddings grow by its special
                 tokens.
+            dtype (`str` or `torch.dtype`, *optional*): of all weights; by default that of the language model.
             config_fields: further fields of this class's config, such as `head` or `point_mask`.
+        Returns:
+            the model in evaluation mode, as of `from_pretrained`.
         Raises:
-            ValueError: processor and config disagree about the number of image tokens.
+            ValueError: processor and config disagree about the number of image tokens, or the language model computes
+                in a way that the composed model does not.
         """
-        if isinstance(vision, (str, os.PathLike)):
-            vision = AutoModel.from_pretrained(vision)
         if isinstance(text, (str, os.PathLike)):
-            text = AutoModelForCausalLM.from_pretrained(text)
-        vocabulary_size = len(processor.tokenizer)
-        if vocabulary_size > text.get_input_embeddings().num_embeddings:
-            text.resize_token_embeddings(vocabulary_size)
-        config_class = cls.config_class
-        special_tokens = {
-            field: getattr(processor, field)
-            for field in config_class.special_token_fields
-        }
-        config = config_class(
-            vision_config=vision.config,
-            text_config=text.config,
-            image_size=processor.image_size,
-            tie_word_embeddings=text.config.tie_word_embeddings,
-            **special_tokens,
-            **config_fields,
+            text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype or "auto")
+        if dtype is None or dtype == "auto":
+            dtype = text.dtype
+        elif isinstance(dtype, str):
+            dtype = getattr(torch, dtype)
+        if isinstance(vision, (str, os.PathLike)):
+            vision = AutoModel.from_pretrained(vision, dtype=dtype)
+        vision.to(dtype).eval()
+        text.to(dtype).eval()
+        check_language_model(text, writes=cls.can_generate())
+        if len(processor.tokenizer) > text.get_input_embeddings().num_embeddings:
+            text.resize_token_embeddings(len(processor.tokenizer))
+        config = cls.composed_config(vision, text, processor, config_fields)
+        for part in (vision, text):
+            keep_weights(part)
+        model = cls._from_config(
+            config, dtype=dtype, vision_tower=vision, language_model=text
         )
+        if model.can_generate():
+            model.generation_config = text.generation_config
+            model.generation_config.suppress_tokens = config.special_token_ids
+        return model.eval()
+
+    @classmethod
+    def composed_config(
+        cls,
+        vision: PreTrainedModel,
+        text: PreTrainedModel,
+        processor: ProcessorMixin,
+        config_fields: dict[str, Any],
+    ) -> TalkingPointsConfig:
+        """The config of a model composed of two; arguments and errors as in [`from_vision_text_pretrained`]."""
+        config_class = cls.config_class
+        fields = {"image_size": processor.image_size}
+        for name in config_class.special_token_fields:
+            fields[name] = getattr(processor, name)
+        sub_configs = {"vision_config": vision.config, "text_config": text.config}
+        for name in ("attn_implementation", "experts_implementation"):
+            chosen = {}
+            for key, sub_config in sub_configs.items():
+                chosen[key] = chosen_implementations(sub_config, f"_{name}")
+            fields[name] = chosen
+        tied = text.config.tie_word_embeddings
+        fields = {**sub_configs, "tie_word_embeddings": tied, **fields, **config_fields}
+        config = config_class(**fields)
         if config.image_seq_length != processor.image_seq_length:
             raise ValueError(
                 f"the processor makes {processor.image_seq_length} image tokens "
                 f"but the config {config.image_seq_length}"
             )
-        model = cls(config)
-        model.load_parts(vision, text)
-        if model.can_generate():
-            model.generation_config = text.generation_config
-            model.generation_config.suppress_tokens = list(special_tokens.values())
-        return model
-
-    def load_parts(self, vision: PreTrainedModel, text: PreTrainedModel) -> None:
-        """Copies the weights of a vision model and of a causal language model that fit this model's config."""
-        core = self.base_model
-        core.vision_tower.load_state_dict(vision.state_dict())
-        core.language_model.load_state_dict(text.base_model.state_dict())
-        output_embeddings = self.get_output_embeddings()
-        if output_embeddings is not None:
-            output_embeddings.load_state_dict(text.get_output_embeddings().state_dict())
+        return config
 
     def freeze_unreached(self) -> None:
         """Takes the gradient from parameters that no loss reaches."""
@@ -425,24 +497,39 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
 
 
 class TalkingPointsModel(TalkingPointsPreTrainedModel):
-    """Vision tower, image projector and language model: image tokens and text in, last hidden states out."""
+    """Vision tower, image projector and language model: image tokens and text in, last hidden states out.
+
+    Args:
+        config ([`TalkingPointsConfig`])
+        vision_tower, language_model (`PreTrainedModel`, *optional*): loaded models that become parts of this one; by
+            default fresh ones of `config`.
+    """
 
     vision_tower: Mask2FormerModel
     language_model: PreTrainedModel
     gradient_checkpointing = False  # transformers sets it, and the function below
 
-    def __init__(self, config: TalkingPointsConfig) -> None:
+    def __init__(
+        self,
+        config: TalkingPointsConfig,
+        vision_tower: Mask2FormerModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
         super().__init__(config)
         config.vision_config._attn_implementation = (
             "eager"  # Mask2FormerModel raises for any other
         )
-        self.vision_tower = AutoModel.from_config(config.vision_config)
-        let_points_pass(self.vision_tower)
+        if vision_tower is None:
+            vision_tower = AutoModel.from_config(config.vision_config)
+        self.vision_tower = vision_tower
+        let_points_pass(vision_tower)
         self.image_projector = ImageProjector(config)
         if config.use_perception_prior:
             classes = config.vision_config.num_labels + 1
             self.class_predictor = nn.Linear(config.vision_config.hidden_dim, classes)
-        self.language_model = AutoModel.from_config(config.text_config)
+        if language_model is None:
+            language_model = AutoModel.from_config(config.text_config)
+        self.language_model = language_model
 
     @property
     def backbone(self) -> Any:

@@ -2,6 +2,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    GraniteConfig,
+    PhiConfig,
+)
 
 from hf_talking_points import PointDescriptorProcessor
 from hf_talking_points.models.modeling_talking_points import (
@@ -147,6 +156,169 @@ def test_composing_keeps_the_weights(
     assert model.get_input_embeddings().num_embeddings == len(processor.tokenizer)
     if model.can_generate():
         assert torch.equal(model.lm_head.weight[:300], text.lm_head.weight)
+
+
+@pytest.mark.parametrize("text", LANGUAGE_MODELS)
+def test_loaded_models_become_parts(make, make_vision_tower, make_language_model, text):
+    template, processor = make()
+    vision = make_vision_tower()
+    language_model = make_language_model(text, processor.tokenizer)
+    given = {
+        **dict(vision.named_parameters()),
+        **dict(language_model.named_parameters()),
+    }
+    values = {name: value.detach().clone() for name, value in given.items()}
+    model = type(template).from_vision_text_pretrained(
+        vision, language_model, processor, token_strides=[8, 16]
+    )
+    assert model.model.vision_tower is vision
+    assert model.model.language_model is language_model.model
+    assert not model.training
+    for name, value in values.items():
+        assert torch.equal(given[name], value), name
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_composed_descriptor_writes_as_its_language_model(
+    make_descriptor, make_vision_tower, make_language_model, tied
+):
+    template, processor = make_descriptor()
+    torch.manual_seed(0)
+    text = make_language_model(vocab_size=300, tie_word_embeddings=tied).eval()
+    for parameter in text.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    ids = torch.randint(3, 300, (2, 7))
+    with torch.no_grad():
+        expected = text(ids).logits
+        model = type(template).from_vision_text_pretrained(
+            make_vision_tower(), text, processor, token_strides=[8, 16]
+        )
+        logits = model(ids).logits[..., :300]
+    torch.testing.assert_close(logits, expected)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_composing_keeps_the_attention_implementation(
+    make, make_vision_tower, make_language_model, implementation
+):
+    template, processor = make()
+    text = make_language_model(
+        tokenizer=processor.tokenizer, attn_implementation=implementation
+    )
+    model = type(template).from_vision_text_pretrained(
+        make_vision_tower(), text, processor, token_strides=[8, 16]
+    )
+    assert model.config.text_config is model.model.language_model.config
+    assert model.config.text_config._attn_implementation == implementation
+
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize(
+    ("text_dtype", "asked", "dtype"),
+    [
+        (torch.bfloat16, None, torch.bfloat16),
+        (torch.float16, "auto", torch.float16),
+        (torch.bfloat16, "float32", torch.float32),
+        (torch.float32, torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_a_composed_model_has_one_dtype(
+    make, make_vision_tower, make_language_model, tmp_path, text_dtype, asked, dtype
+):
+    template, processor = make()
+    text = make_language_model(tokenizer=processor.tokenizer).to(text_dtype)
+    model = type(template).from_vision_text_pretrained(
+        make_vision_tower(), text, processor, dtype=asked, token_strides=[8, 16]
+    )
+    assert {value.dtype for value in model.parameters()} == {dtype}
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    assert {value.dtype for value in loaded.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("parts_dtypes", [DTYPES[:2], DTYPES[1::-1]])
+def test_parts_of_the_hub_take_the_dtype_of_the_text(
+    make, make_vision_tower, make_language_model, tmp_path, parts_dtypes
+):
+    template, processor = make()
+    vision_dtype, text_dtype = parts_dtypes
+    make_vision_tower().to(vision_dtype).save_pretrained(tmp_path / "vision")
+    make_language_model().to(text_dtype).save_pretrained(tmp_path / "text")
+    model = type(template).from_vision_text_pretrained(
+        tmp_path / "vision", tmp_path / "text", processor, token_strides=[8, 16]
+    )
+    assert {value.dtype for value in model.parameters()} == {text_dtype}
+
+
+FAMILIES = {
+    "gpt2": GPT2Config(n_embd=32, n_layer=1, n_head=4, vocab_size=300),
+    "gpt_neox": GPTNeoXConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        vocab_size=300,
+        tie_word_embeddings=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tied_embeddings_of_any_name_stay_tied(
+    make_descriptor, make_vision_tower, tmp_path, family
+):
+    template, processor = make_descriptor()
+    text = AutoModelForCausalLM.from_config(FAMILIES[family])
+    model = type(template).from_vision_text_pretrained(
+        make_vision_tower(), text, processor, token_strides=[8, 16]
+    )
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    for some in (model, loaded):
+        assert some.lm_head.weight is some.get_input_embeddings().weight
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
+
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PhiConfig(**SIZES),
+        Gemma2Config(**SIZES, head_dim=8),
+        GraniteConfig(**SIZES, logits_scaling=4.0, initializer_range=0.5),
+        CohereConfig(**SIZES, logit_scale=0.1, initializer_range=0.5),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_language_model_with_other_logits_cannot_write(
+    make_descriptor, make_localizer, make_vision_tower, config
+):
+    localizer, processor = make_localizer()
+    type(localizer).from_vision_text_pretrained(
+        make_vision_tower(),
+        AutoModelForCausalLM.from_config(config),
+        processor,
+        token_strides=[8, 16],
+    )
+    descriptor, processor = make_descriptor()
+    text = AutoModelForCausalLM.from_config(config)
+    name = type(text).__name__
+    with pytest.raises(ValueError, match=f"logits of {name} are more than its head's"):
+        type(descriptor).from_vision_text_pretrained(
+            make_vision_tower(), text, processor, token_strides=[8, 16]
+        )
 
 
 def test_composing_takes_the_special_tokens_from_the_processor(make):
