@@ -1,18 +1,14 @@
 """Point Descriptor: image + pixel -> text. Talking Points (arXiv 2510.14583), section 3."""
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    Cache,
-    DynamicCache,
-    GenerationConfig,
-    GenerationMixin,
-    PreTrainedModel,
-)
+from transformers import Cache, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.generation import CandidateGenerator, GenerationMode
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     BaseModelOutputWithPooling,
@@ -473,73 +469,51 @@ class PointDescriptorForConditionalGeneration(
         inputs_embeds: torch.FloatTensor | None = None,
     ) -> dict[str, Any]:
         image = mm_encoder_output.get("image")
-        if image is not None:
-            # a copy: the inherited method writes into what the caller may use again
-            regions = input_ids == self.config.region_token_id
-            image_of_row = self.model.image_of_row(image, regions).tolist()
-            tokens = list(image.pooler_output)
-            image = replace(
-                image, pooler_output=[tokens[index] for index in image_of_row]
-            )
-            mm_encoder_output = {**mm_encoder_output, "image": image}
-        expanded = super()._expand_multimodal_outputs(
-            input_ids, mm_encoder_output, expand_size, inputs_embeds
+        if image is None or image.point_embeds is None:
+            return mm_encoder_output  # every image has as many rows, of any number
+        has_ids = input_ids is not None and input_ids.shape[1] > 0
+        regions = self.model.placeholders(
+            self.config.region_token_id, input_ids if has_ids else None, inputs_embeds
         )
-        if image is not None and image.point_embeds is not None:
-            points_per_row = (input_ids == self.config.region_token_id).sum(1).tolist()
-            embeds_of_rows = image.point_embeds.split(points_per_row)
-            expanded_embeds = [
-                embeds.repeat(expand_size, 1) for embeds in embeds_of_rows
-            ]
-            image.point_embeds = torch.cat(expanded_embeds)
-            image.point_counts = None
-        return expanded
+        counts = regions.sum(1).tolist()
+        if sum(counts) != len(image.point_embeds):
+            raise ValueError(
+                f"the text has {sum(counts)} region placeholders "
+                f"but there are {len(image.point_embeds)} region features"
+            )
+        points_of_rows = image.point_embeds.split(counts)
+        expanded_points = []
+        for points in points_of_rows:
+            expanded_points += [points] * expand_size
+        # a copy: the caller may use what was given again
+        image = replace(image, point_embeds=torch.cat(expanded_points))
+        if image.point_counts is not None:
+            image.point_counts = image.point_counts * expand_size
+        return {**mm_encoder_output, "image": image}
 
-    def _rows_alike(
+    def prepare_inputs_for_generation(
         self,
         input_ids: torch.LongTensor,
-        image: PointDescriptorImageOutput,
-        tokens_of_rows: list[torch.FloatTensor],
-        attention_mask: torch.LongTensor | None,
-    ) -> int:
-        """Largest n for which every n consecutive rows have one prompt, image and point."""
-        rows = len(input_ids)
-        as_before = torch.ones(rows - 1, dtype=torch.bool, device=input_ids.device)
-        for values in (input_ids, attention_mask, image.point_embeds):
-            if values is not None:
-                as_before &= (values[1:] == values[:-1]).all(1)
-        text_as_before = as_before.tolist()
-        changes = []  # rows that differ from the row before
-        for row in range(1, rows):
-            same_image = tokens_of_rows[row] is tokens_of_rows[row - 1]
-            if not (same_image and text_as_before[row - 1]):
-                changes.append(row)
-        for group in range(rows, 1, -1):
-            if all(start % group == 0 for start in [*changes, rows]):
-                return group
-        return 1
-
-    def _can_share_prefill(
-        self,
-        rows: int,
-        generation_config: GenerationConfig,
-        model_kwargs: dict[str, Any],
-    ) -> bool:
-        """Whether rows alike may be prefilled once: a plain prefill of rows with one point each."""
-        cache: Any = model_kwargs.get("past_key_values")
-        encoded = model_kwargs.get("mm_encoder_outputs") or {}
-        if (
-            generation_config.output_attentions
-            or generation_config.output_hidden_states
-        ):
-            return False
-        if generation_config.prefill_chunk_size is not None:
-            return False
-        if type(cache) is not DynamicCache or cache.get_seq_length():
-            return False
-        if encoded.get("image") is None or encoded["image"].point_embeds is None:
-            return False
-        return len(encoded["image"].point_embeds) == rows
+        attention_mask: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        if inputs_embeds is not None and kwargs.get("is_first_iteration"):
+            # what assisted decoding drafts stands behind the ids alone
+            drafted = self.get_input_embeddings()(
+                input_ids[:, inputs_embeds.shape[1] :]
+            )
+            inputs_embeds = torch.cat([inputs_embeds, drafted], 1)
+        model_inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        if kwargs.get("prefill_chunk_size") is not None:
+            # every chunk makes its own mask of all pairs of positions
+            model_inputs["attention_mask"] = attention_mask
+        return model_inputs
 
     def _prefill(
         self,
@@ -548,38 +522,60 @@ class PointDescriptorForConditionalGeneration(
         model_kwargs: dict[str, Any],
         is_first_iteration: bool = True,
     ) -> Any:
-        rows = len(input_ids)
-        group = 1
-        if self._can_share_prefill(rows, generation_config, model_kwargs):
-            image = model_kwargs["mm_encoder_outputs"]["image"]
-            regions = input_ids == self.config.region_token_id
-            image_of_row = self.model.image_of_row(image, regions).tolist()
-            tokens = list(image.pooler_output)
-            tokens_of_rows = [tokens[index] for index in image_of_row]
-            mask = model_kwargs.get("attention_mask")
-            group = self._rows_alike(input_ids, image, tokens_of_rows, mask)
-        if group == 1:
-            return super()._prefill(
-                input_ids, generation_config, model_kwargs, is_first_iteration
+        chunk_size = generation_config.prefill_chunk_size
+        if chunk_size is not None:
+            if model_kwargs.get("past_key_values") is None:
+                raise ValueError("prefill_chunk_size needs a cache: leave use_cache on")
+            # images and points are put in place before the text is cut into chunks
+            generation_config = copy.copy(generation_config)
+            generation_config.prefill_chunk_size = None
+            model_kwargs = {**model_kwargs, "prefill_chunk_size": chunk_size}
+        return super()._prefill(
+            input_ids, generation_config, model_kwargs, is_first_iteration
+        )
+
+    def _validate_generation_mode(
+        self,
+        generation_mode: GenerationMode,
+        generation_config: GenerationConfig,
+        generation_mode_kwargs: dict[str, Any],
+    ) -> None:
+        super()._validate_generation_mode(
+            generation_mode, generation_config, generation_mode_kwargs
+        )
+        if generation_config.token_healing:
+            raise ValueError(
+                "token_healing writes the prompt anew without its special tokens, "
+                "and the image and its points with them: leave it out"
             )
-        # rows alike, such as the samples of a policy, are prefilled once
-        first_rows = {}
-        for name, value in model_kwargs.items():
-            has_rows = torch.is_tensor(value) and value.ndim > 1 and len(value) == rows
-            first_rows[name] = value[::group] if has_rows else value
-        image = replace(
-            image,
-            pooler_output=tokens_of_rows[::group],
-            point_embeds=image.point_embeds[::group],
-            point_counts=None,
-        )
-        first_rows["mm_encoder_outputs"] = {"image": image}
-        outputs = super()._prefill(
-            input_ids[::group], generation_config, first_rows, is_first_iteration
-        )
-        outputs.past_key_values.batch_repeat_interleave(group)
-        outputs.logits = outputs.logits.repeat_interleave(group, 0)
-        return outputs
+        if generation_config.assistant_early_exit is not None:
+            raise ValueError(
+                "assistant_early_exit needs a language model that stands alone: "
+                "leave it out, or give an assistant_model"
+            )
+
+    def _get_candidate_generator(self, **kwargs: Any) -> CandidateGenerator:
+        if kwargs["assistant_model"] is not None and not kwargs["input_ids"].shape[1]:
+            raise ValueError(
+                "an assistant_model reads the prompt's input_ids: "
+                "give them beside inputs_embeds"
+            )
+        return super()._get_candidate_generator(**kwargs)
+
+    def generate_batch(self, inputs: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+        """[`~GenerationMixin.generate_batch`] of texts without images.
+
+        Raises:
+            ValueError: a text has an image or a point, which continuous batching does not pass on.
+        """
+        placeholders = {self.config.image_token_id, self.config.region_token_id}
+        for index, input_ids in enumerate(inputs):
+            if placeholders.intersection(input_ids):
+                raise ValueError(
+                    f"text {index} has placeholders of an image or a point, but continuous batching "
+                    f"(also cache_implementation='paged') takes token ids alone: use generate()"
+                )
+        return super().generate_batch(inputs, *args, **kwargs)
 
     @can_return_tuple
     def forward(

@@ -1,6 +1,7 @@
 """What both models share: vision tower, image tokens, language model, sequences of one image that share a prefix."""
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -11,6 +12,8 @@ from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    Cache,
+    DynamicCache,
     Mask2FormerModel,
     PreTrainedConfig,
     PreTrainedModel,
@@ -142,6 +145,29 @@ def even_image_of_row(rows: int, images: int, device: torch.device) -> torch.Lon
         f"{rows} text rows cannot be shared evenly by {images} images",
     )
     return torch.arange(rows, device=device) * images // rows
+
+
+def rows_alike(*values: torch.Tensor | None) -> int:
+    """Largest n for which every n consecutive rows are equal.
+
+    Args:
+        values (`torch.Tensor` of shape `(rows, ...)`, *optional*): what must be equal.
+    """
+    given = [value.flatten(1) for value in values if value is not None]
+    as_before = torch.stack([(rows[1:] == rows[:-1]).all(1) for rows in given]).all(0)
+    changes = (
+        ~as_before
+    ).nonzero().flatten() + 1  # rows that differ from the row before
+    return math.gcd(len(given[0]), *changes.tolist())
+
+
+def layers_know_rows(language_model: PreTrainedModel) -> bool:
+    """Whether layers are told something about each row: PEFT hands them adapters, tasks, offsets and scalings of the
+    rows by hooks."""
+    for module in language_model.modules():
+        if module._forward_pre_hooks and type(module).__module__.startswith("peft."):
+            return True
+    return False
 
 
 def reason_for_whole_rows(language_model: PreTrainedModel, length: int) -> str | None:
@@ -865,6 +891,14 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         tokens = image_tokens.to(inputs_embeds.device)[image_of_row]
         return self.scatter(inputs_embeds, where, tokens.flatten(0, 1), "image")
 
+    def needs_every_row(self, kwargs: dict[str, Any]) -> bool:
+        """Whether the language model must see the rows as they are."""
+        config = self.language_model.config
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name, getattr(config, name, False)):
+                return True
+        return is_tracing() or layers_know_rows(self.language_model)
+
     def may_share_rows(
         self,
         inputs_embeds: torch.FloatTensor,
@@ -872,11 +906,9 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         kwargs: dict[str, Any],
     ) -> bool:
         """Whether what is asked of the language model can be had from packed rows."""
-        config = self.language_model.config
-        for name in ("output_hidden_states", "output_attentions"):
-            if kwargs.get(name, getattr(config, name, False)):
-                return False
-        if is_tracing() or kwargs.get("past_key_values") is not None:
+        if kwargs.get("use_cache") or kwargs.get("past_key_values") is not None:
+            return False
+        if self.needs_every_row(kwargs):
             return False
         if attention_mask is None:
             # position_ids alone may hold several texts in a row
@@ -920,15 +952,17 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         inputs_embeds: torch.FloatTensor,
         attention_mask: torch.LongTensor | None,
         image_of_row: torch.LongTensor | None = None,
+        prefill_chunk_size: int | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Runs the language model. Without a cache, consecutive rows of one image that begin alike are packed into one
-        sequence, in which their prefix stands once.
+        sequence, in which their prefix stands once; with an empty one, equal rows are run once.
 
         Args:
             inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`)
             attention_mask (`torch.LongTensor` of shape `(rows, length)`, *optional*): 0 = padding.
             image_of_row (`torch.LongTensor` of shape `(rows,)`, *optional*): the image of each row.
+            prefill_chunk_size (`int`, *optional*): positions that are put into the cache at a time.
         """
         if image_of_row is not None and self.may_share_rows(
             inputs_embeds, attention_mask, kwargs
@@ -938,6 +972,15 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             )
             if output is not None:
                 return output
+        equal_rows = self.equal_rows(inputs_embeds, attention_mask, kwargs)
+        if equal_rows > 1:
+            return self.run_equal_rows(
+                equal_rows, inputs_embeds, attention_mask, prefill_chunk_size, **kwargs
+            )
+        if prefill_chunk_size is not None:
+            return self.run_chunks(
+                prefill_chunk_size, inputs_embeds, attention_mask, **kwargs
+            )
         return self.language_model(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs
         )
@@ -976,3 +1019,77 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         )
         states = packed.unpack(output.last_hidden_state)
         return BaseModelOutputWithPast(last_hidden_state=states)
+
+    def equal_rows(
+        self,
+        inputs_embeds: torch.FloatTensor,
+        attention_mask: torch.LongTensor | None,
+        kwargs: dict[str, Any],
+    ) -> int:
+        """Number of consecutive rows that are equal throughout and can be put into an empty cache as one."""
+        cache: Any = kwargs.get("past_key_values")
+        if type(cache) is not DynamicCache or cache.get_seq_length():
+            return 1
+        # a layer of linear attention cannot repeat its rows, an offloaded one moves while it would
+        repeats = [hasattr(layer, "batch_repeat_interleave") for layer in cache.layers]
+        if cache.offloading or not all(repeats) or self.needs_every_row(kwargs):
+            return 1
+        aligned = [attention_mask, kwargs.get("position_ids")]
+        for values in aligned:
+            if values is not None and values.shape != inputs_embeds.shape[:2]:
+                return 1
+        return rows_alike(inputs_embeds, *aligned)
+
+    def run_equal_rows(
+        self,
+        count: int,
+        inputs_embeds: torch.FloatTensor,
+        attention_mask: torch.LongTensor | None,
+        prefill_chunk_size: int | None,
+        past_key_values: Cache,
+        position_ids: torch.LongTensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """[`run_language_model`] with the first of every `count` rows, whose results are those of all."""
+        output = self.run_language_model(
+            inputs_embeds[::count],
+            None if attention_mask is None else attention_mask[::count],
+            position_ids=None if position_ids is None else position_ids[::count],
+            past_key_values=past_key_values,
+            prefill_chunk_size=prefill_chunk_size,
+            **kwargs,
+        )
+        past_key_values.batch_repeat_interleave(count)
+        states = output.last_hidden_state.repeat_interleave(count, 0)
+        return BaseModelOutputWithPast(
+            last_hidden_state=states, past_key_values=past_key_values
+        )
+
+    def run_chunks(
+        self,
+        chunk_size: int,
+        inputs_embeds: torch.FloatTensor,
+        attention_mask: torch.LongTensor | None,
+        past_key_values: Cache,
+        position_ids: torch.LongTensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """[`run_language_model`] with `chunk_size` positions at a time. All hidden states and attentions are those of
+        the last chunk, as wherever transformers fills a cache in chunks."""
+        length = inputs_embeds.shape[1]
+        past = past_key_values.get_seq_length()
+        states = []
+        for start in range(0, length, chunk_size):
+            stop = min(start + chunk_size, length)
+            mask = None if attention_mask is None else attention_mask[:, : past + stop]
+            positions = None if position_ids is None else position_ids[..., start:stop]
+            output = self.language_model(
+                inputs_embeds=inputs_embeds[:, start:stop],
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+            states.append(output.last_hidden_state)
+        output.last_hidden_state = torch.cat(states, 1)
+        return output

@@ -372,33 +372,6 @@ def test_states_are_those_of_every_sample(rows_of_passes, output):
     assert set(rows) == {6}
 
 
-@pytest.mark.parametrize(
-    "rows, group",
-    [
-        ("aaaa", 4),
-        ("aabb", 2),
-        ("aaab", 1),
-        ("abab", 1),
-        ("aaaabb", 2),
-        ("aaabbb", 3),
-        ("a", 1),
-    ],
-)
-@pytest.mark.parametrize("difference", ["text", "image", "point"])
-def test_rows_alike(make_descriptor, rows, group, difference):
-    model, _ = make_descriptor()
-    tokens = {name: torch.zeros(4, 8) for name in "ab"}
-    numbers = torch.tensor([ord(name) for name in rows])[:, None]
-    same = torch.zeros_like(numbers)
-    input_ids = numbers if difference == "text" else same
-    points = (numbers if difference == "point" else same).float()
-    tokens_of_rows = [tokens[name if difference == "image" else "a"] for name in rows]
-    image = PointDescriptorImageOutput(
-        pooler_output=tokens_of_rows, point_embeds=points
-    )
-    assert model._rows_alike(input_ids, image, tokens_of_rows, None) == group
-
-
 def test_point_masks_run_and_differ(make_descriptor, two_photos):
     features = set()
     for point_mask in ("gaussian", "predicted", "none"):

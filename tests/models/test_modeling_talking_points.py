@@ -16,10 +16,33 @@ from hf_talking_points import PointDescriptorProcessor
 from hf_talking_points.models.modeling_talking_points import (
     backbone_channels,
     packed_rows,
+    rows_alike,
 )
 
 BACKBONES = ["swin", "convnext", "efficientnet_lite"]
 LANGUAGE_MODELS = ["llama", "qwen"]
+
+
+@pytest.mark.parametrize(
+    "rows, count",
+    [
+        ("aaaa", 4),
+        ("aabb", 2),
+        ("aaab", 1),
+        ("abab", 1),
+        ("aaaabb", 2),
+        ("aaabbb", 3),
+        ("a", 1),
+    ],
+)
+def test_rows_alike(rows, count):
+    numbers = torch.tensor([ord(name) for name in rows])[:, None]
+    same = torch.zeros_like(numbers)
+    embeds = numbers[..., None].expand(-1, 3, 2)
+    assert rows_alike(numbers, same, None) == count
+    assert rows_alike(same, None, numbers) == count
+    assert rows_alike(embeds, same) == count
+    assert rows_alike(same) == len(rows)
 
 
 @settings(max_examples=150)
