@@ -39,7 +39,7 @@ FLATTEN_CONTENT = """
       {%- endif -%}
     {%- endfor -%}
   {%- endif -%}
-  {%- set flat.messages = flat.messages + [{'role': message['role'], 'content': flat.text}] -%}
+  {%- set flat.messages = flat.messages + [dict(message, content=flat.text)] -%}
 {%- endfor -%}
 {%- set messages = flat.messages -%}
 """
@@ -54,6 +54,11 @@ PLAIN_TEMPLATE = (
 def per_channel(value: float | Sequence[float]) -> list[float]:
     """A value for each of the three color channels."""
     return list(value) if isinstance(value, Sequence) else [value] * 3
+
+
+def is_single(images: Any) -> bool:
+    """Whether `images` is one image, not a list or an array of several."""
+    return not isinstance(images, (list, tuple)) and getattr(images, "ndim", 0) < 4
 
 
 class PointFeatures(BatchFeature):
@@ -132,11 +137,13 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
             image_mean=per_channel(image_mean),
             image_std=per_channel(image_std),
         )
-        template = FLATTEN_CONTENT + (tokenizer.chat_template or PLAIN_TEMPLATE)
+        template = PLAIN_TEMPLATE
+        if tokenizer.chat_template:  # one, or several by their names
+            template = tokenizer.get_chat_template()
         return cls(
             image_processor,
             tokenizer,
-            chat_template=template,
+            chat_template=FLATTEN_CONTENT + template,
             image_seq_length=image_seq_length,
         )
 
@@ -310,10 +317,11 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
     def _load_images(
         self, images: Any, input_data_format: str | None = None
     ) -> list[Image.Image]:
-        """An image or a list of images, or of lists of one image each as chat templates give, as PIL RGB images."""
+        """An image, a list or an array of images, or a list of lists of one image each as chat templates give, as PIL
+        RGB images."""
         if images is None:
             raise ValueError("images are required")
-        entries = images if isinstance(images, (list, tuple)) else [images]
+        entries = [images] if is_single(images) else images
         loaded = []
         for entry in entries:
             of_conversation = entry if isinstance(entry, (list, tuple)) else [entry]
@@ -383,7 +391,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
     ) -> PointFeatures:
         """
         Args:
-            images: an image or a list of images, of any kind that [`to_rgb`] takes.
+            images: an image or a list of images, of any kind that [`to_rgb`] takes, or an array of images.
             text (`str` or `list[str]`, *optional*): prompts with placeholders; by default the fixed prompt, one row
                 for each point.
             points: (x, y) pairs in pixels of the displayed image; for a list of images a list of such lists.
@@ -399,7 +407,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
         """
         options = self.merge_options(kwargs)
         image_options = options["images_kwargs"]
-        single = not isinstance(images, (list, tuple))
+        single = is_single(images)
         images = self._load_images(images, image_options.pop("input_data_format", None))
         if points is None or len(points) == 0:
             raise ValueError("points must hold at least one (x, y)")
@@ -531,7 +539,7 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
     ) -> PointFeatures:
         """
         Args:
-            images: an image or a list of images, of any kind that [`to_rgb`] takes.
+            images: an image or a list of images, of any kind that [`to_rgb`] takes, or an array of images.
             text: a description or a list of them; for a list of images a list of such lists.
             kwargs: options of tokenizer and image processor, as of every processor of transformers; `return_tensors`
                 is "pt" by default.
@@ -544,7 +552,7 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         """
         options = self.merge_options(kwargs)
         image_options = options["images_kwargs"]
-        single = not isinstance(images, (list, tuple))
+        single = is_single(images)
         images = self._load_images(images, image_options.pop("input_data_format", None))
         text_of_images = [text] if single else text
         entries = 0 if text_of_images is None else len(text_of_images)

@@ -225,6 +225,26 @@ def test_a_tokenizer_keeps_its_own_template(make_tokenizer):
     assert processor.render("the ear") == request + "[assistant]<p> keypoint </p> <SEG>"
 
 
+def test_of_several_templates_the_default_is_kept(make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = {"tools": "another", "default": OWN_TEMPLATE}
+    processor = PointDescriptorProcessor.from_tokenizer(
+        tokenizer, image_size=64, image_seq_length=4
+    )
+    assert processor.render() == f"[user]{processor.prompt}[assistant]"
+
+
+def test_a_template_sees_all_fields_of_a_message(make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{%- for m in messages -%}{{ m.reasoning_content }}{{ m.content }}{%- endfor -%}"
+    processor = PointDescriptorProcessor.from_tokenizer(
+        tokenizer, image_size=64, image_seq_length=4
+    )
+    content = [{"type": "text", "text": "a cat"}]
+    message = {"role": "assistant", "content": content, "reasoning_content": "hm: "}
+    assert processor.apply_chat_template([message]) == "hm: a cat"
+
+
 def test_a_processor_is_made_from_a_saved_tokenizer(make_tokenizer, tmp_path):
     make_tokenizer().save_pretrained(tmp_path)
     processor = PointLocalizerProcessor.from_tokenizer(
@@ -313,6 +333,17 @@ def test_the_layout_of_arrays_may_be_told(kind_and_processor):
     found = processor(pixels, **given, input_data_format="channels_first")
     expected = processor(Image.fromarray(pixels.transpose(1, 2, 0)), **given)
     assert torch.equal(found["pixel_values"], expected["pixel_values"])
+
+
+@pytest.mark.parametrize("as_array", [np.stack, lambda a: torch.tensor(np.stack(a))])
+def test_an_array_of_images_is_a_list_of_them(kind_and_processor, as_array):
+    kind, processor = kind_and_processor
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 30, 40, 3), dtype=np.uint8)
+    given = {name: [values, values[:1]] for name, values in GIVEN[kind].items()}
+    found = processor(as_array(pixels), **given)
+    expected = processor([Image.fromarray(image) for image in pixels], **given)
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], equal_nan=True)
 
 
 @pytest.mark.parametrize("way", ["flat", "text_kwargs"])
