@@ -234,7 +234,10 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
             TypeError: an option that neither of them knows, or a value of a wrong type.
             ValueError: an option that would move points or change what a row is.
         """
-        merged = self._merge_kwargs(**options)
+        # the side of padding is the processor's: generation needs the left, rows of one image the right
+        defaults = dict(self.tokenizer.init_kwargs)
+        defaults.pop("padding_side", None)
+        merged = self._merge_kwargs(tokenizer_init_kwargs=defaults, **options)
         text_options = merged["text_kwargs"]
         image_options = merged["images_kwargs"]
         known = {*merged, *text_options, *image_options, "common_kwargs"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, UnidentifiedImageError
-from transformers import BatchFeature
+from transformers import AutoTokenizer, BatchFeature
 
 from hf_talking_points import PointDescriptorProcessor, PointLocalizerProcessor
 from hf_talking_points.models.modeling_point_localizer import PointLocalizerOutput
@@ -374,6 +374,28 @@ def test_options_of_the_tokenizer(kind_and_processor, quadrants, way):
     for side in (length - 3, 10):
         with pytest.raises(ValueError, match="truncation"):
             with_options(truncation=True, max_length=side, padding_side="right")
+
+
+def test_options_that_the_tokenizer_was_loaded_with(
+    kind_and_processor, quadrants, tmp_path
+):
+    kind, processor = kind_and_processor
+    processor.save_pretrained(tmp_path)
+    padded = AutoTokenizer.from_pretrained(
+        tmp_path, padding="max_length", max_length=117, padding_side="right"
+    )
+    processor = type(processor)(
+        processor.image_processor,
+        padded,
+        chat_template=processor.chat_template,
+        image_seq_length=processor.image_seq_length,
+    )
+    found = processor(quadrants, **GIVEN[kind])
+    assert found["input_ids"].shape[1] == 117
+    is_left = kind == "descriptor"
+    assert bool(found["attention_mask"][0, 0] == 0) == is_left
+    found = processor(quadrants, **GIVEN[kind], max_length=112)
+    assert found["input_ids"].shape[1] == 112
 
 
 @pytest.mark.parametrize("way", ["flat", "text_kwargs", "common_kwargs"])
