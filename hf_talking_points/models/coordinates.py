@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -56,6 +57,14 @@ def check_points(
         ValueError: naming index and value: a wrong shape, a NaN, a point outside [0, width] x [0, height].
     """
     try:
+        if not isinstance(points, torch.Tensor):
+            # PyTorch makes no tensor of a list of tensors, such as rows of a dataset in the format "torch"
+            points = [
+                point.tolist()
+                if isinstance(point, (torch.Tensor, np.ndarray))
+                else point
+                for point in points
+            ]
         points = torch.as_tensor(points, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(

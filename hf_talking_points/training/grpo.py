@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset
+from peft import PeftConfig, PeftModel
 from PIL import Image
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import (
+    AutoConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TrainerCallback,
+)
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import PROCESSOR_NAME, find_adapter_config_file, has_file
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import create_model_from_path
 
 from ..models.modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from ..models.processing_talking_points import PointDescriptorProcessor
@@ -44,6 +52,7 @@ from .point_rows import (
     without_decoding,
 )
 from .processors import processor_of
+from .rollout_options import check_choices, check_generation, check_options
 from .rollouts import (
     Batch,
     EpochSampler,
@@ -55,7 +64,6 @@ from .rollouts import (
 )
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
     from trl import GRPOConfig as ConfigBase
 else:
     ConfigBase = (
@@ -110,14 +118,12 @@ class _PointConfig(ConfigBase):
     )
 
     def __post_init__(self) -> None:
-        if self.use_vllm:
-            raise ValueError(
-                "use_vllm=True cannot work: vLLM takes token ids and images only, so the point would not reach "
-                "the policy"
-            )
+        check_options(self)
         if self.bf16 is None and not torch.accelerator.is_available():
             self.bf16 = False  # most CPUs are several times slower with it
         super().__post_init__()
+        check_choices(self)
+        check_generation(self.generation_kwargs)
 
 
 @dataclass
@@ -153,19 +159,69 @@ def copy_of(args: Any) -> Any:
     return args
 
 
-def check_policy(
-    model: PreTrainedModel, beta: float, peft_config: PeftConfig | None
-) -> None:
-    """Raises ValueError where a model is no Point Descriptor, or has no reference that could be loaded."""
-    if model.config.model_type != "point_descriptor":
-        raise ValueError(
-            f"model must be a Point Descriptor, got a {model.config.model_type}"
-        )
-    has_adapter = peft_config is not None or is_peft_model(model)
-    if beta and not has_adapter and not model.config._name_or_path:
+def load_adapter(
+    adapter: str,
+    args: PointGRPOConfig | PointRLOOConfig,
+    quantization_config: Any,
+) -> PeftModel:
+    """The base model of a saved adapter with the adapter, which is trained on.
+
+    Args:
+        adapter (`str`): its folder or Hub id.
+        args: with the options of loading, `model_init_kwargs`.
+        quantization_config (*optional*): of the base model.
+    """
+    options = {"trust_remote_code": args.trust_remote_code}
+    options |= args.model_init_kwargs or {}
+    revision = options.pop("revision", None)
+    config = PeftConfig.from_pretrained(adapter, revision=revision)
+    if quantization_config is not None:
+        options["quantization_config"] = quantization_config
+    if args.world_size > 1:
+        options["device_map"] = None  # each process has the whole model
+    base = create_model_from_path(
+        config.base_model_name_or_path, revision=config.revision, **options
+    )
+    return PeftModel.from_pretrained(
+        base, adapter, revision=revision, is_trainable=True
+    )
+
+
+def check_policy(config: PreTrainedConfig, args: Any, has_adapter: bool) -> None:
+    """Raises ValueError for the config of a model that is no Point Descriptor, has no reference that could be loaded,
+    or cannot be trained with the arguments."""
+    if config.model_type != "point_descriptor":
+        raise ValueError(f"model must be a Point Descriptor, got a {config.model_type}")
+    if args.beta and not has_adapter and not config._name_or_path:
         raise ValueError(
             "beta > 0 loads the reference model from where the model came from: "
             "save the model, and load or pass its path"
+        )
+    check_router(config.get_text_config(), args.router_aux_loss_coef)
+    casts_head = getattr(args, "cast_lm_head_to_fp32", False)  # RLOO has no such option
+    if casts_head and config.tie_word_embeddings:
+        raise ValueError(
+            "cast_lm_head_to_fp32=True cannot work: the head of this model is its token embedding "
+            "(tie_word_embeddings), for which TRL has no such cast"
+        )
+
+
+def check_router(config: PreTrainedConfig, coefficient: float | None) -> None:
+    """Raises ValueError where TRL would take a load-balancing loss of a mixture of experts.
+
+    Args:
+        config: the language model's.
+        coefficient (`float`, *optional*): weight of the loss; the config's if None.
+    """
+    if not hasattr(config, "output_router_logits"):
+        return  # TRL says so where a coefficient is given
+    if coefficient is None:
+        coefficient = getattr(config, "router_aux_loss_coef", 0.0)
+    if coefficient or config.output_router_logits:
+        raise ValueError(
+            f"router_aux_loss_coef={coefficient} cannot work: a Point Descriptor does not return the router logits of "
+            "its language model, so there is no load-balancing loss to weight: set router_aux_loss_coef=0.0, and "
+            "output_router_logits=False in the model's text_config"
         )
 
 
@@ -200,9 +256,10 @@ def up_to_end(
     completions: torch.Tensor, eos_token_ids: Sequence[int]
 ) -> list[list[int]]:
     """Token ids of generated completions, tensor of shape `(rows, length)`, each up to its first end token."""
-    is_end = torch.isin(
-        completions, torch.tensor(eos_token_ids, device=completions.device)
+    end_tokens = torch.tensor(
+        eos_token_ids, device=completions.device, dtype=torch.long
     )
+    is_end = torch.isin(completions, end_tokens)
     first_end = is_end.int().argmax(1)
     lengths = torch.where(is_end.any(1), first_end + 1, completions.shape[1])
     return [ids[:length] for ids, length in zip(completions.tolist(), lengths.tolist())]
@@ -242,10 +299,17 @@ class _PointRolloutMixin(HubTrainerMixin):
         if train_dataset is not None:
             points = args.generation_batch_size // args.num_generations
             check_count(train_dataset, points)
-        if not isinstance(model, str):
-            check_policy(model, args.beta, peft_config)
+        args = copy_of(args)
+        if isinstance(model, str) and self._is_adapter(model, args):
+            adapter = model
+            model = load_adapter(adapter, args, kwargs.pop("quantization_config"))
+            if processing_class is None and has_file(adapter, PROCESSOR_NAME):
+                processing_class = processor_of(adapter)
+            args.model_init_kwargs = None  # the model is loaded
         if processing_class is None:
             processing_class = self._load_processor(model, args)
+        has_adapter = peft_config is not None or isinstance(model, PeftModel)
+        check_policy(self._load_config(model, args), args, has_adapter)
         self._rows = []
         self._samples = []
         super().__init__(
@@ -253,7 +317,7 @@ class _PointRolloutMixin(HubTrainerMixin):
             reward_funcs=list(reward_funcs)
             if isinstance(reward_funcs, list)
             else reward_funcs,
-            args=copy_of(args),
+            args=args,
             train_dataset=without_decoding(train_dataset),
             eval_dataset=without_decoding(eval_dataset),
             processing_class=processing_class,
@@ -263,14 +327,32 @@ class _PointRolloutMixin(HubTrainerMixin):
         self._check_sharing()
         self._choose_what_is_trained()
         self._suppress_placeholders()
+        self._take_end_tokens()
         self._place_localizers()
 
     @staticmethod
+    def _revision(args: PointGRPOConfig | PointRLOOConfig) -> str | None:
+        return (args.model_init_kwargs or {}).get("revision")
+
+    def _is_adapter(self, model: str, args: PointGRPOConfig | PointRLOOConfig) -> bool:
+        file = find_adapter_config_file(model, revision=self._revision(args))
+        return file is not None
+
+    def _load_config(
+        self, model: str | PreTrainedModel, args: PointGRPOConfig | PointRLOOConfig
+    ) -> PreTrainedConfig:
+        if not isinstance(model, str):
+            return model.config
+        return AutoConfig.from_pretrained(
+            model,
+            revision=self._revision(args),
+            trust_remote_code=args.trust_remote_code,
+        )
+
     def _load_processor(
-        model: str | PreTrainedModel, args: PointGRPOConfig | PointRLOOConfig
+        self, model: str | PreTrainedModel, args: PointGRPOConfig | PointRLOOConfig
     ) -> PointDescriptorProcessor:
-        loading_options = args.model_init_kwargs or {}
-        revision = loading_options.get("revision") if isinstance(model, str) else None
+        revision = self._revision(args) if isinstance(model, str) else None
         return processor_of(model, revision, args.trust_remote_code)
 
     def _check_sharing(self) -> None:
@@ -297,6 +379,11 @@ class _PointRolloutMixin(HubTrainerMixin):
         self.generation_config.suppress_tokens = suppressed
         self.generation_kwargs["suppress_tokens"] = suppressed
 
+    def _take_end_tokens(self) -> None:
+        """Completions end where generation ends them, also where `generation_kwargs` name other end tokens."""
+        end = self.generation_kwargs["eos_token_id"]
+        self.eos_token_ids = [end] if isinstance(end, int) else list(end or [])
+
     def _place_localizers(self) -> None:
         for reward in self.reward_funcs:
             if isinstance(reward, LocalizerReward):
@@ -314,6 +401,10 @@ class _PointRolloutMixin(HubTrainerMixin):
         output = super()._generate_and_score_completions(
             [{"prompt": prompt} for _ in inputs]
         )
+        if self.log_completions and self.log_multimodal:
+            # TRL logs images that it has seen; it sees none
+            images = [[row["image"]] for row in self._rows]
+            self._logs["images"].extend(gather_object(images))
         if self._is_picture_step():
             self._draw_first_point(self._rows, self._samples, output["completion_ids"])
         return {**output, "samples": self._samples}
@@ -537,7 +628,8 @@ class PointGRPOTrainer(_PointRolloutMixin, GRPOTrainer):
     device.
 
     Args:
-        model: [`PointDescriptorForConditionalGeneration`], or path or Hub id of one.
+        model: [`PointDescriptorForConditionalGeneration`], a `PeftModel` of one, or path or Hub id of a model or of an
+            adapter, which is trained on; the reference is then the adapter as it was.
         reward_funcs: [`LocalizerReward`], any reward function of TRL, or a list of them.
         args ([`PointGRPOConfig`], *optional*): stays as it is; the trainer's `args` are a copy.
         train_dataset, eval_dataset (`datasets.Dataset` or `datasets.IterableDataset`; for evaluation also a `dict` of

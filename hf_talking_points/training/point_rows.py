@@ -17,6 +17,7 @@ from ..models.coordinates import check_points
 from ..models.images import UNREADABLE, displayed_size, to_rgb
 
 COLUMNS = ("image", "point")
+TABLE_FORMATS = ("arrow", "polars")
 Row = dict[str, Any]
 Rows: TypeAlias = "Dataset | IterableDataset"
 
@@ -40,13 +41,24 @@ def check_rows(dataset: Rows, name: str) -> None:
     Points are checked here where the images of a `datasets.Dataset` are local files or encoded bytes, else when they
     are used.
     """
-    names = dataset.column_names
-    if names is not None:  # a stream may not know them
+    format_type = format_of(dataset)
+    if format_type in TABLE_FORMATS:
+        raise ValueError(
+            f"{name} has the format {format_type!r}, which gives tables in place of rows: "
+            "pass it with_format(None)"
+        )
+    names = given_columns(dataset)
+    if names is not None:
         for column in COLUMNS:
             if column not in names:
                 raise ValueError(
                     f"{name} has the columns {names} but needs {list(COLUMNS)}: {column!r} is missing"
                 )
+        if "prompt" in names:
+            raise ValueError(
+                f"{name} has a column 'prompt', but what is asked is the processor's prompt: set that of the "
+                "processor, or rename or remove the column"
+            )
     if isinstance(dataset, Dataset) and stores_images(dataset):
         rows = without_decoding(dataset.with_format(None).select_columns(list(COLUMNS)))
         for number, row in enumerate(rows):
@@ -54,6 +66,25 @@ def check_rows(dataset: Rows, name: str) -> None:
                 check_row(row)
             except UNREADABLE as error:
                 raise ValueError(f"row {number} of {name}: {error}") from error
+
+
+def format_of(dataset: Rows) -> str | None:
+    """The type of the format that `with_format`, `set_format` or `with_transform` gave a dataset."""
+    if isinstance(dataset, Dataset):
+        return dataset.format["type"]
+    formatting = dataset._formatting  # a stream tells it nowhere else
+    return None if formatting is None else formatting.format_type
+
+
+def given_columns(dataset: Rows) -> list[str] | None:
+    """The columns that rows of a dataset have, which its format may choose; None where a stream does not know them."""
+    if not isinstance(dataset, Dataset):
+        return dataset.column_names
+    if dataset.format["type"] == "custom" and len(dataset):
+        return list(dataset[0])
+    if dataset.format["output_all_columns"]:
+        return dataset.column_names
+    return dataset.format["columns"]
 
 
 def check_count(dataset: Rows, needed: int) -> None:
@@ -87,7 +118,7 @@ def check_row(row: Row) -> None:
 
 def stores_images(dataset: Rows) -> bool:
     """Whether the rows hold image files or their bytes, of which no transform makes something else."""
-    if isinstance(dataset, Dataset) and dataset.format["type"] == "custom":
+    if format_of(dataset) == "custom":
         return False
     return dataset.features is not None and isinstance(
         dataset.features["image"], datasets.Image

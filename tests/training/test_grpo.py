@@ -5,6 +5,7 @@ from functools import partial
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import IterableDataset, load_dataset
@@ -432,15 +433,10 @@ def test_defaults_are_the_papers():
     assert PointRLOOConfig().generation_batch_size == 24
 
 
-@pytest.mark.parametrize("config", [PointGRPOConfig, PointRLOOConfig])
-def test_vllm_is_refused(config):
-    with pytest.raises(ValueError, match="the point would not reach the policy"):
-        config(use_vllm=True)
-
-
 def test_completions_end_with_their_first_end_token():
     completions = torch.tensor([[5, 2, 7, 2], [5, 6, 7, 8], [3, 2, 2, 2]])
     assert up_to_end(completions, [2, 3]) == [[5, 2], [5, 6, 7, 8], [3]]
+    assert up_to_end(completions, []) == completions.tolist()
 
 
 def with_point(dataset, point):
@@ -487,6 +483,8 @@ def test_models_that_cannot_be_trained_are_refused(
         ValueError, match="must be a Point Descriptor, got a point_localizer"
     ):
         make_trainer(model=localizer[0])
+    with pytest.raises(ValueError, match="cast_lm_head_to_fp32=True cannot work"):
+        make_trainer(cast_lm_head_to_fp32=True)
     with pytest.raises(ValueError, match="save the model"):
         make_trainer(model=make_descriptor()[0])
 
@@ -579,6 +577,131 @@ def test_columns_that_nobody_names_can_be_removed(
     assert sorted(parts) == sorted(repeated(four_points["part"]))
     assert {"image", "point"} <= others
     assert "note" not in others
+
+
+@pytest.mark.parametrize("trainer_class", TRAINERS)
+def test_completions_end_with_the_end_tokens_of_generation(
+    make_trainer, four_points, trainer_class
+):
+    ends = list(range(100, 300))
+    trainer = make_trainer(
+        trainer_class=trainer_class, generation_kwargs={"eos_token_id": ends}
+    )
+    output = rollouts(trainer, four_points)
+    lengths = output["completion_mask"].sum(1)
+    is_end = torch.isin(output["completion_ids"], torch.tensor(ends))
+    assert (lengths < trainer.max_completion_length).any()
+    for row, length in zip(is_end, lengths):
+        assert not row[: length - 1].any()
+
+
+LOSSES = [
+    {"loss_type": "bnpo"},
+    {"loss_type": "dr_grpo"},
+    {"loss_type": "dapo"},
+    {"loss_type": "cispo"},
+    {"loss_type": "sapo"},
+    {"loss_type": "luspo", "importance_sampling_level": "sequence"},
+    {"loss_type": "vespo"},
+    {"top_entropy_quantile": 0.2, "entropy_coef": 0.1},
+    {"mask_truncated_completions": True, "scale_rewards": "batch"},
+    {"delta": 1.5, "off_policy_mask_threshold": 0.5, "scale_rewards": False},
+    {"sync_ref_model": True, "ref_model_sync_steps": 1, "pad_to_multiple_of": 64},
+]
+
+
+@pytest.mark.parametrize("options", LOSSES, ids=str)
+def test_losses_of_trl_are_the_same_with_and_without_sharing(
+    make_trainer, localizer, options
+):
+    """The second step is taken on completions from before the first."""
+    losses = []
+    for share in (True, False):
+        trainer = make_trainer(
+            LocalizerReward(*localizer),
+            share_encodings=share,
+            num_iterations=2,
+            max_completion_length=3,
+            **options,
+        )
+        trainer.train()
+        losses.append(logged(trainer, "loss"))
+    shared, plain = losses
+    assert len(shared) == 2
+    assert np.isfinite(shared).all()
+    np.testing.assert_allclose(shared, plain, atol=1e-4)
+
+
+def test_several_rewards_some_of_them_async(make_trainer, localizer):
+    async def length(completion_ids, **kwargs):
+        return [float(len(ids)) for ids in completion_ids]
+
+    def ears_only(part, **kwargs):
+        return [1.0 if name == "ear" else None for name in part]
+
+    trainer = make_trainer(
+        [LocalizerReward(*localizer), length, ears_only],
+        reward_weights=[1.0, 0.5, 2.0],
+        multi_objective_aggregation="normalize_then_sum",
+        max_steps=1,
+    )
+    trainer.train()
+    first = trainer.state.log_history[0]
+    for name in ("localizer", "length", "ears_only"):
+        assert np.isfinite(first[f"rewards/{name}/mean"])
+
+
+@pytest.mark.parametrize("trainer_class", TRAINERS)
+def test_logged_completions_come_with_images_and_points(
+    make_trainer, localizer, tmp_path, trainer_class
+):
+    trainer = make_trainer(
+        LocalizerReward(*localizer),
+        trainer_class=trainer_class,
+        log_completions=True,
+        max_steps=1,
+    )
+    trainer.train()
+    if trainer_class is PointGRPOTrainer:  # RLOO of TRL writes no tables
+        table = pd.read_parquet(tmp_path / "completions/completions_00001.parquet")
+        assert len(table) == 4 * G
+        assert {"point", "localizer_found", "completion", "advantage"} <= set(table)
+    shown = [images[0].size for images in trainer._logs["images"]]
+    assert len(shown) == 4 * G
+    assert set(shown) == {(96, 64), (50, 90), (120, 40)}
+
+
+@pytest.mark.parametrize("trainer_class", TRAINERS)
+def test_a_saved_adapter_is_trained_on(make_trainer, tmp_path, trainer_class):
+    first = make_trainer(lora=True, trainer_class=trainer_class)
+    fill_adapters(first.model)
+    first.save_model(str(tmp_path / "adapter"))
+    trainer = trainer_class(
+        str(tmp_path / "adapter"),
+        length_reward,
+        make_args(tmp_path, trainer_class, max_steps=1),
+        first.train_dataset,
+    )
+    before = parameters(trainer)
+    for name, value in parameters(first).items():
+        assert torch.equal(before[name], value), name
+    trainer.train()
+    after = parameters(trainer)
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved
+    assert all(".default." in name for name in moved)
+    # the reference is the adapter as it was
+    assert logged(trainer, "kl")[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_an_adapter_without_a_processor_takes_its_base_models(
+    make_trainer, four_points, tmp_path
+):
+    make_trainer(lora=True).model.save_pretrained(tmp_path / "adapter")
+    trainer = PointGRPOTrainer(
+        str(tmp_path / "adapter"), length_reward, make_args(tmp_path), four_points
+    )
+    assert trainer.processing_class.region_token == "<region>"
 
 
 @pytest.mark.parametrize("trainer_class", TRAINERS)

@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset, Image, IterableDataset
 from PIL import Image as PILImage
 
+from hf_talking_points.models.coordinates import check_points
 from hf_talking_points.training.point_rows import (
     RepeatedRows,
     check_count,
@@ -123,6 +124,53 @@ def test_streams_need_the_columns_too(random_image):
     check_rows(rows.to_iterable_dataset(), "rows")
     with pytest.raises(ValueError, match="'point' is missing"):
         check_rows(rows.remove_columns("point").to_iterable_dataset(), "rows")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("format_type", ["torch", "numpy", None])
+@pytest.mark.parametrize("decode", [False, True])
+def test_rows_of_every_format_are_opened_alike(
+    four_points, format_type, decode, stream
+):
+    rows = four_points.cast_column("image", Image(decode=decode))
+    if stream:
+        rows = rows.to_iterable_dataset()
+    rows = rows.with_format(format_type)
+    check_rows(rows, "rows")
+    opened = open_images(list(without_decoding(rows)))
+    for row, expected in zip(opened, four_points):
+        assert np.array_equal(row["image"], expected["image"])
+        assert [float(value) for value in row["point"]] == expected["point"]
+        canvas = check_points([row["point"]], *row["image"].size)
+        assert canvas.tolist() == [expected["point"]]
+
+
+def test_tables_are_no_rows(four_points):
+    for rows in (four_points, four_points.to_iterable_dataset()):
+        with pytest.raises(ValueError, match="rows has the format 'arrow'"):
+            check_rows(rows.with_format("arrow"), "rows")
+
+
+def test_columns_are_those_that_rows_have(four_points):
+    with pytest.raises(ValueError, match="'image' is missing"):
+        check_rows(four_points.with_format("torch", columns=["point"]), "rows")
+    check_rows(
+        four_points.with_format("torch", columns=["point"], output_all_columns=True),
+        "rows",
+    )
+    files = four_points.rename_column("image", "photo")
+    check_rows(
+        files.with_transform(
+            lambda batch: {"image": batch["photo"], "point": batch["point"]}
+        ),
+        "rows",
+    )
+
+
+def test_prompts_are_the_processors(four_points):
+    rows = four_points.add_column("prompt", ["what?"] * 4)
+    with pytest.raises(ValueError, match="rows has a column 'prompt'"):
+        check_rows(rows, "rows")
 
 
 def test_a_stream_may_not_know_its_columns(random_image):
