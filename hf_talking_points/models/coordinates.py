@@ -57,7 +57,7 @@ def check_points(
         ValueError: naming index and value: a wrong shape, a NaN, a point outside [0, width] x [0, height].
     """
     try:
-        if not isinstance(points, torch.Tensor):
+        if isinstance(points, (list, tuple)):
             # PyTorch makes no tensor of a list of tensors, such as rows of a dataset in the format "torch"
             points = [
                 point.tolist()
