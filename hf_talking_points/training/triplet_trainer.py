@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..data.triplets import View
 
 NamedRows: TypeAlias = "Rows | dict[str, Rows]"
+COORDINATES = ("input_points", "target_points", "scale")
 
 
 def load_model(
@@ -147,6 +148,15 @@ class TripletTrainerMixin(HubTrainerMixin):
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["row", *TRIPLET_COLUMNS]
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A batch on the device of the process. With DeepSpeed, transformers casts it to half precision: coordinates
+        stay as they are, or points would move by pixels."""
+        prepared = super()._prepare_inputs(inputs)
+        for name in COORDINATES:
+            if name in inputs:
+                prepared[name] = inputs[name].to(self.args.device)
+        return prepared
 
     def get_test_dataloader(self, test_dataset: Rows) -> DataLoader:
         data = self.triplets.evaluation(test_dataset, "test_dataset", styles=None)

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,6 +109,22 @@ def unmoved(model, before):
         if is_still and not name.endswith(VOCABULARY):
             names.append(name)
     return names
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_half_precision_of_deepspeed_moves_no_point(
+    make_trainer, rows, tmp_path, monkeypatch, kind
+):
+    trainer = make_trainer(kind, rows, tmp_path)
+    [batch, *_] = trainer.get_train_dataloader()
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
+    monkeypatch.setattr(type(trainer.accelerator.state), "deepspeed_plugin", plugin)
+    prepared = trainer._prepare_inputs(batch)
+    assert prepared["pixel_values"].dtype == torch.bfloat16
+    name = "input_points" if kind == "descriptor" else "target_points"
+    assert torch.equal(prepared[name], batch[name])
+    assert prepared[name].dtype == torch.float32
 
 
 @pytest.mark.parametrize("head", ["mlp", "heatmap"])
