@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -140,6 +141,59 @@ class HeatmapHead(nn.Module):
         return scores - squared_distances(regressed, side, side) / doubled_variance
 
 
+class StateNorm(nn.Module):
+    """Standardizes states by running statistics, in training too, so that a batch may be a single row.
+
+    The statistics follow the training batches, all processes' rows together, and give no gradient.
+
+    Args:
+        dim (`int`): width of the states.
+        momentum (`float`): share of a batch in the running statistics; the first batches have more, as in an average.
+        eps (`float`): added to the variance.
+    """
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+
+    def __init__(self, dim: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.eps = eps
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_var", torch.ones(dim))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    @torch.no_grad()
+    def update(self, states: torch.Tensor) -> None:
+        """Takes the rows of a batch into the running statistics."""
+        deviations = states.float() - self.running_mean
+        rows = deviations.new_full((1, states.shape[1]), len(states))
+        sums = torch.cat(
+            [rows, deviations.sum(0)[None], deviations.pow(2).sum(0)[None]]
+        )
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        mean = sums[1] / sums[0]  # of the deviations
+        variance = sums[2] / sums[0] - mean**2
+        batches = self.num_batches_tracked
+        share = (1 / (batches + 1)).clamp(min=self.momentum)
+        # the variance that it begins with counts as a batch: a single row has none
+        variance_share = (1 / (batches + 2)).clamp(min=self.momentum)
+        spread = variance + (1 - share) * mean**2
+        self.running_var.lerp_(spread.to(self.running_var), variance_share)
+        self.running_mean.add_(share * mean)
+        batches.add_(1)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """states (`torch.Tensor` of shape `(rows, dim)`) -> the same with mean 0 and variance 1 in each column."""
+        if self.training:
+            self.update(states)
+        scale = (self.running_var.float() + self.eps).rsqrt()
+        standardized = (states.float() - self.running_mean) * scale
+        return standardized.to(states.dtype)
+
+
 class PointLocalizerModel(TalkingPointsModel):
     config: PointLocalizerConfig
 
@@ -155,8 +209,12 @@ class PointLocalizerModel(TalkingPointsModel):
         self.post_init()
         self.freeze_unreached()
 
+    @property
+    def reads_pixel_decoder(self) -> bool:
+        return self.config.use_perception_prior
+
     def unreached_modules(self) -> list[nn.Module]:
-        if self.config.use_perception_prior:
+        if self.reads_pixel_decoder:
             return super().unreached_modules()
         return [self.pixel_decoder, self.vision_tower.transformer_module]
 
@@ -238,7 +296,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         hidden = config.text_config.hidden_size
         dim = config.head_dim
         if config.standardize_states:
-            self.state_norm = nn.BatchNorm1d(hidden, affine=False)
+            self.state_norm = StateNorm(hidden)
         self.text_to_vision = nn.Sequential(
             nn.Linear(hidden, dim),
             nn.GELU(),

@@ -579,6 +579,11 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         return modules
 
     @property
+    def reads_pixel_decoder(self) -> bool:
+        """Whether a forward pass needs more of the vision tower than its backbone."""
+        return True
+
+    @property
     def predicts_masks(self) -> bool:
         """Whether masks predicted by the vision tower take part in a forward pass."""
         return self.config.use_perception_prior
@@ -702,7 +707,8 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             pixel_values (`torch.FloatTensor` of shape `(images, 3, image_size, image_size)`)
             feature_maps (list of `torch.FloatTensor`): the backbone's maps instead of `pixel_values`.
         Returns:
-            (backbone feature maps, pixel decoder output, image tokens of shape `(images, image_seq_length, hidden)`).
+            (backbone feature maps, pixel decoder output or None where it is not read, image tokens of shape
+            `(images, image_seq_length, hidden)`).
         Raises:
             ValueError: neither or both are given.
         """
@@ -714,11 +720,14 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             maps = feature_maps
         else:
             raise ValueError("give either pixel_values or feature_maps")
-        maps = [level.to(self.dtype) for level in maps]
-        mask_features, *levels = self.checkpointed(
-            self.pixel_decoder, self.run_pixel_decoder, *maps
-        )
-        decoded = Mask2FormerPixelDecoderOutput(levels, mask_features)
+        # one layout, whatever the backbone's, so that rounding does not depend on it
+        maps = [level.to(self.dtype).contiguous() for level in maps]
+        decoded = None
+        if self.reads_pixel_decoder:
+            mask_features, *levels = self.checkpointed(
+                self.pixel_decoder, self.run_pixel_decoder, *maps
+            )
+            decoded = Mask2FormerPixelDecoderOutput(levels, mask_features)
         prior = None
         if self.config.use_perception_prior:
             prior = self.perception_prior(decoded, self.image_projector.size(maps))
