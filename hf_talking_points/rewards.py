@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from transformers import (
     AutoModelForKeypointDetection,
     AutoProcessor,
@@ -167,7 +168,8 @@ class LocalizerReward:
                 "pck@0.05": pck(distances, 0.05),
                 "refused": float(np.isnan(found).any(axis=2).mean()),
                 "words": float(np.mean([len(text.split()) for text in texts])),
-                "distinct_2": distinct_n(texts),
+                # of all processes: unlike the others it is no mean over texts
+                "distinct_2": distinct_n(gather_object(texts)),
             }
             for key, value in values.items():
                 log_metric(f"{self.__name__}/{key}", value)

@@ -579,7 +579,7 @@ class _PointRolloutMixin(HubTrainerMixin):
     ) -> DataLoader:
         if isinstance(dataset, Dataset):
             used = self._remove_unused_columns(dataset, description=description)
-            dataset = RepeatedRows(used)
+            dataset = RepeatedRows(without_decoding(used))
         return super()._get_dataloader(dataset, description, *args, **kwargs)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> EpochSampler:
@@ -598,6 +598,8 @@ class _PointRolloutMixin(HubTrainerMixin):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        if self.args.save_only_model:
+            return
         steps_per_batch = self.args.steps_per_generation * self.num_iterations
         if self._step % steps_per_batch:  # completions that are still to be used
             checkpoint = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"

@@ -36,11 +36,16 @@ def named_datasets(
 
 
 def check_rows(dataset: Rows, name: str) -> None:
-    """Raises ValueError naming column or row where a dataset lacks a column or a point does not lie on its image.
+    """Raises ValueError naming column or row where a dataset lacks a column or a point does not lie on its image, and
+    TypeError for anything else than a dataset.
 
     Points are checked here where the images of a `datasets.Dataset` are local files or encoded bytes, else when they
     are used.
     """
+    if not isinstance(dataset, (Dataset, IterableDataset)):
+        raise TypeError(
+            f"{name} must be a datasets.Dataset or IterableDataset, got {type(dataset).__name__}"
+        )
     format_type = format_of(dataset)
     if format_type in TABLE_FORMATS:
         raise ValueError(

@@ -694,6 +694,20 @@ def test_a_saved_adapter_is_trained_on(make_trainer, tmp_path, trainer_class):
     assert logged(trainer, "kl")[0] == pytest.approx(0, abs=1e-6)
 
 
+def test_a_model_saved_alone_keeps_no_completions(make_trainer, tmp_path):
+    """They are for going on with the run, which such a checkpoint cannot."""
+    make_trainer(
+        num_iterations=2,
+        max_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        save_only_model=True,
+    ).train()
+    saved = {file.name for file in (tmp_path / "checkpoint-1").iterdir()}
+    assert "model.safetensors" in saved
+    assert not any("rollouts" in name for name in saved)
+
+
 def test_an_adapter_without_a_processor_takes_its_base_models(
     make_trainer, four_points, tmp_path
 ):

@@ -82,8 +82,9 @@ import sys
 import torch
 from datasets import Dataset
 from grpo_runs import build, repeated
+from hf_talking_points import LocalizerReward
 
-checkpoint, data, folder = sys.argv[1:]
+checkpoint, localizer, data, folder = sys.argv[1:]
 dataset = Dataset.load_from_disk(data)
 trainer = build(checkpoint, dataset, folder, per_device_train_batch_size=6)
 trainer.current_gradient_accumulation_steps = 1
@@ -94,7 +95,8 @@ start = accelerator.process_index * count
 inputs = {}
 for name, value in torch.load(folder + "/recorded.pt").items():
     inputs[name] = value[start : start + count] if value.ndim else value
-inputs["samples"] = trainer._make_samples(rows[start : start + count])
+rows = rows[start : start + count]
+inputs["samples"] = trainer._make_samples(rows)
 model = accelerator.prepare(trainer.model).train()
 loss = trainer.compute_loss(model, inputs)
 accelerator.backward(loss)
@@ -102,6 +104,15 @@ results = {"loss": accelerator.gather(loss.detach()).mean()}
 for name, parameter in accelerator.unwrap_model(model).named_parameters():
     if parameter.grad is not None:
         results[name] = parameter.grad
+texts = ["a nose of a dog", "the nose of a cat", "a nose"] * 4
+LocalizerReward(localizer)(
+    texts[start : start + count],
+    [row["image"] for row in rows],
+    [row["point"] for row in rows],
+    log_metric=trainer._log_metric,
+)
+for name, [value] in trainer._pending_metrics.items():
+    results[name] = accelerator.gather(torch.tensor(value)).mean()
 if accelerator.is_main_process:
     torch.save(results, f"{folder}/{accelerator.num_processes}.pt")
 accelerator.wait_for_everyone()
@@ -111,10 +122,12 @@ TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_nod
 
 
 @pytest.mark.slow
-def test_two_processes_give_loss_and_gradients_of_one(
-    make_trainer, policy_checkpoint, four_points, tmp_path
+def test_two_processes_give_loss_gradients_and_metrics_of_one(
+    make_trainer, make_localizer, policy_checkpoint, four_points, tmp_path
 ):
     """On the same recorded completions."""
+    for part in make_localizer(head="mlp"):
+        part.save_pretrained(tmp_path / "localizer")
     four_points.save_to_disk(tmp_path / "data")
     trainer = make_trainer()
     torch.manual_seed(0)
@@ -125,7 +138,8 @@ def test_two_processes_give_loss_and_gradients_of_one(
     program = tmp_path / "run.py"
     program.write_text(LOSS_AND_GRADIENTS)
     for launcher in ([], TWO_PROCESSES):
-        arguments = [policy_checkpoint, tmp_path / "data", tmp_path]
+        folders = [tmp_path / "localizer", tmp_path / "data", tmp_path]
+        arguments = [policy_checkpoint, *folders]
         ran = run_program(program, *arguments, launcher=launcher)
         assert ran.returncode == 0, ran.stderr[-3000:]
     of_one, of_two = torch.load(tmp_path / "1.pt"), torch.load(tmp_path / "2.pt")

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from datasets import Dataset, Image, IterableDataset
+from datasets import Dataset, DatasetDict, Image, IterableDataset
 from PIL import Image as PILImage
 
 from hf_talking_points.models.coordinates import check_points
@@ -143,6 +143,12 @@ def test_rows_of_every_format_are_opened_alike(
         assert [float(value) for value in row["point"]] == expected["point"]
         canvas = check_points([row["point"]], *row["image"].size)
         assert canvas.tolist() == [expected["point"]]
+
+
+def test_splits_and_lists_are_no_dataset(four_points):
+    for rows in (DatasetDict(train=four_points), list(four_points)):
+        with pytest.raises(TypeError, match="rows must be a datasets.Dataset or"):
+            check_rows(rows, "rows")
 
 
 def test_tables_are_no_rows(four_points):
