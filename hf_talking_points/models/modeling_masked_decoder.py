@@ -120,6 +120,16 @@ def let_points_pass(vision_tower: Mask2FormerModel) -> None:
         layer.cross_attn.__class__ = MaskedCrossAttention
 
 
+def call_by_name(vision_tower: Mask2FormerModel) -> None:
+    """Lets the mask predictor of a vision tower call its layers by their names, by which adapters and quantization
+    replace them. As transformers builds it, it calls those of a list, in which the replaced ones stay."""
+    predictor = vision_tower.transformer_module.decoder.mask_predictor
+    blocks = [
+        nn.Sequential(*block.children()) for block in predictor.mask_embedder.children()
+    ]
+    predictor.mask_embedder = nn.Sequential(*blocks)
+
+
 def rows_of(embedding: nn.Module, count: int, device: torch.device) -> torch.Tensor:
     """The first `count` rows of an embedding, `(count, dim)`, by calling it: its weights may be offloaded, adapted or
     sharded until then."""

@@ -29,7 +29,12 @@ from transformers.models.mask2former.modeling_mask2former import (
 from transformers.utils import is_tracing, logging, torch_compilable_check
 
 from .configuration_talking_points import TalkingPointsConfig
-from .modeling_masked_decoder import FeatureLevel, let_points_pass, rows_of
+from .modeling_masked_decoder import (
+    FeatureLevel,
+    call_by_name,
+    let_points_pass,
+    rows_of,
+)
 from .remote_code import CompleteRepoMixin
 
 logger = logging.get_logger(__name__)
@@ -549,6 +554,7 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             vision_tower = AutoModel.from_config(config.vision_config)
         self.vision_tower = vision_tower
         let_points_pass(vision_tower)
+        call_by_name(vision_tower)
         self.image_projector = ImageProjector(config)
         if config.use_perception_prior:
             classes = config.vision_config.num_labels + 1

@@ -184,3 +184,16 @@ def test_an_adapter_that_the_text_invokes(adapted_descriptor):
         alora_invocation_tokens=input_ids[-3:-1].tolist(),
     )
     adapted_descriptor.check_rows()
+
+
+@pytest.mark.parametrize("prior", [False, True])
+@pytest.mark.parametrize("kind", TASKS)
+def test_adapters_of_every_linear_layer_are_merged(request, random_image, kind, prior):
+    build = request.getfixturevalue(f"make_{kind}")
+    adapted = Adapted(kind, *build(use_perception_prior=prior), random_image())
+    adapted.adapt(LoraConfig, target_modules="all-linear", init_lora_weights=False)
+    adapted.model.eval()
+    expected = adapted.result(slice(3), {})
+    adapted.model = adapted.model.merge_and_unload()
+    result = adapted.result(slice(3), {})
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
