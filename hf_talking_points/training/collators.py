@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from transformers import ProcessorMixin
 
 from ..models.coordinates import pixels_to_canvas
@@ -65,6 +66,8 @@ class DescriptorCollator:
         processor ([`PointDescriptorProcessor`])
         heads ([`AuxiliaryHeads`], *optional*): whose targets come along as `point_targets`.
         boxes (`bool`): whether `object_boxes` on the canvas come along, of shape `(photos * points, 4)`.
+        max_length (`int`, *optional*): tokens after which a text with its prompt is cut off.
+        pad_to_multiple_of (`int`, *optional*): of which the length of a batch is a multiple.
     """
 
     def __init__(
@@ -72,14 +75,18 @@ class DescriptorCollator:
         processor: ProcessorMixin,
         heads: AuxiliaryHeads | None = None,
         boxes: bool = False,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
     ) -> None:
         self.processor = processor
         self.heads = heads
         self.boxes = boxes
+        self.max_length = max_length
+        self.pad_to_multiple_of = pad_to_multiple_of
 
     def __call__(self, rows: list[Row]) -> dict[str, Any]:
         batch = {
-            **self.encode_texts(all_descriptions(rows)),
+            **self.fit(self.encode_texts(all_descriptions(rows))),
             **collate_images(rows),
             "input_points": collate_points(rows),
         }
@@ -111,6 +118,32 @@ class DescriptorCollator:
         labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, -100)
         labels[:, :prompt_length] = -100
         return {**encoded, "labels": labels}
+
+    def fit(self, encoded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Texts of `encode_texts` in the length that is asked for.
+
+        Raises ValueError where nothing of a description is left.
+        """
+        limit = self.max_length
+        if limit is not None:
+            encoded = {name: values[:, :limit] for name, values in encoded.items()}
+            if not (encoded["labels"] != -100).any():
+                raise ValueError(
+                    f"max_length={limit} leaves no token of a description behind the prompt with its image: "
+                    "raise it, or set it to None"
+                )
+        if self.pad_to_multiple_of is None:
+            return encoded
+        missing = -encoded["input_ids"].shape[1] % self.pad_to_multiple_of
+        padding = {
+            "input_ids": self.processor.tokenizer.pad_token_id,
+            "attention_mask": 0,
+            "labels": -100,
+        }
+        padded = {}
+        for name, values in encoded.items():
+            padded[name] = F.pad(values, (0, missing), value=padding[name])
+        return padded
 
     def canvas_boxes(self, row: Row) -> torch.Tensor:
         """The objects' boxes on the canvas, `(points, 4)`; NaN for points on no object."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import is_peft_model, recursively_apply
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -25,7 +25,8 @@ from transformers import (
     set_seed,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
-from trl import SFTTrainer
+from transformers.trainer_utils import EvalLoopOutput
+from trl import SFTConfig, SFTTrainer
 
 from ..metrics import summary
 from ..models.pipelines import PointDescriptionPipeline
@@ -40,8 +41,9 @@ from .auxiliary_losses import (
     known_boxes,
     known_targets,
 )
-from .collators import DescriptorCollator, LocalizerCollator
+from .collators import DescriptorCollator, LocalizerCollator, Row
 from .fused_head import completions_only
+from .processors import processor_of
 from .triplet_dataset import Rows, cache_views, triplet_dataset
 from .triplet_trainer import (
     NamedRows,
@@ -53,6 +55,7 @@ from .triplet_trainer import (
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
     from ..data.triplets import View
 
@@ -80,6 +83,8 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
             stream the rows of a photo follow each other.
         eval_dataset (the same, or a `dict` of them, *optional*)
         peft_config (`PeftConfig`, *optional*): trains adapters of the model.
+        data_collator (function, *optional*): makes batches of rows, by default a [`LocalizerCollator`].
+        compute_metrics (function, *optional*): by default that of mPCK and PCK.
         kwargs: further arguments of `Trainer`.
     """
 
@@ -93,12 +98,15 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
         train_dataset: Rows | None = None,
         eval_dataset: NamedRows | None = None,
         peft_config: PeftConfig | None = None,
+        data_collator: Callable[[list[Row]], dict[str, Any]] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
         model = load_model(model, AutoModelForKeypointDetection, "point_localizer")
         if args is None:
             args = PointLocalizerTrainingArguments(default_output_dir(model))
         args = copied(args)
+        check_localizer_options(args)
         processor = self.prepare(model, args, processing_class, eval_dataset)
         triplets = self.train_triplets(train_dataset)
         if peft_config is not None:
@@ -108,13 +116,14 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
             model=model,
             args=args,
             processing_class=processor,
-            data_collator=LocalizerCollator(processor),
+            data_collator=data_collator or LocalizerCollator(processor),
             train_dataset=triplets,
             eval_dataset=self.eval_triplets(),
-            compute_metrics=self.localization_metrics,
+            compute_metrics=compute_metrics or self.localization_metrics,
             **kwargs,
         )
-        self.label_names = list(LOCALIZER_LABELS)
+        if args.label_names is None:
+            self.label_names = list(LOCALIZER_LABELS)
 
     def compute_loss(
         self,
@@ -156,21 +165,67 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
 
     @staticmethod
     def localization_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        target, scale = prediction.label_ids
-        offsets = (
-            prediction.predictions - target
-        ) * scale  # in parts of the photo's sides
+        labels = prediction.label_ids
+        found = prediction.predictions
+        if isinstance(found, list):  # of batches, with eval_do_concat_batches=False
+            found = np.concatenate(found)
+            labels = [np.concatenate(column) for column in zip(*labels)]
+        target, scale = labels
+        offsets = (found - target) * scale  # in parts of the photo's sides
         return summary(np.linalg.norm(offsets, axis=-1).ravel())
 
 
-class ClearHeadGradients(TrainerCallback):
-    """Clears the gradients of auxiliary heads after each step, as `Trainer` clears those of its model alone."""
+def check_localizer_options(args: TrainingArguments) -> None:
+    """Raises ValueError for options that a loss on places or its batches have no use for."""
+    if args.label_smoothing_factor:
+        raise ValueError(
+            f"label_smoothing_factor={args.label_smoothing_factor} is not for PointLocalizerTrainer: its labels are "
+            "places, not classes. heatmap_sigma of the model's config says how far they are smeared"
+        )
+    if args.n_gpu > 1:
+        raise ValueError(
+            "PointLocalizerTrainer does not run with nn.DataParallel, which would cut texts and photos apart: start "
+            "it with `accelerate launch` or `torchrun`, or show it one GPU with CUDA_VISIBLE_DEVICES"
+        )
 
-    def __init__(self, heads: AuxiliaryHeads) -> None:
+
+class HeadsCallback(TrainerCallback):
+    """Does for auxiliary heads what `Trainer` does for its model alone.
+
+    It puts them in as many processes, with the same precision, when training begins, and clears their gradients after
+    each step.
+    """
+
+    def __init__(self, trainer: PointDescriptorTrainer, heads: AuxiliaryHeads) -> None:
+        self.trainer = trainer
         self.heads = heads
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        if trainer.heads_are_prepared:
+            return
+        trainer.wrapped_heads = trainer.accelerator.prepare_model(self.heads)
+        trainer.heads_are_prepared = True
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.heads.zero_grad()
+
+
+def loading_options(
+    args: TrainingArguments | None, quantization_config: QuantizationConfigMixin | None
+) -> dict[str, Any]:
+    """What arguments say of how a checkpoint is loaded."""
+    options: dict[str, Any] = {}
+    if isinstance(args, SFTConfig):
+        options["trust_remote_code"] = args.trust_remote_code
+        options.update(args.model_init_kwargs or {})
+    if quantization_config is None:
+        return options
+    if "quantization_config" in options:
+        raise ValueError(
+            "quantization_config is both an argument of the trainer and one of model_init_kwargs: leave one out"
+        )
+    return {**options, "quantization_config": quantization_config}
 
 
 class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
@@ -189,8 +244,12 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
             stream the rows of a photo follow each other.
         eval_dataset (the same, or a `dict` of them, *optional*)
         peft_config (`PeftConfig`, *optional*): trains adapters of the model.
+        data_collator (function, *optional*): makes batches of rows, by default a [`DescriptorCollator`].
+        quantization_config (*optional*): how the weights of a checkpoint are kept.
         kwargs: further arguments of `SFTTrainer`.
     """
+
+    heads_are_prepared = False
 
     # What TRL forces beside TripletTrainerMixin: `_prepare_dataset` would tokenize texts, and the fused head hands out
     # no outputs of the model, so that a hook keeps those of its core (`_core_outputs`) for the auxiliary losses. As
@@ -204,12 +263,30 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         train_dataset: Rows | None = None,
         eval_dataset: NamedRows | None = None,
         peft_config: PeftConfig | None = None,
+        data_collator: Callable[[list[Row]], dict[str, Any]] | None = None,
+        quantization_config: QuantizationConfigMixin | None = None,
         **kwargs: Any,
     ) -> None:
-        model = load_model(model, AutoModelForImageTextToText, "point_descriptor")
+        if kwargs.get("formatting_func") is not None:
+            raise ValueError(
+                "formatting_func is not for PointDescriptorTrainer: the prompt of the processor is the only one"
+            )
+        is_checkpoint = isinstance(model, str)
+        loading = loading_options(args, quantization_config) if is_checkpoint else {}
+        model = load_model(
+            model,
+            AutoModelForImageTextToText,
+            "point_descriptor",
+            **loading,
+        )
         if args is None:
             args = PointDescriptorTrainingArguments(default_output_dir(model))
         args = copied(args)
+        if is_checkpoint:
+            args.model_init_kwargs = quantization_config = None  # are heeded
+        if processing_class is None:
+            trusted = loading.get("trust_remote_code", False)
+            processing_class = processor_of(model, loading.get("revision"), trusted)
         options = (
             args
             if isinstance(args, PointDescriptorArguments)
@@ -235,14 +312,28 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
             model=model,
             args=args,
             processing_class=processor,
-            data_collator=DescriptorCollator(processor, heads, boxes),
+            data_collator=data_collator
+            or DescriptorCollator(
+                processor,
+                heads,
+                boxes,
+                max_length=getattr(args, "max_length", SFTConfig.max_length),
+                pad_to_multiple_of=getattr(args, "pad_to_multiple_of", None),
+            ),
             train_dataset=triplets,
             eval_dataset=self.eval_triplets(),
             peft_config=peft_config,
+            quantization_config=quantization_config,
             **kwargs,
         )
+        if boxes and args.ddp_find_unused_parameters and args.world_size > 1:
+            raise ValueError(
+                "ddp_find_unused_parameters=True does not find what the loss on predicted masks reaches: leave it out"
+            )
         if heads is not None:
-            self.prepare_heads(heads)
+            self.check_heads(kwargs.get("optimizers"))
+            self.wrapped_heads: nn.Module = heads.to(args.device)
+            self.add_callback(HeadsCallback(self, heads))
 
     def auxiliary_heads(
         self, weight: float, model: PreTrainedModel, is_adapted: bool
@@ -262,14 +353,17 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         point_dim = 2 * model.config.vision_config.hidden_dim
         return AuxiliaryHeads.for_views(point_dim, self.train_views)
 
-    def prepare_heads(self, heads: AuxiliaryHeads) -> None:
-        """Puts the heads where the model is, in as many processes."""
+    def check_heads(self, optimizers: tuple[Any, Any] | None) -> None:
+        """Raises ValueError where the heads cannot be trained."""
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise ValueError(
                 "heads_weight works in one process or with DDP, not with DeepSpeed or FSDP: leave it out"
             )
-        self.wrapped_heads = self.accelerator.prepare_model(heads)
-        self.add_callback(ClearHeadGradients(heads))
+        if optimizers is not None and optimizers[0] is not None:
+            raise ValueError(
+                "heads_weight needs an optimizer that knows the heads, which come with the trainer: "
+                "give optimizer_cls_and_kwargs instead of optimizers"
+            )
 
     def keep_core_outputs(self, module: nn.Module, args: tuple, outputs: Any) -> None:
         # a second pass for metrics, as with label smoothing, has no gradients
@@ -387,6 +481,26 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         value = self.accelerator.gather(loss.detach()).mean().item() * steps
         self._metrics["train" if self.model.training else "eval"][name].append(value)
         return loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        # transformers puts back its own after each loop
+        self.gather_function = self.gather_texts
+        return super().evaluation_loop(*args, **kwargs)
+
+    def gather_texts(self, data: Any) -> Any:
+        """As `gather_for_metrics` of accelerate, where tensors with two dimensions or more have a row for each text.
+
+        What comes again at the end of the last batch, so that all processes have as much, is counted in photos."""
+        gathered = self.accelerator.gather(data)
+        state = self.accelerator.gradient_state
+        if not state.end_of_dataloader or state.remainder <= 0:
+            return gathered
+        texts = state.remainder * self.triplets.sampling.points_per_image
+
+        def without_repeated(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor[: texts if tensor.ndim > 1 else state.remainder]
+
+        return recursively_apply(without_repeated, gathered)
 
     def judge(self, views: list[View]) -> dict[str, float]:
         """How well the localizer finds descriptions of the first photos, and how often they name object and part."""

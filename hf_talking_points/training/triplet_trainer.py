@@ -15,6 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from .arguments import PointSamplingArguments
 from .hub_trainer import HubTrainerMixin
 from .processors import processor_of
+from .refused_options import check_options
 from .triplet_dataset import (
     TRIPLET_COLUMNS,
     EvaluationData,
@@ -33,7 +34,7 @@ COORDINATES = ("input_points", "target_points", "scale")
 
 
 def load_model(
-    model: str | PreTrainedModel, auto_class: Any, model_type: str
+    model: str | PreTrainedModel, auto_class: Any, model_type: str, **options: Any
 ) -> PreTrainedModel:
     """The model of a trainer.
 
@@ -41,9 +42,10 @@ def load_model(
         model: path or Hub id of a checkpoint, or a loaded model, with or without adapters.
         auto_class: the Auto class that loads a checkpoint.
         model_type (`str`): what it must be.
+        options: of `from_pretrained`, for a checkpoint.
     """
     if isinstance(model, str):
-        model = auto_class.from_pretrained(model)
+        model = auto_class.from_pretrained(model, **options)
     found = model.config.model_type
     if found != model_type:
         raise ValueError(f"model must be a {model_type}, got a {found}")
@@ -60,10 +62,17 @@ def copied(args: TrainingArguments) -> TrainingArguments:
     """Arguments that transformers and TRL may change: those of the caller stay as they are.
 
     The tensors of a batch have a row for each photo or for each point, so that no process can hand out parts of it.
+    No parameter that asks for gradients is left unused, so that DDP need not look for such, and would not find those
+    that auxiliary losses alone reach.
+
+    Raises ValueError for an option that the trainers cannot follow.
     """
+    check_options(args)
     args = copy.copy(args)
     args.accelerator_config = copy.copy(args.accelerator_config)
     args.accelerator_config.dispatch_batches = False
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = False
     return args
 
 

@@ -143,3 +143,23 @@ def test_a_localizers_batch_keeps_points_of_a_photo_together(make_localizer, vie
     torch.testing.assert_close(batch["target_points"][1], dataset[1]["points"])
     # 64 x 48 photos on a square canvas: a canvas unit is the whole width, and 4/3 of the height
     torch.testing.assert_close(batch["scale"][0, 0], torch.tensor([1.0, 4 / 3]))
+
+
+def test_texts_come_in_the_length_that_is_asked_for(make_descriptor, views):
+    _, processor = make_descriptor()
+    dataset = triplet_dataset(views[:2], processor, points_per_image=3)
+    rows = [dataset[0], dataset[1]]
+    whole = DescriptorCollator(processor)(rows)
+    length = whole["labels"].shape[1]
+    texts = ("input_ids", "attention_mask", "labels")
+    cut = DescriptorCollator(processor, max_length=length - 3)(rows)
+    padded = DescriptorCollator(processor, pad_to_multiple_of=64)(rows)
+    filling = (processor.tokenizer.pad_token_id, 0, -100)
+    for name, value in zip(texts, filling):
+        assert torch.equal(cut[name], whole[name][:, :-3])
+        assert padded[name].shape[1] % 64 == 0
+        assert torch.equal(padded[name][:, :length], whole[name])
+        assert (padded[name][:, length:] == value).all()
+    prompt_length = int((whole["labels"] == -100).all(0).sum())
+    with pytest.raises(ValueError, match=f"max_length={prompt_length} leaves no token"):
+        DescriptorCollator(processor, max_length=prompt_length)(rows)

@@ -823,3 +823,103 @@ def test_a_pushed_descriptor_comes_without_its_auxiliary_heads(
     card = ModelCard(files["README.md"].decode())
     assert "trl" in card.data.tags
     assert 'pipeline("point-description", model="someone/run"' in card.text
+
+
+@pytest.mark.parametrize("concatenated", [True, False])
+def test_predictions_have_a_row_for_each_text_of_each_photo(
+    make_trainer, rows, tmp_path, concatenated
+):
+    """Also where the last batch has fewer photos than the others."""
+    options = {
+        "max_eval_photos": 3,
+        "per_device_eval_batch_size": 2,
+        "eval_do_concat_batches": concatenated,
+    }
+    sizes = []
+    for kind in KINDS:
+        found = make_trainer(kind, rows, tmp_path, **options).predict(rows).predictions
+        sizes.append([len(found)] if concatenated else [len(batch) for batch in found])
+    assert sizes == ([[3], [12]] if concatenated else [[2, 1], [8, 4]])
+
+
+def test_a_function_of_ones_own_measures(make_model, rows, tmp_path):
+    seen = []
+
+    def measure(prediction):
+        seen.append(np.shape(prediction.predictions))
+        return {"own": 1.0}
+
+    for kind in KINDS:
+        model, processor = make_model(kind)
+        trainer = TRAINERS[kind](
+            model=model,
+            args=MAKE_ARGS[kind](tmp_path, max_eval_photos=3),
+            train_dataset=rows,
+            eval_dataset=rows,
+            processing_class=processor,
+            compute_metrics=measure,
+        )
+        assert trainer.evaluate()["eval_own"] == 1.0
+    assert seen[0] == (3, 4, 2)
+    assert seen[1][0] == 12
+
+
+def test_a_loss_function_of_ones_own_trains_the_localizer(
+    make_localizer, rows, tmp_path
+):
+    trainer = localizer_trainer(make_localizer, rows, tmp_path, max_steps=1)
+    seen = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        seen.append(int(num_items_in_batch))
+        return (outputs.points - labels).abs().sum() / num_items_in_batch
+
+    trainer.compute_loss_func = loss
+    trainer.train()
+    assert seen[0] == 12
+    assert 0 < logged(trainer, "loss")[0] < 2
+
+
+def test_a_checkpoint_is_loaded_as_the_arguments_say(make_checkpoint, rows, tmp_path):
+    args = descriptor_args(
+        tmp_path / "run", model_init_kwargs={"dtype": "bfloat16"}, max_steps=1
+    )
+    trainer = PointDescriptorTrainer(
+        make_checkpoint("descriptor"), args, train_dataset=rows
+    )
+    assert trainer.model.dtype == torch.bfloat16
+    assert args.model_init_kwargs == {"dtype": "bfloat16"}
+    with pytest.raises(ValueError, match="both an argument of the trainer"):
+        PointDescriptorTrainer(
+            make_checkpoint("descriptor"),
+            descriptor_args(
+                tmp_path, model_init_kwargs={"quantization_config": object()}
+            ),
+            train_dataset=rows,
+            quantization_config=object(),
+        )
+
+
+def test_options_that_a_trainer_cannot_follow_are_refused(
+    make_localizer, make_descriptor, make_model, rows, tmp_path
+):
+    with pytest.raises(ValueError, match="label_smoothing_factor=0.1"):
+        localizer_trainer(make_localizer, rows, tmp_path, label_smoothing_factor=0.1)
+    for name, value in [("packing", True), ("shuffle_dataset", True)]:
+        with pytest.raises(ValueError, match=f"{name}=True"):
+            descriptor_trainer(make_descriptor, rows, tmp_path, **{name: value})
+    model, processor = make_model("descriptor")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    refused = [
+        ({"formatting_func": str}, "formatting_func"),
+        ({"optimizers": (optimizer, None)}, "optimizer_cls_and_kwargs"),
+    ]
+    for argument, message in refused:
+        with pytest.raises(ValueError, match=message):
+            PointDescriptorTrainer(
+                model,
+                descriptor_args(tmp_path, heads_weight=1.0),
+                processor,
+                train_dataset=rows,
+                **argument,
+            )
