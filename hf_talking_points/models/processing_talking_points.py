@@ -204,10 +204,10 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
         wants_mask = options.pop("return_attention_mask", None)
         wants_types = options.pop("return_mm_token_type_ids", False)
         wants_offsets = options.pop("return_text_replacement_offsets", False)
-        images = sum(text.count(self.image_token) for text in texts)
+        count = sum(text.count(self.image_token) for text in texts)
         placeholders = self.image_token * self.image_seq_length
         texts, offsets = self.get_text_with_replacements(
-            list(texts), [placeholders] * images
+            list(texts), [placeholders] * count
         )
         encoded = self.tokenizer(texts, return_attention_mask=True, **options)
         self.check_lengths(encoded["attention_mask"])
