@@ -8,6 +8,8 @@ from transformers import (
     AutoProcessor,
 )
 
+import hf_talking_points  # noqa: F401 - registers the models
+
 DESCRIPTOR = "descriptor"
 FIELDS = {  # of the config
     DESCRIPTOR: {},

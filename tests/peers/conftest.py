@@ -71,7 +71,8 @@ def outcome_of(item, call, report):
     if report.skipped:
         return NOT_APPLICABLE, report.longrepr[2].removeprefix("Skipped: ")
     if report.failed:
-        return FAILS, f"`{call.excinfo.typename}: {one_line(call.excinfo.value)}`"
+        name = call.excinfo.typename
+        return FAILS, f"`{name}: {one_line(call.excinfo.value)}`"
     if REFUSED in properties:
         return REFUSED, properties[REFUSED]
     return WORKS, ""
