@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -74,6 +75,22 @@ def copied(args: TrainingArguments) -> TrainingArguments:
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False
     return args
+
+
+def without_casts(policy: Any) -> Any:
+    """A policy of FSDP's mixed precision that leaves a model's inputs as they are; None stays None.
+
+    FSDP would cast coordinates too, and points would move by pixels. What is computed in half precision, autocast
+    casts where it is computed.
+
+    Args:
+        policy (`MixedPrecision` of FSDP, or `MixedPrecisionPolicy` of FSDP2, *optional*)
+    """
+    if policy is None:
+        return None
+    names = {field.name for field in dataclasses.fields(policy)}
+    casts = names & {"cast_forward_inputs", "cast_root_forward_inputs"}
+    return dataclasses.replace(policy, **dict.fromkeys(casts, False))
 
 
 def joined(*names: str | None) -> str:
@@ -157,6 +174,12 @@ class TripletTrainerMixin(HubTrainerMixin):
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["row", *TRIPLET_COLUMNS]
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.mixed_precision_policy = without_casts(plugin.mixed_precision_policy)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """A batch on the device of the process. With DeepSpeed, transformers casts it to half precision: coordinates

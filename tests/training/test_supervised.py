@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from huggingface_hub import ModelCard
 from peft import LoraConfig
 from safetensors.torch import load, load_file
@@ -20,10 +21,13 @@ from supervised_runs import (
     localizer_trainer,
     logged,
 )
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import (
     AutoModel,
     EarlyStoppingCallback,
     EvalPrediction,
+    Trainer,
     TrainerCallback,
     TrainingArguments,
     pipeline,
@@ -35,6 +39,7 @@ from hf_talking_points.data.builder import BuildOptions, build_dataset
 from hf_talking_points.data.rows import load_points
 from hf_talking_points.data.sources import read_objects
 from hf_talking_points.training.lora import paper_lora_config
+from hf_talking_points.training.triplet_trainer import without_casts
 
 KINDS = ["localizer", "descriptor"]
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # also of words that no text has
@@ -125,6 +130,61 @@ def test_the_half_precision_of_deepspeed_moves_no_point(
     name = "input_points" if kind == "descriptor" else "target_points"
     assert torch.equal(prepared[name], batch[name])
     assert prepared[name].dtype == torch.float32
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_half_precision_of_fsdp_moves_no_point(
+    make_trainer, rows, tmp_path, monkeypatch, version
+):
+    trainer = make_trainer("descriptor", rows, tmp_path)
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=version)
+    plugin.set_mixed_precision("bf16")
+    monkeypatch.setattr(trainer, "is_fsdp_enabled", True)
+    monkeypatch.setitem(vars(trainer.accelerator.state), "fsdp_plugin", plugin)
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", lambda _: None)
+    trainer.create_accelerator_and_postprocess()
+    policy = plugin.mixed_precision_policy
+    assert policy.param_dtype == torch.bfloat16
+    assert not policy.cast_forward_inputs
+    assert version == 2 or not policy.cast_root_forward_inputs
+    assert without_casts(None) is None
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    """A group of this process alone."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_train_in_half_precision_although_fsdp_casts_nothing(
+    make_model, random_image, one_process, kind
+):
+    model, processor = make_model(kind)
+    seen = []
+    if kind == "descriptor":
+        inputs = processor(random_image(), points=[(70.3, 33.3)])
+        inputs["labels"] = inputs["input_ids"]
+        model.model.point_encoder.register_forward_pre_hook(
+            lambda module, args: seen.append(args[0])
+        )
+    else:
+        inputs = processor(random_image(), text="red")
+        inputs["target_points"] = torch.tensor([[0.7323, 0.5058]])
+    expected = model(**inputs).loss
+    mesh = init_device_mesh("cpu", (1,))
+    half = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+    fully_shard(model, mesh=mesh, mp_policy=without_casts(half))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model(**inputs).loss
+    loss.backward()
+    torch.testing.assert_close(loss.float(), expected, rtol=0.05, atol=0.05)
+    for points in seen:
+        assert torch.equal(points, inputs["input_points"])
 
 
 @pytest.mark.parametrize("head", ["mlp", "heatmap"])
