@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+from accelerate.utils import is_peft_model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 def completions_only(labels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -21,3 +28,9 @@ def completions_only(labels: torch.Tensor) -> dict[str, torch.Tensor]:
         max(first - 1, 0), labels.shape[1] - 1, device=labels.device
     )
     return {"shift_labels": labels[:, positions + 1], "logits_to_keep": positions}
+
+
+def has_virtual_tokens(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether PEFT puts tokens of its own before the prompt, as in prompt tuning. It moves labels with them, but
+    nothing that [`completions_only`] gives."""
+    return is_peft_model(model) and model.active_peft_config.is_prompt_learning

@@ -36,7 +36,7 @@ from ..models.modeling_point_descriptor import PointDescriptorForConditionalGene
 from ..models.processing_talking_points import PointDescriptorProcessor
 from ..rewards import LocalizerReward
 from ..visualization import draw_round_trip
-from .fused_head import completions_only
+from .fused_head import completions_only, has_virtual_tokens
 from .hub_trainer import HubTrainerMixin
 from .pictures import report_picture, save_picture
 from .point_rows import (
@@ -555,12 +555,15 @@ class _PointRolloutMixin(HubTrainerMixin):
         self, model: Any, *args: Any, **kwargs: Any
     ) -> Any:
         share = self.args.share_encodings
+        takes_all_labels = not share or has_virtual_tokens(self.model)
         remaining_samples = iter(self._samples)
 
         def run(input_ids: torch.Tensor, labels: torch.Tensor, **inputs: Any) -> Any:
             # called for one chunk of rows after another
             samples = list(islice(remaining_samples, len(input_ids)))
-            scored = completions_only(labels) if share else {"labels": labels}
+            scored = (
+                {"labels": labels} if takes_all_labels else completions_only(labels)
+            )
             return model(
                 input_ids=input_ids, **scored, **inputs, **image_inputs(samples, share)
             )

@@ -42,7 +42,7 @@ from .auxiliary_losses import (
     known_targets,
 )
 from .collators import DescriptorCollator, LocalizerCollator, Row
-from .fused_head import completions_only
+from .fused_head import completions_only, has_virtual_tokens
 from .processors import processor_of
 from .triplet_dataset import Rows, cache_views, triplet_dataset
 from .triplet_trainer import (
@@ -423,7 +423,7 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         boxes = inputs.pop("object_boxes", None)
         known_boxes_of_update = inputs.pop("known_boxes", None)
         needs_logits = return_outputs or self.label_smoother or self.compute_loss_func
-        if not needs_logits:
+        if not needs_logits and not has_virtual_tokens(self.model):
             inputs |= completions_only(inputs.pop("labels"))
         self._core_outputs = None
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

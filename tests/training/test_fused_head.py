@@ -2,9 +2,14 @@
 
 import pytest
 import torch
+from peft import PromptTuningConfig, get_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
-from hf_talking_points.training.fused_head import completions_only
+from hf_talking_points import paper_lora_config
+from hf_talking_points.training.fused_head import (
+    completions_only,
+    has_virtual_tokens,
+)
 
 FIELDS = ("log_probs", "entropy", "is_top1")
 TEXTS = [
@@ -71,3 +76,12 @@ def test_labels_stand_beside_the_positions_that_predict_them(first):
     positions = scored["logits_to_keep"]
     assert positions.tolist() == list(range(first - 1, 4))
     assert torch.equal(scored["shift_labels"], labels[:, positions + 1])
+
+
+def test_virtual_tokens_are_those_of_prompt_learning(make_descriptor):
+    model, _ = make_descriptor()
+    assert not has_virtual_tokens(model)
+    assert not has_virtual_tokens(get_peft_model(model, paper_lora_config(r=2)))
+    model, _ = make_descriptor()
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    assert has_virtual_tokens(get_peft_model(model, config))

@@ -23,6 +23,7 @@ from grpo_runs import (
     repeated,
     rollouts,
 )
+from peft import PrefixTuningConfig, PromptTuningConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_talking_points import (
@@ -630,6 +631,30 @@ def test_losses_of_trl_are_the_same_with_and_without_sharing(
     assert len(shared) == 2
     assert np.isfinite(shared).all()
     np.testing.assert_allclose(shared, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make_config",
+    [
+        partial(PromptTuningConfig, num_virtual_tokens=3),
+        partial(PrefixTuningConfig, num_virtual_tokens=3),
+    ],
+)
+def test_virtual_tokens_are_trained_alike_with_and_without_sharing(
+    policy_checkpoint, four_points, tmp_path, make_config
+):
+    logs = []
+    for share in (True, False):
+        trainer = PointGRPOTrainer(
+            policy_checkpoint,
+            length_reward,
+            make_args(tmp_path, share_encodings=share),
+            four_points,
+            peft_config=make_config(task_type="CAUSAL_LM"),
+        )
+        trainer.train()
+        logs.append((logged(trainer, "kl"), logged(trainer, "loss")))
+    np.testing.assert_allclose(*logs, atol=1e-4)
 
 
 def test_several_rewards_some_of_them_async(make_trainer, localizer):

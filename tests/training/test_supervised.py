@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import FullyShardedDataParallelPlugin
 from huggingface_hub import ModelCard
-from peft import LoraConfig
+from peft import LoraConfig, PromptTuningConfig
 from safetensors.torch import load, load_file
 from supervised_runs import (
     SPLIT_NAMES,
@@ -983,3 +983,12 @@ def test_options_that_a_trainer_cannot_follow_are_refused(
                 train_dataset=rows,
                 **argument,
             )
+
+
+def test_virtual_tokens_move_the_labels(make_descriptor, rows, tmp_path):
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    trainer = descriptor_trainer(make_descriptor, rows, tmp_path, peft_config=config)
+    batch = next(iter(trainer.get_train_dataloader()))
+    expected = trainer.model(**batch).loss
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    torch.testing.assert_close(loss, expected)
