@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
+from hf_talking_points.checkpoints import last_checkpoint
 from hf_talking_points.data.crops import crop_image, crop_photo, random_crop
 from hf_talking_points.data.photos import Photo
 from hf_talking_points.data.rows import load_points
@@ -324,9 +324,10 @@ def main() -> None:
         train_dataset=AnnotatedPhotos(photos["train"], names, size, augment=True),
         eval_dataset=AnnotatedPhotos(photos["validation"], names, size, augment=False),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(training_args.output_dir))
+    trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
     print(trainer.evaluate())
-    backbone.save_pretrained(training_args.output_dir)
+    if trainer.is_world_process_zero():
+        backbone.save_pretrained(training_args.output_dir)
 
 
 if __name__ == "__main__":

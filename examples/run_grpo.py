@@ -10,7 +10,6 @@ examples/accelerate_ddp.yaml examples/run_grpo.py ...`, or with examples/acceler
 from dataclasses import dataclass, field
 
 from datasets import DatasetDict
-from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from hf_talking_points import (
@@ -21,13 +20,15 @@ from hf_talking_points import (
     PointGRPOTrainer,
     paper_lora_config,
 )
+from hf_talking_points.checkpoints import last_checkpoint
 from hf_talking_points.data.rows import load_points, point_rows
 from hf_talking_points.data.sources import read_coco_keypoints
+from hf_talking_points.training.arguments import LoadingArguments
 from hf_talking_points.training.point_rows import one_row_per_point
 
 
 @dataclass
-class ScriptArguments:
+class ScriptArguments(LoadingArguments):
     model_name_or_path: str = field(
         default=MINI_DESCRIPTOR, metadata={"help": "descriptor (path or Hub id)"}
     )
@@ -94,6 +95,12 @@ def main():
     args, training_args = TrlParser(
         (ScriptArguments, PointGRPOConfig)
     ).parse_args_and_config()
+    # what the configuration says itself goes before
+    training_args.model_init_kwargs = {
+        "revision": args.model_revision,
+        **args.loading_options(),
+        **(training_args.model_init_kwargs or {}),
+    }
     dataset = load_dataset(args)
     reward = LocalizerReward(
         args.localizers,
@@ -113,7 +120,7 @@ def main():
         eval_dataset=dataset.get("validation"),
         peft_config=peft_config,
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(training_args.output_dir))
+    trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
 
     trainer.save_model()
     if training_args.push_to_hub:

@@ -5,11 +5,10 @@ python examples/train_localizer.py --config examples/train_localizer.yaml \
 """
 
 from transformers import AutoModelForKeypointDetection, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from hf_talking_points import PointLocalizerTrainer
-from hf_talking_points.checkpoints import save_half_precision
+from hf_talking_points.checkpoints import last_checkpoint, save_half_precision
 from hf_talking_points.data.rows import load_points
 from hf_talking_points.training.arguments import (
     DataArguments,
@@ -39,13 +38,13 @@ def main() -> None:
         processing_class=processor,
         peft_config=model_args.lora_config(),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(training_args.output_dir))
+    trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
 
     trainer.merge_fresh_adapter()
     trainer.save_model()
     if training_args.push_to_hub:
         trainer.push_to_hub()
-    if model_args.half_precision_dir:
+    if model_args.half_precision_dir and trainer.is_world_process_zero():
         trained = AutoModelForKeypointDetection.from_pretrained(
             training_args.output_dir
         )

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate.utils import broadcast_object_list
+from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
 
 BYTES_AT_ONCE = 1 << 20  # bytes that are read at once
 
@@ -41,6 +43,16 @@ def _add_file(digest: hashlib._Hash, file: Path) -> None:
     with open(file, "rb") as stream:
         while chunk := stream.read(BYTES_AT_ONCE):
             digest.update(chunk)
+
+
+def last_checkpoint(args: TrainingArguments) -> str | None:
+    """The checkpoint to resume a run from, the same on all processes; None where there is none.
+
+    Only the main process looks: another one may come before the folder is made."""
+    found = [None]
+    if args.process_index == 0 and Path(args.output_dir).is_dir():
+        found = [get_last_checkpoint(args.output_dir)]
+    return broadcast_object_list(found)[0]
 
 
 def check_base(base: str | None) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from peft import LoraConfig
 from transformers import TrainingArguments
 from trl import SFTConfig
+from trl.trainer.utils import get_quantization_config
 
 from .lora import paper_lora_config
 
@@ -171,7 +173,15 @@ class PointLocalizerTrainingArguments(PointSamplingArguments, TrainingArguments)
     """`TrainingArguments` of [`PointLocalizerTrainer`], with those of [`PointSamplingArguments`].
 
     `per_device_train_batch_size` counts photos, each with `points_per_image` points.
+
+    Args:
+        trust_remote_code (`bool`): runs the code that a language model brings along, as of `SFTConfig`.
     """
+
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={"help": "run the code that a language model brings along"},
+    )
 
     def __post_init__(self) -> None:
         PointSamplingArguments.__post_init__(self)
@@ -212,7 +222,58 @@ class DataArguments:
 
 
 @dataclass
-class ModelArguments:
+class LoadingArguments:
+    """How a script loads a pretrained model, under the names of TRL's `ModelConfig`."""
+
+    model_revision: str = field(
+        default="main",
+        metadata={"help": "branch, tag or commit of model_name_or_path"},
+    )
+    dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "of all weights; auto for that of the checkpoint or the language model",
+            "choices": ["auto", "bfloat16", "float16", "float32"],
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "attention of the language model"}
+    )
+    load_in_8bit: bool = field(
+        default=False,
+        metadata={"help": "language model in 8 bits, for LoRA; needs bitsandbytes"},
+    )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "language model in 4 bits, for LoRA; needs bitsandbytes"},
+    )
+    bnb_4bit_quant_type: str = field(
+        default="nf4", metadata={"help": "of 4 bits", "choices": ["fp4", "nf4"]}
+    )
+    use_bnb_nested_quant: bool = field(
+        default=False, metadata={"help": "quantize the scales of 4 bits as well"}
+    )
+    bnb_4bit_quant_storage: str | None = field(
+        default=None, metadata={"help": "dtype in which 4 bits are stored"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.load_in_8bit and self.load_in_4bit:
+            raise ValueError("load_in_8bit and load_in_4bit exclude each other")
+
+    def loading_options(self) -> dict[str, Any]:
+        """Arguments of `from_pretrained`, without the revision."""
+        options: dict[str, Any] = {"dtype": self.dtype}
+        if self.attn_implementation is not None:
+            options["attn_implementation"] = self.attn_implementation
+        quantization_config = get_quantization_config(self)
+        if quantization_config is not None:
+            options["quantization_config"] = quantization_config
+        return options
+
+
+@dataclass
+class ModelArguments(LoadingArguments):
     """The model that a script trains: a checkpoint, or a fresh one composed of a vision and a language model."""
 
     model_name_or_path: str | None = field(
@@ -244,6 +305,10 @@ class ModelArguments:
         default_factory=lambda: [16, 32],
         metadata={"help": "strides fused into image tokens"},
     )
+    use_perception_prior: bool = field(
+        default=False,
+        metadata={"help": "add OMG-LLaVA's object queries to the image tokens"},
+    )
     layers: int = field(default=5, metadata={"help": "layers of the small Llama"})
     freeze: str = field(
         default="backbone",
@@ -265,6 +330,7 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.freeze not in ("backbone", "vision", "nothing"):
             raise ValueError(
                 f"freeze must be backbone, vision or nothing, got {self.freeze!r}"
@@ -276,6 +342,20 @@ class ModelArguments:
         if self.lora_rank and self.model_name_or_path and self.half_precision_dir:
             raise ValueError(
                 "lora_rank on a checkpoint gives an adapter, half_precision_dir is for a whole model: choose one"
+            )
+        is_quantized = self.load_in_4bit or self.load_in_8bit
+        if is_quantized and self.half_precision_dir:
+            raise ValueError(
+                "half_precision_dir is for weights of floating point, load_in_4bit and load_in_8bit for others: "
+                "choose one"
+            )
+        if is_quantized and not (self.text or self.model_name_or_path):
+            raise ValueError(
+                "load_in_4bit and load_in_8bit are for a pretrained language model: give text, or leave them out"
+            )
+        if self.model_revision != "main" and not self.model_name_or_path:
+            raise ValueError(
+                f"model_revision {self.model_revision!r} is of model_name_or_path, which is not given"
             )
 
     def modules_around_language_model(self) -> list[str] | None:

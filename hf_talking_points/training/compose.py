@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from transformers import (
+    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -24,8 +25,9 @@ from ..models.processing_talking_points import (
 from .arguments import (
     ModelArguments,
     PointDescriptorModelArguments,
+    PointDescriptorTrainingArguments,
     PointLocalizerModelArguments,
-    PointSamplingArguments,
+    PointLocalizerTrainingArguments,
 )
 from .fresh import small_language_model, small_vision_tower, train_tokenizer
 from .triplet_dataset import training_views
@@ -37,29 +39,37 @@ CORPUS_SURROUNDINGS = 0.1
 FIXED_PROMPTS = ["Please describe region1 .", "Please segment region1: ", " keypoint "]
 PROMPT_REPEATS = 20  # so that the prompts' words are tokens
 DESCRIPTOR_DECODER_LAYERS = 6
+PRIOR_QUERIES = 100  # Mask2Former's default
 
 
 def prepare_localizer(
     arguments: PointLocalizerModelArguments,
     rows: Dataset | None,
-    sampling: PointSamplingArguments,
+    training_args: PointLocalizerTrainingArguments,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The Point Localizer to train, frozen as the arguments say, and its processor.
 
     Args:
         arguments ([`PointLocalizerModelArguments`])
         rows (`Dataset`, *optional*): to train on, in the row format; a fresh tokenizer learns their words.
-        sampling ([`PointSamplingArguments`]): of the trainer.
+        training_args ([`PointLocalizerTrainingArguments`]): of the trainer, which say how points are drawn and whether
+            a language model's own code may run.
     """
     if arguments.model_name_or_path:
         return load_checkpoint(
-            PointLocalizerForKeypointDetection, PointLocalizerProcessor, arguments
+            PointLocalizerForKeypointDetection,
+            PointLocalizerProcessor,
+            arguments,
+            training_args.trust_remote_code,
         )
-    tokenizer = pretrained_or_fresh_tokenizer(arguments, rows, sampling)
+    tokenizer = pretrained_or_fresh_tokenizer(arguments, rows, training_args)
     processor = compose_processor(PointLocalizerProcessor, arguments, tokenizer)
     model = PointLocalizerForKeypointDetection.from_vision_text_pretrained(
-        *vision_and_text(arguments, processor, decoder_layers=0),
+        small_or_named_vision(arguments, decoder_layers=0),
+        small_or_pretrained_text(arguments, processor, training_args),
         processor,
+        dtype=arguments.dtype,
+        use_perception_prior=arguments.use_perception_prior,
         token_strides=arguments.token_strides,
         head=arguments.head,
         standardize_states=arguments.standardize_states,
@@ -70,18 +80,24 @@ def prepare_localizer(
 def prepare_descriptor(
     arguments: PointDescriptorModelArguments,
     rows: Dataset | None,
-    sampling: PointSamplingArguments,
+    training_args: PointDescriptorTrainingArguments,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """The Point Descriptor to train, frozen as the arguments say, and its processor; see [`prepare_localizer`]."""
     if arguments.model_name_or_path:
         return load_checkpoint(
-            PointDescriptorForConditionalGeneration, PointDescriptorProcessor, arguments
+            PointDescriptorForConditionalGeneration,
+            PointDescriptorProcessor,
+            arguments,
+            training_args.trust_remote_code,
         )
-    tokenizer = pretrained_or_fresh_tokenizer(arguments, rows, sampling)
+    tokenizer = pretrained_or_fresh_tokenizer(arguments, rows, training_args)
     processor = compose_processor(PointDescriptorProcessor, arguments, tokenizer)
     model = PointDescriptorForConditionalGeneration.from_vision_text_pretrained(
-        *vision_and_text(arguments, processor, DESCRIPTOR_DECODER_LAYERS),
+        small_or_named_vision(arguments, DESCRIPTOR_DECODER_LAYERS),
+        small_or_pretrained_text(arguments, processor, training_args),
         processor,
+        dtype=arguments.dtype,
+        use_perception_prior=arguments.use_perception_prior,
         token_strides=arguments.token_strides,
         point_mask=arguments.point_mask,
         mask_sigma=arguments.mask_sigma,
@@ -90,21 +106,34 @@ def prepare_descriptor(
 
 
 def load_checkpoint(
-    model_class: Any, processor_class: Any, arguments: ModelArguments
+    model_class: Any,
+    processor_class: Any,
+    arguments: ModelArguments,
+    trust_remote_code: bool,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A checkpoint and its processor."""
-    model = model_class.from_pretrained(arguments.model_name_or_path)
-    processor = processor_class.from_pretrained(arguments.model_name_or_path)
+    source = {
+        "revision": arguments.model_revision,
+        "trust_remote_code": trust_remote_code,
+    }
+    model = model_class.from_pretrained(
+        arguments.model_name_or_path, **source, **arguments.loading_options()
+    )
+    processor = processor_class.from_pretrained(arguments.model_name_or_path, **source)
     return freeze(model, arguments), processor
 
 
 def pretrained_or_fresh_tokenizer(
-    arguments: ModelArguments, rows: Dataset | None, sampling: PointSamplingArguments
+    arguments: ModelArguments,
+    rows: Dataset | None,
+    training_args: PointLocalizerTrainingArguments | PointDescriptorTrainingArguments,
 ) -> PreTrainedTokenizerBase:
     """The language model's tokenizer; for the small Llama one that learns the descriptions' words."""
     if arguments.text:
-        return AutoTokenizer.from_pretrained(arguments.text)
-    return train_tokenizer(corpus(training_views(rows, sampling)))
+        return AutoTokenizer.from_pretrained(
+            arguments.text, trust_remote_code=training_args.trust_remote_code
+        )
+    return train_tokenizer(corpus(training_views(rows, training_args)))
 
 
 def compose_processor(
@@ -123,21 +152,36 @@ def compose_processor(
     )
 
 
-def vision_and_text(
-    arguments: ModelArguments, processor: ProcessorMixin, decoder_layers: int
-) -> tuple[str | PreTrainedModel, str | PreTrainedModel]:
-    """The models that a fresh one is composed of: paths or Hub ids, or small ones from scratch."""
-    vision: str | PreTrainedModel
-    text: str | PreTrainedModel
+def small_or_named_vision(
+    arguments: ModelArguments, decoder_layers: int
+) -> str | PreTrainedModel:
+    """The vision model that a fresh model is composed of: a path or Hub id, or the small tower."""
     if arguments.vision:
-        vision = arguments.vision
-    else:
-        vision = small_vision_tower(arguments.backbone, decoder_layers=decoder_layers)
-    if arguments.text:
-        text = arguments.text
-    else:
+        return arguments.vision
+    queries = 1  # the model's own, which nobody reads
+    if arguments.use_perception_prior:
+        decoder_layers, queries = DESCRIPTOR_DECODER_LAYERS, PRIOR_QUERIES
+    return small_vision_tower(
+        arguments.backbone, decoder_layers=decoder_layers, queries=queries
+    )
+
+
+def small_or_pretrained_text(
+    arguments: ModelArguments,
+    processor: ProcessorMixin,
+    training_args: PointLocalizerTrainingArguments | PointDescriptorTrainingArguments,
+) -> PreTrainedModel:
+    """The language model that a fresh model is composed of: a pretrained one, or a small one from scratch."""
+    if not arguments.text:
         text = small_language_model(processor.tokenizer, arguments.layers)
-    return vision, text
+        if arguments.attn_implementation is not None:
+            text.set_attn_implementation(arguments.attn_implementation)
+        return text
+    return AutoModelForCausalLM.from_pretrained(
+        arguments.text,
+        trust_remote_code=training_args.trust_remote_code,
+        **arguments.loading_options(),
+    )
 
 
 def freeze(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel:

@@ -46,7 +46,10 @@ def train_tokenizer(
 
 
 def small_vision_tower(
-    backbone: str | None = None, hidden_dim: int = 192, decoder_layers: int = 6
+    backbone: str | None = None,
+    hidden_dim: int = 192,
+    decoder_layers: int = 6,
+    queries: int = 1,
 ) -> Mask2FormerModel:
     """A `Mask2FormerModel` around EfficientNet-Lite0, whose decoder works on strides 8, 16 and 32.
 
@@ -54,6 +57,7 @@ def small_vision_tower(
         backbone (`str`, *optional*): folder of an [`EfficientNetLiteBackbone`]; ImageNet weights without it.
         hidden_dim (`int`): width of the tower.
         decoder_layers (`int`): masked decoder layers (transformers builds one fewer than its config says).
+        queries (`int`): object queries, which the perception prior reads.
     """
     if backbone is None:
         encoder = EfficientNetLiteBackbone(
@@ -73,7 +77,7 @@ def small_vision_tower(
         decoder_layers=decoder_layers + 1,
         dim_feedforward=512,
         num_attention_heads=6,
-        num_queries=1,
+        num_queries=queries,
     )
     config._attn_implementation = "eager"
     model = Mask2FormerModel(config)
