@@ -6,9 +6,15 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel
+from transformers import AutoModel, TrainingArguments
 
-from hf_talking_points.checkpoints import check_base, model_version, save_half_precision
+from hf_talking_points import checkpoints
+from hf_talking_points.checkpoints import (
+    check_base,
+    last_checkpoint,
+    model_version,
+    save_half_precision,
+)
 
 
 @pytest.fixture
@@ -111,3 +117,24 @@ def test_a_base_model_on_the_hub_can_be_loaded_by_others():
 def test_a_base_model_of_this_machine_cannot(base):
     with pytest.raises(ValueError, match="push it first"):
         check_base(base)
+
+
+def test_a_run_resumes_from_its_last_checkpoint(tmp_path):
+    args = TrainingArguments(str(tmp_path / "run"), use_cpu=True)
+    assert last_checkpoint(args) is None
+    (tmp_path / "run").mkdir()
+    assert last_checkpoint(args) is None
+    for step in (9, 10):
+        (tmp_path / "run" / f"checkpoint-{step}").mkdir()
+    assert last_checkpoint(args) == str(tmp_path / "run" / "checkpoint-10")
+
+
+@pytest.mark.parametrize("found", [None, "run/checkpoint-3"])
+def test_other_processes_resume_from_what_the_main_one_found(
+    monkeypatch, tmp_path, found
+):
+    (tmp_path / "checkpoint-4").mkdir()  # made meanwhile
+    args = TrainingArguments(str(tmp_path), use_cpu=True)
+    monkeypatch.setattr(TrainingArguments, "process_index", 1)
+    monkeypatch.setattr(checkpoints, "broadcast_object_list", lambda objects: [found])
+    assert last_checkpoint(args) == found

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers import (
+    AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -177,11 +180,26 @@ def small_or_pretrained_text(
         if arguments.attn_implementation is not None:
             text.set_attn_implementation(arguments.attn_implementation)
         return text
-    return AutoModelForCausalLM.from_pretrained(
+    text = AutoModelForCausalLM.from_pretrained(
         arguments.text,
         trust_remote_code=training_args.trust_remote_code,
         **arguments.loading_options(),
     )
+    if "AutoModel" in (getattr(text.config, "auto_map", None) or {}):
+        register_own_code(text)
+    return text
+
+
+def register_own_code(text: PreTrainedModel) -> None:
+    """Tells transformers the classes of a language model that was loaded with code of its own, so that checkpoints of
+    a model composed of it load in this process, and gives its base model the class that it has there."""
+    with torch.device("meta"):
+        base_class = type(AutoModel.from_config(text.config, trust_remote_code=True))
+    config_class = type(text.config)
+    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    AutoModel.register(config_class, base_class, exist_ok=True)
+    if issubclass(base_class, type(text.base_model)):
+        text.base_model.__class__ = base_class
 
 
 def freeze(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel:
