@@ -24,6 +24,7 @@ from .modeling_talking_points import (
     TalkingPointsModel,
     TalkingPointsPreTrainedModel,
     even_image_of_row,
+    number_of_images,
 )
 
 
@@ -309,9 +310,9 @@ class PointDescriptorModel(TalkingPointsModel):
         Raises:
             ValueError: the rows cannot be shared evenly, and nobody knows whose points they have.
         """
-        rows, images = len(regions), len(image.pooler_output)
+        rows, images = regions.shape[0], number_of_images(image.pooler_output)
         counts = image.point_counts
-        if counts is None or len(counts) != images:
+        if counts is None or counts.shape[0] != images:
             return even_image_of_row(rows, images, regions.device)
         counts = counts.to(regions.device)
         points_of_row = regions.sum(1)
@@ -375,6 +376,8 @@ class PointDescriptorModel(TalkingPointsModel):
                 embeds, images, image.pooler_output, image_of_row
             )
             embeds = self.embed_points(embeds, regions, image)
+            if not self.gradients_may_be_shared(inputs_embeds):
+                image_of_row = None
         output = self.run_language_model(
             embeds,
             attention_mask,
@@ -612,6 +615,7 @@ class PointDescriptorForConditionalGeneration(
             mm_encoder_outputs (`dict`): {"image": output of `get_image_features`} instead of images and points.
         """
         output = self.model(
+            return_dict=True,
             input_ids=input_ids,
             pixel_values=pixel_values,
             input_points=input_points,

@@ -19,6 +19,7 @@ from .modeling_talking_points import (
     TalkingPointsPreTrainedModel,
     backbone_channels,
     even_image_of_row,
+    number_of_images,
     resized,
 )
 
@@ -260,17 +261,18 @@ class PointLocalizerModel(TalkingPointsModel):
         if image is None:
             image = self.get_image_features(pixel_values, feature_maps)
         embeds = self.embed_text(input_ids, inputs_embeds)
+        rows, images = embeds.shape[0], number_of_images(image.pooler_output)
         image_of_row = image_index
         if image_of_row is None:
-            image_of_row = even_image_of_row(
-                len(embeds), len(image.pooler_output), embeds.device
-            )
+            image_of_row = even_image_of_row(rows, images, embeds.device)
         torch_compilable_check(
-            len(image_of_row) == len(embeds),
-            f"image_index names the images of {len(image_of_row)} rows, but there are {len(embeds)} rows of text",
+            image_of_row.shape[0] == rows,
+            f"image_index names the images of {image_of_row.shape[0]} rows, but there are {rows} rows of text",
         )
         where = self.placeholders(self.config.image_token_id, input_ids, embeds)
         embeds = self.scatter_images(embeds, where, image.pooler_output, image_of_row)
+        if not self.gradients_may_be_shared(inputs_embeds):
+            image_of_row = None
         kwargs["use_cache"] = False
         return self.run_language_model(embeds, attention_mask, image_of_row, **kwargs)
 
@@ -344,7 +346,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
             ),
         )
         position = segment.long().argmax(1)
-        return states[torch.arange(len(states), device=states.device), position]
+        return states[torch.arange(states.shape[0], device=states.device), position]
 
     def cell_keys_of_rows(
         self,
@@ -354,7 +356,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         """The keys of the heat map where every image has as many consecutive rows, else one entry for each row."""
         if cell_keys is None or image_index is None:
             return cell_keys
-        rows, images = len(image_index), len(cell_keys)
+        rows, images = image_index.shape[0], cell_keys.shape[0]
         if not is_tracing() and rows % images == 0:
             evenly = even_image_of_row(rows, images, image_index.device)
             if torch.equal(image_index, evenly):
@@ -413,6 +415,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         if image is None:
             image = self.get_image_features(pixel_values, feature_maps)
         output = self.model(
+            return_dict=True,
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,

@@ -63,6 +63,15 @@ class PackedRows(NamedTuple):
         """packed (`torch.Tensor` of shape `(runs, packed_length, ...)`) -> `(rows, length, ...)`."""
         return packed.flatten(0, 1)[self.place]
 
+    def unpack_cache(self, cache: DynamicCache) -> None:
+        """Gives a cache of the sequences the keys and values of the rows."""
+        for layer in cache.layers:
+            for name in ("keys", "values"):
+                states = getattr(layer, name).transpose(
+                    1, 2
+                )  # (runs, packed_length, heads, head_dim)
+                setattr(layer, name, self.unpack(states).transpose(1, 2))
+
     def connected(self) -> Callable:
         """Mask function, as in transformers: a position belongs to those of its row and those it shares with the
         first."""
@@ -137,6 +146,15 @@ def packed_rows(
     source.view(-1)[own_places] = is_own.flatten().nonzero().flatten()
     valid.view(-1)[own_places] = attention_mask.bool()[is_own]
     return PackedRows(source, valid, place, prefix)
+
+
+def number_of_images(
+    image_tokens: torch.FloatTensor | list[torch.FloatTensor],
+) -> int:
+    """Number of entries, which `len` of a tensor would make a constant of an exported program."""
+    if isinstance(image_tokens, (list, tuple)):
+        return len(image_tokens)
+    return image_tokens.shape[0]
 
 
 def even_image_of_row(rows: int, images: int, device: torch.device) -> torch.LongTensor:
@@ -362,6 +380,7 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -781,7 +800,7 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         """
         transformer = self.vision_tower.transformer_module
         levels = self.feature_levels(decoded)
-        images, device = len(decoded.mask_features), decoded.mask_features.device
+        images, device = decoded.mask_features.shape[0], decoded.mask_features.device
         count = self.config.vision_config.num_queries
         query = rows_of(transformer.queries_features, count, device)
         query_pos = rows_of(transformer.queries_embedder, count, device)
@@ -876,10 +895,10 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         """
         placeholders = where.sum()
         torch_compilable_check(
-            placeholders == len(values),
+            placeholders == values.shape[0],
             lambda: (
                 f"the text has {int(placeholders)} {name} placeholders "
-                f"but there are {len(values)} {name} features"
+                f"but there are {values.shape[0]} {name} features"
             ),
         )
         return inputs_embeds.masked_scatter(where[..., None], values.to(inputs_embeds))
@@ -914,6 +933,17 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
                 return True
         return is_tracing() or layers_know_rows(self.language_model)
 
+    def gradients_may_be_shared(self, inputs_embeds: torch.FloatTensor | None) -> bool:
+        """Whether the caller's embeddings ask for no gradient: of a prefix that rows share, the first gets that of
+        all."""
+        if inputs_embeds is None or not inputs_embeds.requires_grad:
+            return True
+        logger.warning_once(
+            "inputs_embeds ask for a gradient: rows of one image are computed as a whole, "
+            "without sharing their prefix, so that each row has its own"
+        )
+        return False
+
     def may_share_rows(
         self,
         inputs_embeds: torch.FloatTensor,
@@ -921,9 +951,7 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         kwargs: dict[str, Any],
     ) -> bool:
         """Whether what is asked of the language model can be had from packed rows."""
-        if kwargs.get("use_cache") or kwargs.get("past_key_values") is not None:
-            return False
-        if self.needs_every_row(kwargs):
+        if kwargs.get("past_key_values") is not None or self.needs_every_row(kwargs):
             return False
         if attention_mask is None:
             # position_ids alone may hold several texts in a row
@@ -970,8 +998,8 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         prefill_chunk_size: int | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Runs the language model. Without a cache, consecutive rows of one image that begin alike are packed into one
-        sequence, in which their prefix stands once; with an empty one, equal rows are run once.
+        """Runs the language model. Consecutive rows of one image that begin alike are packed into one sequence, where
+        their prefix stands once, unless they go on from a cache; rows that are equal are put into an empty one once.
 
         Args:
             inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`)
@@ -979,6 +1007,7 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             image_of_row (`torch.LongTensor` of shape `(rows,)`, *optional*): the image of each row.
             prefill_chunk_size (`int`, *optional*): positions that are put into the cache at a time.
         """
+        kwargs["return_dict"] = True
         if image_of_row is not None and self.may_share_rows(
             inputs_embeds, attention_mask, kwargs
         ):
@@ -1025,15 +1054,24 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         mask = self.packed_attention_mask(packed, packed_embeds, length)
         if mask is None:
             return None
+        if use_cache is None:
+            # nobody goes on from a step of training
+            use_cache = not self.training and self.language_model.config.use_cache
+        cache = DynamicCache() if use_cache else None
         output = self.language_model(
             inputs_embeds=packed_embeds,
             attention_mask=mask,
             position_ids=packed.pack(position_ids),
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=use_cache,
             **kwargs,
         )
-        states = packed.unpack(output.last_hidden_state)
-        return BaseModelOutputWithPast(last_hidden_state=states)
+        if cache is not None:
+            packed.unpack_cache(cache)
+        return BaseModelOutputWithPast(
+            last_hidden_state=packed.unpack(output.last_hidden_state),
+            past_key_values=cache,
+        )
 
     def equal_rows(
         self,
