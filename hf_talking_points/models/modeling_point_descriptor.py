@@ -205,18 +205,18 @@ class PointDescriptorModel(TalkingPointsModel):
             feature_maps (list of `torch.FloatTensor`): the backbone's maps instead of `pixel_values`.
         """
         _, decoded, tokens = self.encode_image(pixel_values, feature_maps)
-        output = PointDescriptorImageOutput(pooler_output=tokens)
-        if input_points is not None:
-            features, output.point_mask_logits = self.perceive_points(
-                decoded, input_points
-            )
-            real = real_points(input_points)
-            output.point_features = features[
-                real
-            ]  # (points of all images, 2 * hidden_dim)
-            output.point_counts = real.sum(1)
-            output.point_embeds = self.point_projector(output.point_features)
-        return output
+        if input_points is None:
+            return PointDescriptorImageOutput(pooler_output=tokens)
+        features, mask_logits = self.perceive_points(decoded, input_points)
+        real = real_points(input_points)
+        features = features[real]  # (points of all images, 2 * hidden_dim)
+        return PointDescriptorImageOutput(
+            pooler_output=tokens,
+            point_embeds=self.point_projector(features),
+            point_features=features,
+            point_mask_logits=mask_logits,
+            point_counts=real.sum(1),
+        )
 
     def blocked_cells(
         self, points: torch.Tensor, size: tuple[int, int]
