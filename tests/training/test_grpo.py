@@ -769,13 +769,15 @@ def test_a_row_is_read_once_for_an_update(make_trainer, four_points):
         read.extend(batch["part"])
         return batch
 
-    make_trainer(
+    trainer = make_trainer(
         dataset=four_points.with_transform(count),
         per_device_train_batch_size=2 * G,
         gradient_accumulation_steps=2,
         num_iterations=2,
         max_steps=4,
-    ).train()
+    )
+    read.clear()
+    trainer.train()
     assert sorted(read) == sorted(repeated(four_points["part"], 2))
 
 
