@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForUniversalSegmentation,
     Cache,
     DynamicCache,
     Mask2FormerModel,
@@ -35,6 +37,7 @@ from .modeling_masked_decoder import (
     let_points_pass,
     rows_of,
 )
+from .quantization import of_language_model, take_quantization
 from .remote_code import CompleteRepoMixin
 
 logger = logging.get_logger(__name__)
@@ -354,6 +357,17 @@ def check_language_model(text: PreTrainedModel, writes: bool) -> None:
         )
 
 
+def load_vision(
+    name: str | os.PathLike, dtype: torch.dtype, with_classes: bool
+) -> PreTrainedModel:
+    """A vision model by path or Hub id, with its class predictor where it has one and that is wanted."""
+    architectures = AutoConfig.from_pretrained(name).architectures or []
+    segments = "Mask2FormerForUniversalSegmentation" in architectures
+    if with_classes and segments:
+        return AutoModelForUniversalSegmentation.from_pretrained(name, dtype=dtype)
+    return AutoModel.from_pretrained(name, dtype=dtype)
+
+
 def keep_weights(pretrained: PreTrainedModel) -> None:
     """Marks a model so that the initialization of another one that it becomes part of leaves its weights as they
     are."""
@@ -400,6 +414,10 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As of the base class. A `quantization_config` is for the language model alone."""
+        if kwargs.get("quantization_config") is not None:
+            quantization_config = of_language_model(kwargs["quantization_config"])
+            kwargs["quantization_config"] = quantization_config
         loaded = super().from_pretrained(*args, **kwargs)
         model = (
             loaded[0] if isinstance(loaded, tuple) else loaded
@@ -423,7 +441,7 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
 
         Args:
             vision, text: Hub id or path, or a loaded model, of a Mask2Former-style model and of a causal language
-                model.
+                model. One for universal segmentation brings the class predictor that the perception prior reads.
             processor: made by `from_tokenizer` of this model's processor class; the embeddings grow by its special
                 tokens.
             dtype (`str` or `torch.dtype`, *optional*): of all weights; by default that of the language model.
@@ -440,10 +458,21 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
             dtype = text.dtype
         elif isinstance(dtype, str):
             dtype = getattr(torch, dtype)
+        reads_classes = config_fields.get("use_perception_prior", False)
         if isinstance(vision, (str, os.PathLike)):
-            vision = AutoModel.from_pretrained(vision, dtype=dtype)
+            vision = load_vision(vision, dtype, reads_classes)
+        class_predictor = getattr(vision, "class_predictor", None)
+        vision = vision.base_model
         vision.to(dtype).eval()
-        text.to(dtype).eval()
+        text.eval()
+        is_quantized = getattr(text, "hf_quantizer", None) is not None
+        if not is_quantized:
+            text.to(dtype)
+        elif text.dtype != dtype:
+            raise ValueError(
+                f"the quantized language model computes in {text.dtype} and cannot change to {dtype}: "
+                f"load it with dtype={dtype}"
+            )
         check_language_model(text, writes=cls.can_generate())
         if len(processor.tokenizer) > text.get_input_embeddings().num_embeddings:
             text.resize_token_embeddings(len(processor.tokenizer))
@@ -453,6 +482,10 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
         model = cls._from_config(
             config, dtype=dtype, vision_tower=vision, language_model=text
         )
+        if reads_classes and class_predictor is not None:
+            model.base_model.class_predictor = class_predictor.to(dtype)
+        if is_quantized:
+            take_quantization(model, text)
         if model.can_generate():
             model.generation_config = text.generation_config
             model.generation_config.suppress_tokens = config.special_token_ids

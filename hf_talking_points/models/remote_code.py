@@ -51,6 +51,7 @@ from .modeling_point_localizer import PointLocalizerForKeypointDetection
 from .modeling_talking_points import TalkingPointsModel
 from .pipelines import PointDescriptionPipeline, PointLocalizationPipeline
 from .processing_talking_points import TalkingPointsProcessor
+from .quantization import of_language_model
 """
 PIPELINE_TAGS = {
     "point_descriptor": "image-text-to-text",

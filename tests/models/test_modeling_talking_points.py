@@ -9,6 +9,7 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     GraniteConfig,
+    Mask2FormerForUniversalSegmentation,
     PhiConfig,
 )
 
@@ -342,6 +343,28 @@ def test_a_language_model_with_other_logits_cannot_write(
         type(descriptor).from_vision_text_pretrained(
             make_vision_tower(), text, processor, token_strides=[8, 16]
         )
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_the_perception_prior_reads_the_vision_models_own_classes(
+    make, make_vision_tower, make_language_model, tmp_path, loaded
+):
+    template, processor = make()
+    config = make_vision_tower(num_labels=5).config
+    vision = Mask2FormerForUniversalSegmentation(config)
+    vision.save_pretrained(tmp_path)
+    weight = vision.class_predictor.weight.detach().clone()
+    model = type(template).from_vision_text_pretrained(
+        vision if loaded else tmp_path,
+        make_language_model(tokenizer=processor.tokenizer),
+        processor,
+        token_strides=[8, 16],
+        use_perception_prior=True,
+    )
+    assert torch.equal(model.model.class_predictor.weight, weight)
+    tower = model.model.vision_tower.state_dict()
+    for name, value in vision.model.state_dict().items():
+        assert torch.equal(tower[name], value), name
 
 
 def test_composing_takes_the_special_tokens_from_the_processor(make):
