@@ -52,6 +52,7 @@ from .point_rows import (
     without_decoding,
 )
 from .processors import processor_of
+from .refused_options import check_router
 from .rollout_options import check_choices, check_generation, check_options
 from .rollouts import (
     Batch,
@@ -203,25 +204,6 @@ def check_policy(config: PreTrainedConfig, args: Any, has_adapter: bool) -> None
         raise ValueError(
             "cast_lm_head_to_fp32=True cannot work: the head of this model is its token embedding "
             "(tie_word_embeddings), for which TRL has no such cast"
-        )
-
-
-def check_router(config: PreTrainedConfig, coefficient: float | None) -> None:
-    """Raises ValueError where TRL would take a load-balancing loss of a mixture of experts.
-
-    Args:
-        config: the language model's.
-        coefficient (`float`, *optional*): weight of the loss; the config's if None.
-    """
-    if not hasattr(config, "output_router_logits"):
-        return  # TRL says so where a coefficient is given
-    if coefficient is None:
-        coefficient = getattr(config, "router_aux_loss_coef", 0.0)
-    if coefficient or config.output_router_logits:
-        raise ValueError(
-            f"router_aux_loss_coef={coefficient} cannot work: a Point Descriptor does not return the router logits of "
-            "its language model, so there is no load-balancing loss to weight: set router_aux_loss_coef=0.0, and "
-            "output_router_logits=False in the model's text_config"
         )
 
 

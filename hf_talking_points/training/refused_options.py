@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import PreTrainedConfig, TrainingArguments
 from trl import SFTConfig
 
 # option -> (values that change nothing, why others are refused)
@@ -64,4 +64,23 @@ def check_options(args: TrainingArguments) -> None:
         raise ValueError(
             "parallelism_config with cp_size or sp_size is not for these trainers: the texts of a photo share their "
             "prompt, which must stay whole"
+        )
+
+
+def check_router(config: PreTrainedConfig, coefficient: float | None) -> None:
+    """Raises ValueError where TRL would take a load-balancing loss of a mixture of experts.
+
+    Args:
+        config: the language model's.
+        coefficient (`float`, *optional*): weight of the loss; the config's if None.
+    """
+    if not hasattr(config, "output_router_logits"):
+        return  # TRL says so where a coefficient is given
+    if coefficient is None:
+        coefficient = getattr(config, "router_aux_loss_coef", 0.0)
+    if coefficient or config.output_router_logits:
+        raise ValueError(
+            f"router_aux_loss_coef={coefficient} cannot work: a Point Descriptor does not return the router logits of "
+            "its language model, so there is no load-balancing loss to weight: set router_aux_loss_coef=0.0, and "
+            "output_router_logits=False in the model's text_config"
         )

@@ -44,6 +44,7 @@ from .auxiliary_losses import (
 from .collators import DescriptorCollator, LocalizerCollator, Row
 from .fused_head import completions_only, has_virtual_tokens
 from .processors import processor_of
+from .refused_options import check_router
 from .triplet_dataset import Rows, cache_views, triplet_dataset
 from .triplet_trainer import (
     NamedRows,
@@ -292,6 +293,8 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
             if isinstance(args, PointDescriptorArguments)
             else PointDescriptorArguments()
         )
+        coefficient = getattr(args, "router_aux_loss_coef", None)
+        check_router(model.config.get_text_config(), coefficient)
         processor = self.prepare(model, args, processing_class, eval_dataset)
         triplets = self.train_triplets(train_dataset)
         set_seed(args.seed)  # of the heads' first weights

@@ -4,7 +4,7 @@ import pytest
 from transformers import LlamaConfig, MixtralConfig
 
 from hf_talking_points import PointGRPOConfig, PointRLOOConfig
-from hf_talking_points.training.grpo import check_router
+from hf_talking_points.training.refused_options import check_router
 from hf_talking_points.training.rollout_options import check_generation
 
 CONFIGS = [PointGRPOConfig, PointRLOOConfig]
