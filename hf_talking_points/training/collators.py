@@ -68,6 +68,8 @@ class DescriptorCollator:
         boxes (`bool`): whether `object_boxes` on the canvas come along, of shape `(photos * points, 4)`.
         max_length (`int`, *optional*): tokens after which a text with its prompt is cut off.
         pad_to_multiple_of (`int`, *optional*): of which the length of a batch is a multiple.
+
+    Raises ValueError where `max_length` leaves nothing of a description.
     """
 
     def __init__(
@@ -83,6 +85,14 @@ class DescriptorCollator:
         self.boxes = boxes
         self.max_length = max_length
         self.pad_to_multiple_of = pad_to_multiple_of
+        if max_length is None:
+            return
+        prompt = processor.tokenize([processor.render()])["input_ids"]
+        if prompt.shape[1] >= max_length:
+            raise ValueError(
+                f"max_length={max_length} leaves nothing of a description behind the prompt with its image, which has "
+                f"{prompt.shape[1]} tokens: raise it, or set it to None"
+            )
 
     def __call__(self, rows: list[Row]) -> dict[str, Any]:
         batch = {
@@ -120,18 +130,10 @@ class DescriptorCollator:
         return {**encoded, "labels": labels}
 
     def fit(self, encoded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Texts of `encode_texts` in the length that is asked for.
-
-        Raises ValueError where nothing of a description is left.
-        """
-        limit = self.max_length
-        if limit is not None:
-            encoded = {name: values[:, :limit] for name, values in encoded.items()}
-            if not (encoded["labels"] != -100).any():
-                raise ValueError(
-                    f"max_length={limit} leaves no token of a description behind the prompt with its image: "
-                    "raise it, or set it to None"
-                )
+        """Texts of `encode_texts` in the length that is asked for."""
+        if self.max_length is not None:
+            for name, values in encoded.items():
+                encoded[name] = values[:, : self.max_length]
         if self.pad_to_multiple_of is None:
             return encoded
         missing = -encoded["input_ids"].shape[1] % self.pad_to_multiple_of

@@ -161,5 +161,5 @@ def test_texts_come_in_the_length_that_is_asked_for(make_descriptor, views):
         assert torch.equal(padded[name][:, :length], whole[name])
         assert (padded[name][:, length:] == value).all()
     prompt_length = int((whole["labels"] == -100).all(0).sum())
-    with pytest.raises(ValueError, match=f"max_length={prompt_length} leaves no token"):
-        DescriptorCollator(processor, max_length=prompt_length)(rows)
+    with pytest.raises(ValueError, match=f"max_length={prompt_length} leaves nothing"):
+        DescriptorCollator(processor, max_length=prompt_length)
