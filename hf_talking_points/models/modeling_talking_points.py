@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -334,6 +335,10 @@ def check_language_model(text: PreTrainedModel, writes: bool) -> None:
     if text.device.type == "meta" or is_deepspeed_zero3_enabled():
         return  # there are no weights to compute with
     name = type(text).__name__
+    if writes and "past_key_values" not in signature(text.forward).parameters:
+        raise ValueError(
+            f"{name} takes no past_key_values, with which a descriptor writes: take a language model that does"
+        )
     ids = torch.arange(4, device=text.device)[None]
     embeds = text.get_input_embeddings()(ids)
     head = text.get_output_embeddings()

@@ -9,6 +9,7 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     GraniteConfig,
+    MambaConfig,
     Mask2FormerForUniversalSegmentation,
     PhiConfig,
 )
@@ -342,6 +343,22 @@ def test_a_language_model_with_other_logits_cannot_write(
     with pytest.raises(ValueError, match=f"logits of {name} are more than its head's"):
         type(descriptor).from_vision_text_pretrained(
             make_vision_tower(), text, processor, token_strides=[8, 16]
+        )
+
+
+def test_a_language_model_without_a_cache_of_the_past_cannot_write(
+    make_descriptor, make_vision_tower
+):
+    template, processor = make_descriptor()
+    config = MambaConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=1, state_size=8
+    )
+    with pytest.raises(ValueError, match="MambaForCausalLM takes no past_key_values"):
+        type(template).from_vision_text_pretrained(
+            make_vision_tower(),
+            AutoModelForCausalLM.from_config(config),
+            processor,
+            token_strides=[8, 16],
         )
 
 

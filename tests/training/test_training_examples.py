@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from example_scripts import load_example
 from safetensors.torch import load_file
 from supervised_runs import SPLIT_NAMES, draw_photos
-from transformers import AutoModel
+from transformers import AutoModel, Trainer
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = ["localizer", "descriptor"]
@@ -103,6 +104,44 @@ def test_an_adapted_fresh_model_is_saved_whole(run_example, folder, tmp_path, ki
             AutoModel.from_pretrained(tmp_path / name).config.model_type
             == f"point_{kind}"
         )
+
+
+class TrainingBegins(Exception):
+    """A script makes its trainer."""
+
+
+def test_loading_options_reach_the_policy(folder, tmp_path, monkeypatch):
+    script = load_example("run_grpo")
+
+    def trainer(**options):
+        raise TrainingBegins(options)
+
+    monkeypatch.setattr(script, "PointGRPOTrainer", trainer)
+    words = ["run_grpo.py", "--data_dir", str(folder), "--output_dir", str(tmp_path)]
+    words += ["--use_cpu", "true", "--bf16", "false", "--report_to", "none"]
+    words += ["--dtype", "bfloat16", "--attn_implementation", "eager"]
+    words += ["--model_revision", "v2", "--load_in_4bit", "true"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(TrainingBegins) as begun:
+        script.main()
+    options = begun.value.args[0]["args"].model_init_kwargs
+    assert options.pop("quantization_config").load_in_4bit
+    assert options == {
+        "revision": "v2",
+        "dtype": "bfloat16",
+        "attn_implementation": "eager",
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_process_writes_no_copy(
+    run_example, folder, tmp_path, kind, monkeypatch
+):
+    monkeypatch.setattr(Trainer, "is_world_process_zero", lambda trainer: False)
+    options = {"max_steps": 1, "save_strategy": "no", "eval_strategy": "no"}
+    run_example(kind, write_config(kind, folder, tmp_path, **TINY, **options))
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert not (tmp_path / "half").exists()
 
 
 @pytest.mark.parametrize("kind", KINDS)
