@@ -229,10 +229,10 @@ class LoadingArguments:
         default="main",
         metadata={"help": "branch, tag or commit of model_name_or_path"},
     )
-    dtype: str = field(
-        default="float32",
+    dtype: str | None = field(
+        default=None,
         metadata={
-            "help": "of all weights; auto for that of the checkpoint or the language model",
+            "help": "of all weights, auto for the stored one; float32 if not given, beside 4 or 8 bits bfloat16",
             "choices": ["auto", "bfloat16", "float16", "float32"],
         },
     )
@@ -260,6 +260,13 @@ class LoadingArguments:
     def __post_init__(self) -> None:
         if self.load_in_8bit and self.load_in_4bit:
             raise ValueError("load_in_8bit and load_in_4bit exclude each other")
+        if self.dtype is None:
+            # TRL trains adapters of quantized models in bfloat16
+            self.dtype = "bfloat16" if self.is_quantized else "float32"
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.load_in_4bit or self.load_in_8bit
 
     def loading_options(self) -> dict[str, Any]:
         """Arguments of `from_pretrained`, without the revision."""
@@ -343,13 +350,12 @@ class ModelArguments(LoadingArguments):
             raise ValueError(
                 "lora_rank on a checkpoint gives an adapter, half_precision_dir is for a whole model: choose one"
             )
-        is_quantized = self.load_in_4bit or self.load_in_8bit
-        if is_quantized and self.half_precision_dir:
+        if self.is_quantized and self.half_precision_dir:
             raise ValueError(
                 "half_precision_dir is for weights of floating point, load_in_4bit and load_in_8bit for others: "
                 "choose one"
             )
-        if is_quantized and not (self.text or self.model_name_or_path):
+        if self.is_quantized and not (self.text or self.model_name_or_path):
             raise ValueError(
                 "load_in_4bit and load_in_8bit are for a pretrained language model: give text, or leave them out"
             )

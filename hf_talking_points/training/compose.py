@@ -85,7 +85,18 @@ def prepare_descriptor(
     rows: Dataset | None,
     training_args: PointDescriptorTrainingArguments,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """The Point Descriptor to train, frozen as the arguments say, and its processor; see [`prepare_localizer`]."""
+    """The Point Descriptor to train, frozen as the arguments say, and its processor; see [`prepare_localizer`].
+
+    Raises ValueError where a quantized model would get adapters of another dtype."""
+    if (
+        arguments.is_quantized
+        and arguments.dtype != "bfloat16"
+        and not training_args.bf16
+    ):
+        raise ValueError(
+            f"TRL trains adapters of quantized models in bfloat16, which do not go with dtype {arguments.dtype}: "
+            "leave dtype out, or set bf16"
+        )
     if arguments.model_name_or_path:
         return load_checkpoint(
             PointDescriptorForConditionalGeneration,

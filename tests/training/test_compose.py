@@ -186,6 +186,15 @@ def test_options_that_say_nothing_together_are_refused(prepare, kind, options, m
         prepare(kind, **options)
 
 
+@pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
+def test_a_quantized_model_is_of_the_dtype_of_its_adapters(prepare, bits):
+    assert PointDescriptorModelArguments().dtype == "float32"
+    arguments = PointDescriptorModelArguments(text="someone/text", **{bits: True})
+    assert arguments.dtype == "bfloat16"
+    with pytest.raises(ValueError, match="do not go with dtype float32"):
+        prepare("descriptor", dtype="float32", **{bits: True})
+
+
 def test_four_bits_reach_the_quantization_config():
     arguments = PointDescriptorModelArguments(
         text="someone/text",
