@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import ConversionOps, WeightConverter
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput, is_tracing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
@@ -193,6 +195,32 @@ class StateNorm(nn.Module):
         scale = (self.running_var.float() + self.eps).rsqrt()
         standardized = (states.float() - self.running_mean) * scale
         return standardized.to(states.dtype)
+
+
+class WithOneDimension(ConversionOps):
+    """Gives a parameter without dimensions, as older checkpoints store it, the one that FSDP needs."""
+
+    def convert(
+        self,
+        input_dict: dict[str, list[torch.Tensor]],
+        source_patterns: list[str],
+        target_patterns: list[str],
+        **kwargs: Any,
+    ) -> dict[str, torch.Tensor]:
+        (tensor,) = input_dict[source_patterns[0]]
+        return {target_patterns[0]: tensor.reshape(1)}
+
+    @property
+    def reverse_op(self) -> ConversionOps:
+        return self
+
+
+PRIOR_WIDTH = "heatmap_head.log_prior_width"
+register_checkpoint_conversion_mapping(
+    PointLocalizerConfig.model_type,
+    [WeightConverter(PRIOR_WIDTH, PRIOR_WIDTH, [WithOneDimension()])],
+    overwrite=True,
+)
 
 
 class PointLocalizerModel(TalkingPointsModel):
