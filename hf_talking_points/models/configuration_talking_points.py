@@ -118,6 +118,11 @@ class PointDescriptorConfig(TalkingPointsConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        if self.vision_config.pre_norm:
+            raise ValueError(
+                "points pass decoder layers that normalize after each block, "
+                "but this vision_config has pre_norm=True: use a vision model without it"
+            )
         if self.point_mask not in POINT_MASKS:
             raise ValueError(
                 f"point_mask must be one of {POINT_MASKS}, got {self.point_mask!r}"
@@ -135,9 +140,9 @@ class PointLocalizerConfig(TalkingPointsConfig):
         heatmap_sigma (`float`): standard deviation of the Gaussian target in units of the canvas side.
         heatmap_window (`float`): standard deviation, in cells, of the window of the local soft-argmax.
         point_loss_weight (`float`): weight of the regression beside the heat map's cross-entropy.
-        standardize_states (`bool`): a batch norm without weights on `<SEG>`'s states before they are projected. Those
-            of a pretrained language model have much in common and differ little between texts, which the projection
-            alone is slow to find.
+        standardize_states (`bool`): `<SEG>`'s states are standardized by running statistics before they are projected.
+            Those of a pretrained language model have much in common and differ little between texts, which the
+            projection alone is slow to find.
     """
 
     model_type = "point_localizer"

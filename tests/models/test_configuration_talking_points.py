@@ -42,6 +42,13 @@ def test_config_rejects(make_vision_tower, config_class, fields, message):
         config_class(vision_config=make_vision_tower().config, **fields)
 
 
+def test_points_do_not_pass_layers_that_normalize_first(make_vision_tower):
+    vision = make_vision_tower(pre_norm=True).config
+    with pytest.raises(ValueError, match="pre_norm=True: use a vision model without"):
+        PointDescriptorConfig(vision_config=vision)
+    PointLocalizerConfig(vision_config=vision)
+
+
 def test_paper_setting_has_256_image_tokens():
     assert PointDescriptorConfig().image_seq_length == 256
 

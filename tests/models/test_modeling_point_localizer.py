@@ -3,10 +3,12 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from hf_talking_points import PointLocalizerForKeypointDetection
 from hf_talking_points.models.configuration_talking_points import LOCALIZER_HEADS
 from hf_talking_points.models.modeling_point_localizer import (
+    StateNorm,
     local_soft_argmax,
 )
 
@@ -429,8 +431,8 @@ def test_standardized_states_are_read_where_they_hardly_differ(
     common = 2 * torch.randn(language_model.config.hidden_size, generator=generator)
 
     def make_alike(module, args, output):
-        # what the texts have in common is 30 times what differs between them, as in a pretrained language model
-        return common + 0.06 * output
+        # what the texts have in common is 100 times what differs between them, as in a pretrained language model
+        return common + 0.02 * output
 
     language_model.norm.register_forward_hook(make_alike)
     inputs = dict(processor(random_image(), WORDS))
@@ -470,3 +472,63 @@ def test_standardized_states_survive_lora(make_localizer, random_image, tmp_path
             tmp_path / "merged"
         )
         assert_same(reloaded(**inputs), outputs)
+
+
+@pytest.mark.parametrize("head", LOCALIZER_HEADS)
+def test_standardized_states_train_on_a_single_row(make_localizer, random_image, head):
+    model, processor = make_localizer(head=head, standardize_states=True)
+    inputs = processor(random_image(), TEXTS[:1])
+    loss = model.train()(**inputs, target_points=TARGETS[:1]).loss
+    loss.backward()
+    assert loss.isfinite()
+    gradients = [w.grad for w in trainable_parameters(model)]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16])
+def test_running_statistics_become_those_of_the_states(rows):
+    torch.manual_seed(0)
+    norm = StateNorm(8)
+    center = torch.linspace(-50, 50, 8)
+    for _ in range(400):
+        assert norm(center + 0.1 * torch.randn(rows, 8)).isfinite().all()
+    standardized = norm.eval()(center + 0.1 * torch.randn(2000, 8))
+    assert standardized.mean(0).abs().max() < 1.5 / rows**0.5
+    assert 0.4 < standardized.std(0).min() and standardized.std(0).max() < 2.5
+
+
+def test_a_state_that_hardly_differs_is_told_apart_after_one_batch():
+    torch.manual_seed(0)
+    norm = StateNorm(8)
+    states = 30 + 0.5 * torch.randn(64, 8)
+    norm(states)
+    assert norm.eval()(states).mean(0).abs().max() < 1e-4
+
+
+def test_statistics_of_batch_norm_are_read_on():
+    torch.manual_seed(0)
+    batch_norm = torch.nn.BatchNorm1d(8, affine=False)
+    for _ in range(5):
+        batch_norm(3 + 2 * torch.randn(16, 8))
+    norm = StateNorm(8)
+    norm.load_state_dict(batch_norm.state_dict())
+    states = torch.randn(4, 8)
+    torch.testing.assert_close(norm.eval()(states), batch_norm.eval()(states))
+
+
+def test_a_prior_width_without_dimension_is_loaded(make_localizer, tmp_path):
+    model, _ = make_localizer(head="heatmap")
+    name = "heatmap_head.log_prior_width"
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert weights[name].shape == (1,)
+    weights[name] = torch.tensor(0.25)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = PointLocalizerForKeypointDetection.from_pretrained(tmp_path)
+    assert loaded.heatmap_head.log_prior_width.tolist() == [0.25]
+
+
+def test_parameters_have_dimensions(make_localizer):
+    for head in LOCALIZER_HEADS:
+        model, _ = make_localizer(head=head, standardize_states=True)
+        assert all(weight.ndim for weight in model.parameters())

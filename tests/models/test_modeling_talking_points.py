@@ -1,7 +1,12 @@
+import copy
+
 import pytest
 import torch
+from accelerate import cpu_offload
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from script_runs import run_program
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -486,3 +491,274 @@ def test_what_precedes_the_language_model_is_all_but_it_and_the_head(make, prior
         if id(module) not in before
     ]
     assert others == ["language_model"]
+
+
+KINDS = {
+    "descriptor": ("descriptor", {}),
+    "descriptor, predicted masks": ("descriptor", {"point_mask": "predicted"}),
+    "descriptor, prior": ("descriptor", {"use_perception_prior": True}),
+    "localizer": ("localizer", {}),
+    "localizer, heat map": ("localizer", {"head": "heatmap"}),
+    "localizer, heat map, prior": (
+        "localizer",
+        {"head": "heatmap", "use_perception_prior": True, "standardize_states": True},
+    ),
+}
+
+
+@pytest.fixture(params=KINDS)
+def make_kind(request):
+    """Function (backbone, fields) -> (model, training inputs), of each kind of model."""
+    kind, kind_fields = KINDS[request.param]
+    make_model = request.getfixturevalue(f"make_{kind}")
+    photo = request.getfixturevalue("random_image")()
+
+    def make(backbone="convnext", **fields):
+        model, processor = make_model(backbone, **{**kind_fields, **fields})
+        if kind == "descriptor":
+            inputs = processor(images=photo, points=[(20, 30), (70, 10)])
+            return model, {**inputs, "labels": inputs["input_ids"]}
+        inputs = processor(images=photo, text=["the left ear", "the front wheel"])
+        targets = torch.tensor([[0.3, 0.5], [0.7, 0.2]])
+        return model, {**inputs, "target_points": targets}
+
+    return make
+
+
+def gradients_after(model, inputs):
+    model.zero_grad()
+    model(**inputs).loss.backward()
+    return {
+        name: weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
+
+
+@torch.no_grad()
+def test_all_weights_may_be_offloaded(make_kind):
+    model, inputs = make_kind()
+    expected = model(**inputs).loss
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    assert all(weight.device.type == "meta" for weight in model.parameters())
+    torch.testing.assert_close(model(**inputs).loss, expected)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_classes_that_are_not_split_are_called(make_kind, backbone):
+    model, inputs = make_kind(backbone)
+    named = set(model._no_split_modules)
+    present = [m for m in model.modules() if type(m).__name__ in named]
+    assert {type(module).__name__ for module in present} == named
+    assert named > set(model.model.backbone._no_split_modules)
+    assert named > set(model.model.language_model._no_split_modules)
+    called = []
+    for module in present:
+        module.register_forward_hook(lambda module, *_: called.append(module))
+    model(**inputs)
+    for module in present:
+        is_trained = any(weight.requires_grad for weight in module.parameters())
+        assert not is_trained or any(module is other for other in called), type(module)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("strides", [(8, 16), (16,), (32,)])
+def test_what_asks_for_a_gradient_gets_one(make_kind, backbone, strides):
+    model, inputs = make_kind(backbone, token_strides=strides)
+    reached = gradients_after(model.train(), inputs)
+    wanted = {n for n, weight in model.named_parameters() if weight.requires_grad}
+    if getattr(model.config, "point_mask", None) == "predicted":
+        # a loss on `point_mask_logits` reaches the head of the masks
+        assert set(reached) < wanted
+    else:
+        assert set(reached) == wanted
+
+
+def test_a_stage_that_nobody_reads_is_frozen(make_localizer):
+    model, _ = make_localizer("convnext", token_strides=(8, 16))
+    stages = model.model.backbone.encoder.stages
+    trained = [
+        any(weight.requires_grad for weight in stage.parameters()) for stage in stages
+    ]
+    assert trained == [True, True, True, False]
+
+
+def parts_with_checkpoints(model):
+    core = model.model
+    parts = {"backbone": core.backbone, "image projector": core.image_projector}
+    if core.reads_pixel_decoder:
+        parts["pixel decoder"] = core.pixel_decoder
+        parts["decoder layers"] = core.vision_tower.transformer_module.decoder.layers
+    if getattr(model.config, "head", None) == "heatmap":
+        parts["map keys"] = core.map_keys
+    return parts
+
+
+def count_runs(model):
+    """{part: how often its layers have run}, filled from now on."""
+    runs = {}
+
+    def count(name):
+        runs[name] = runs.get(name, 0) + 1
+
+    for name, part in parts_with_checkpoints(model).items():
+        for module in part.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                module.register_forward_hook(lambda *_, name=name: count(name))
+    return runs
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("backbone", ["swin", "efficientnet_lite"])
+def test_gradient_checkpointing_reaches_all_that_is_trained(
+    make_kind, backbone, reentrant
+):
+    model, inputs = make_kind(backbone)
+    if reentrant and model.config.use_perception_prior:
+        pytest.skip("Mask2Former gives its layers lists, which torch then does not see")
+    runs = count_runs(model.train())
+    before = copy.deepcopy(model.state_dict())
+    plain = gradients_after(model, inputs)
+    once = dict(runs)
+    runs.clear()
+    model.load_state_dict(before)  # running statistics have moved
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    checkpointed = gradients_after(model, inputs)
+    for name, gradient in checkpointed.items():
+        expected = plain.pop(name, torch.zeros_like(gradient))
+        torch.testing.assert_close(gradient, expected, msg=name)
+    assert not plain
+    assert set(runs) == set(parts_with_checkpoints(model))
+    for name in runs:
+        assert runs[name] > once[name], name
+
+
+def test_gradient_checkpointing_leaves_a_frozen_backbone_alone(make_kind):
+    model, inputs = make_kind()
+    model.freeze_backbone()
+    runs = count_runs(model.train())
+    gradients_after(model, inputs)
+    once = dict(runs)
+    runs.clear()
+    model.gradient_checkpointing_enable()
+    gradients_after(model, inputs)
+    assert runs["backbone"] == once["backbone"]
+    assert runs["image projector"] > once["image projector"]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_without_autocast(make_kind, dtype, checkpointing):
+    model, inputs = make_kind()
+    expected = model(**inputs).loss
+    model.to(dtype).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    gradients = gradients_after(model, inputs)
+    assert {gradient.dtype for gradient in gradients.values()} == {dtype}
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    if not model.config.to_dict().get("standardize_states"):
+        torch.testing.assert_close(model(**inputs).loss, expected, rtol=0.1, atol=0.1)
+
+
+def implementations(model):
+    vision = model.config.vision_config
+    configs = (model.config, model.config.text_config, vision, vision.backbone_config)
+    return [config._attn_implementation for config in configs]
+
+
+@pytest.mark.parametrize("backbone", ["swin", "convnext"])
+def test_switching_the_attention_is_loading_with_it(make, tmp_path, backbone):
+    model, _ = make(backbone)
+    model.save_pretrained(tmp_path)
+    for name in ("eager", "sdpa", "flex_attention"):
+        loaded = type(model).from_pretrained(tmp_path, attn_implementation=name)
+        model.set_attn_implementation(name)
+        assert implementations(model) == implementations(loaded)
+        assert implementations(model) == [name, name, "eager", "eager"]
+
+
+def test_parts_switch_by_a_dict(make):
+    model, _ = make("swin")
+    backbone = {"vision_config": {"backbone_config": "sdpa"}}
+    model.set_attn_implementation({"text_config": "eager", **backbone})
+    assert implementations(model)[1:] == ["eager", "eager", "sdpa"]
+    model.set_attn_implementation("sdpa")
+    assert implementations(model) == ["sdpa", "sdpa", "eager", "sdpa"]
+
+
+def test_an_attention_that_a_part_lacks_changes_nothing(make):
+    model, _ = make()
+    before = implementations(model)
+    for asked in ("no_such_attention", {"": "eager", "vision_config": "sdpa"}):
+        with pytest.raises(ValueError, match="support|no_such_attention"):
+            model.set_attn_implementation(asked)
+        assert implementations(model) == before
+
+
+SHARDED = """
+import os
+import sys
+import torch
+from accelerate import cpu_offload
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForKeypointDetection
+import hf_talking_points
+
+folder = sys.argv[1]
+dist.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2,))
+model = AutoModelForKeypointDetection.from_pretrained(folder).train()
+for module in reversed(list(model.modules())):
+    if type(module).__name__ in model._no_split_modules:
+        fully_shard(module, mesh=mesh)
+fully_shard(model, mesh=mesh)
+inputs = torch.load(folder + "/inputs.pt")
+rank = dist.get_rank()
+share = {name: value[rank : rank + 1] for name, value in inputs.items()}
+loss = model(**share).loss
+loss.backward()
+dist.all_reduce(loss)
+results = {"loss": loss.detach() / 2}
+for name, weight in model.named_parameters():
+    if weight.grad is not None:
+        results[name] = weight.grad.full_tensor()
+for name, buffer in model.named_buffers():
+    if "state_norm" in name:
+        results[name] = buffer
+if rank == 0:
+    torch.save(results, folder + "/results.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_all_weights_give_what_one_gives(
+    make_localizer, random_image, tmp_path
+):
+    """Loss, gradients and running statistics of the states, which follow the rows of both."""
+    model, processor = make_localizer(
+        head="heatmap", standardize_states=True, use_perception_prior=True
+    )
+    images = [random_image(0), random_image(1)]
+    inputs = processor(images=images, text=[["the left ear"], ["the front wheel"]])
+    del inputs["image_index"]
+    inputs["target_points"] = torch.tensor([[0.3, 0.5], [0.7, 0.2]])
+    model.save_pretrained(tmp_path)
+    torch.save(dict(inputs), tmp_path / "inputs.pt")
+    program = tmp_path / "run.py"
+    program.write_text(SHARDED)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    run = run_program(program, tmp_path, launcher=launcher)
+    assert run.returncode == 0, run.stderr
+    expected = gradients_after(model.train(), inputs)
+    found = torch.load(tmp_path / "results.pt")
+    for name, buffer in model.named_buffers():
+        if "state_norm" in name:
+            torch.testing.assert_close(found.pop(name), buffer, msg=name)
+    found.pop("loss")
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-3, rtol=1e-3)
