@@ -65,7 +65,6 @@ OPTIONS = named(
         {"lr_scheduler_type": "cosine", "warmup_steps": 1},
         {"optim": "adafactor"},
         {"max_grad_norm": 0.1},
-        {"torch_compile": True, "torch_compile_backend": "eager"},
     ]
 )
 OF_GRPO = named(
@@ -92,7 +91,6 @@ OF_RLOO = named(
 REFUSED = {
     "use_vllm": (True, "use_vllm"),
     "use_transformers_continuous_batching": (True, "continuous_batching"),
-    "max_tool_calling_iterations": (3, "max_tool_calling_iterations|tool"),
 }
 
 
@@ -170,8 +168,6 @@ def test_option_of_rloo(kind, option, make_trainer):
 def test_refused(kind, option, make_trainer, refused):
     """`{option}`."""
     value, message = REFUSED[option]
-    if kind == "RLOO" and option == "max_tool_calling_iterations":
-        pytest.skip("TRL has it for GRPO alone")
     with refused(ValueError, message):
         make_trainer(kind, **{option: value}).train()
 
