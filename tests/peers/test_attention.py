@@ -70,6 +70,8 @@ def test_flex_attention(kind, make_pair, make_inputs, tmp_path):
     )
     folder = saved(model, processor, tmp_path)
     loaded = load(kind, folder, attn_implementation="flex_attention")
+    # torch 2.13 does not compile it a second time on a CPU
+    torch._dynamo.reset()
     assert implementation_of(loaded) == "flex_attention"
     assert_as_expected(kind, loaded, inputs, expected)
 

@@ -167,15 +167,15 @@ def test_attentions(kind, model_and_inputs):
 
 
 @every_kind
-def test_options_of_the_config(kind, model_and_inputs):
-    """`config.output_hidden_states` and `config.return_dict` as the arguments of the same names."""
+@pytest.mark.parametrize("name", ["output_hidden_states", "output_attentions"])
+def test_options_of_the_config(kind, name, model_and_inputs):
+    """`{name}` of the text config, as the argument."""
     model, inputs = model_and_inputs(kind)
-    model.config.output_hidden_states = True
+    model.set_attn_implementation("eager")
+    setattr(model.config.get_text_config(), name, True)
     with torch.no_grad():
-        assert model(**inputs).hidden_states is not None
-        model.config.output_hidden_states = False
-        model.config.return_dict = False
-        assert isinstance(model(**inputs), tuple)
+        output = model(**inputs)
+    assert output[name.removeprefix("output_")] is not None
 
 
 @every_kind

@@ -261,13 +261,20 @@ def test_streamer(kind, streamer, describe, random_image, capsys):
 
 
 @DESCRIPTION
-def test_assistant(kind, describe, checkpoints, make_pipeline, random_image):
+def test_assistant(kind, describe, make_pipeline, random_image):
     """`assistant_model`, in the call and when the pipeline is made."""
     expected = texts(describe(random_image(), points=POINTS[:1], **DESCRIBING))
     options = {**DESCRIBING, "assistant_model": describe.model}
     assert texts(describe(random_image(), points=POINTS[:1], **options)) == expected
-    ask = make_pipeline(kind, assistant_model=checkpoints[kind])
+    ask = make_pipeline(kind, assistant_model=describe.model)
     assert texts(ask(random_image(), points=POINTS[:1], **DESCRIBING)) == expected
+
+
+@DESCRIPTION
+def test_assistant_by_path(kind, checkpoints, make_pipeline, refused):
+    """`assistant_model` by its path, which transformers looks for among its own classes."""
+    with refused(ValueError, "cannot infer suitable model classes"):
+        make_pipeline(kind, assistant_model=checkpoints[kind])
 
 
 @DESCRIPTION

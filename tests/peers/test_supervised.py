@@ -5,8 +5,10 @@ import importlib.util
 import pytest
 import torch
 from supervised_runs import (
+    descriptor_args,
     descriptor_trainer,
     draw_photos,
+    localizer_args,
     localizer_trainer,
     logged,
 )
@@ -14,7 +16,12 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.training_args import OptimizerNames
 from transformers.utils import is_liger_kernel_available
 
-from hf_talking_points import load_points, paper_lora_config
+from hf_talking_points import (
+    PointDescriptorTrainer,
+    PointLocalizerTrainer,
+    load_points,
+    paper_lora_config,
+)
 
 pytestmark = pytest.mark.slow
 TRAINERS = ["PointDescriptorTrainer", "PointLocalizerTrainer"]
@@ -67,7 +74,6 @@ OPTIONS = named(
         {"average_tokens_across_devices": False},
         {"torch_compile": True, "torch_compile_backend": "eager"},
         {"train_sampling_strategy": "sequential"},
-        {"train_sampling_strategy": "group_by_length"},
     ]
 )
 OF_SFT = named(
@@ -79,10 +85,10 @@ OF_SFT = named(
         {"padding_free": True},
         {"eval_packing": True},
         {"max_length": 20},
+        {"max_length": 60},
         {"loss_type": "nll"},
         {"loss_type": "dft"},
         {"loss_type": "chunked_nll"},
-        {"activation_offloading": True},
         {"label_smoothing_factor": 0.1},
         {"shuffle_dataset": True},
         {"pad_to_multiple_of": 8},
@@ -142,12 +148,10 @@ def test_option_of_sft(kind, option, make_trainer, record_property):
     """`{option}`."""
     (name, *_) = OF_SFT[option]
     try:
-        trainer = make_trainer(kind, **OF_SFT[option])
+        trained(make_trainer(kind, **OF_SFT[option]))
     except (ValueError, TypeError) as error:
         assert name in str(error)
         record_property("refused", f"`{type(error).__name__}: {error}`")
-        return
-    trained(trainer)
 
 
 @pytest.mark.parametrize("kind", ["PointLocalizerTrainer"])
@@ -190,12 +194,24 @@ def test_optimizer_of_descriptor(kind, name, make_trainer, refused):
 
 
 @both_trainers
-def test_fp16(kind, make_trainer, refused):
-    """`fp16=True` without an accelerator."""
-    if torch.accelerator.is_available():
-        pytest.skip("has an accelerator")
-    with refused(ValueError, "fp16|mixed precision"):
-        make_trainer(kind, fp16=True).train()
+def test_fp16(kind, make_trainer):
+    """`fp16=True`."""
+    trained(make_trainer(kind, fp16=True))
+
+
+@both_trainers
+def test_grouping_by_length(kind, make_trainer, refused):
+    """`train_sampling_strategy="group_by_length"`."""
+    with refused(ValueError, "group_by_length"):
+        make_trainer(kind, train_sampling_strategy="group_by_length").train()
+
+
+@only_descriptor
+def test_activation_offloading(kind, make_trainer):
+    """`activation_offloading=True`."""
+    if not torch.accelerator.is_available():
+        pytest.skip("moves activations from an accelerator into memory")
+    trained(make_trainer(kind, activation_offloading=True))
 
 
 @both_trainers
@@ -297,32 +313,25 @@ def test_report_to(kind, tracker, make_trainer, refused):
 
 
 @both_trainers
-def test_lora(kind, make_localizer, make_descriptor, make_trainer, rows, tmp_path):
+def test_lora(kind, checkpoint, rows, tmp_path):
     """`peft_config`: adapters alone are trained and saved."""
-    if kind == "PointLocalizerTrainer":
-        from supervised_runs import localizer_args
-
-        from hf_talking_points import PointLocalizerTrainer
-
-        model, processor = make_localizer()
-        trainer = PointLocalizerTrainer(
-            model=model,
-            args=localizer_args(tmp_path),
-            train_dataset=rows,
-            processing_class=processor,
-            peft_config=paper_lora_config(r=4),
-        )
-    else:
-        trainer = make_trainer(kind, peft_config=paper_lora_config(r=4))
+    descriptor = kind == "PointDescriptorTrainer"
+    trainer_class = PointDescriptorTrainer if descriptor else PointLocalizerTrainer
+    arguments = descriptor_args if descriptor else localizer_args
+    trainer = trainer_class(
+        model=checkpoint("descriptor" if descriptor else "localizer, heatmap"),
+        args=arguments(tmp_path),
+        train_dataset=rows,
+        peft_config=paper_lora_config(r=4),
+    )
     trained(trainer).save_model(str(tmp_path / "adapter"))
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
 @both_trainers
-def test_prediction(kind, make_trainer):
-    """`predict` of other rows."""
-    trainer = make_trainer(kind)
-    output = trainer.predict(trainer.eval_dataset)
+def test_prediction(kind, make_trainer, rows):
+    """`predict` of rows."""
+    output = make_trainer(kind).predict(rows)
     assert "test_loss" in output.metrics
 
 
