@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, infer_auto_device_map
 from peer_models import (
+    DESCRIPTOR,
     FIELDS,
     answer,
     assert_equal_answers,
@@ -179,8 +180,10 @@ def test_quantized(kind, way, make_pair, make_inputs, tmp_path):
     folder = saved(model, processor, tmp_path)
     quantized = load(kind, folder, quantization_config=config)
     inputs = make_inputs(kind, processor)
-    expected = answer(kind, model, inputs)
-    found = answer(kind, quantized, inputs)
+    name = "logits" if kind == DESCRIPTOR else "regressed_points"
+    with torch.no_grad():
+        expected = model(**inputs)[name]
+        found = quantized(**inputs)[name]
     assert (found - expected).norm() < 0.2 * expected.norm()
 
 
@@ -201,12 +204,16 @@ def test_lora_on_quantized(kind, way, make_pair, make_inputs, tmp_path):
 
 @every_kind
 @pytest.mark.parametrize("way", QUANTIZED)
-def test_saving_quantized(kind, way, make_pair, make_inputs, tmp_path):
+def test_saving_quantized(kind, way, make_pair, make_inputs, tmp_path, refused):
     """A model quantized by {way}, saved and loaded."""
     config = quantization(way)
     model, processor = make_pair(kind)
     folder = saved(model, processor, tmp_path / "whole")
     quantized = load(kind, folder, quantization_config=config)
+    if way == "quanto int8":
+        with refused(ValueError, "not serializable"):
+            quantized.save_pretrained(tmp_path / "quantized")
+        return
     again = load(kind, saved(quantized, processor, tmp_path / "quantized"))
     inputs = make_inputs(kind, processor)
     assert_equal_answers(kind, quantized, again, inputs, tolerance=1e-4)

