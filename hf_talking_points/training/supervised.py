@@ -49,9 +49,9 @@ from .triplet_dataset import Rows, cache_views, triplet_dataset
 from .triplet_trainer import (
     NamedRows,
     TripletTrainerMixin,
+    checked_model,
     copied,
     default_output_dir,
-    load_model,
 )
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         **kwargs: Any,
     ) -> None:
-        model = load_model(model, AutoModelForKeypointDetection, "point_localizer")
+        if isinstance(model, str):
+            model = AutoModelForKeypointDetection.from_pretrained(model)
+        model = checked_model(model, "point_localizer")
         if args is None:
             args = PointLocalizerTrainingArguments(default_output_dir(model))
         args = copied(args)
@@ -212,6 +214,17 @@ class HeadsCallback(TrainerCallback):
         self.heads.zero_grad()
 
 
+def load_pair(
+    checkpoint: str, processing_class: ProcessorMixin | None, loading: dict[str, Any]
+) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The descriptor of a checkpoint, and its processor unless another one is given."""
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, **loading)
+    if processing_class is None:
+        is_trusted = loading.get("trust_remote_code", False)
+        processing_class = processor_of(model, loading.get("revision"), is_trusted)
+    return model, processing_class
+
+
 def loading_options(
     args: TrainingArguments | None, quantization_config: QuantizationConfigMixin | None
 ) -> dict[str, Any]:
@@ -272,71 +285,69 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
             raise ValueError(
                 "formatting_func is not for PointDescriptorTrainer: the prompt of the processor is the only one"
             )
-        is_checkpoint = isinstance(model, str)
-        loading = loading_options(args, quantization_config) if is_checkpoint else {}
-        model = load_model(
-            model,
-            AutoModelForImageTextToText,
-            "point_descriptor",
-            **loading,
-        )
+        if isinstance(model, str):
+            loading = loading_options(args, quantization_config)
+            model, processing_class = load_pair(model, processing_class, loading)
+            quantization_config = None  # is heeded
+        model = checked_model(model, "point_descriptor")
         if args is None:
             args = PointDescriptorTrainingArguments(default_output_dir(model))
         args = copied(args)
-        if is_checkpoint:
-            args.model_init_kwargs = quantization_config = None  # are heeded
-        if processing_class is None:
-            trusted = loading.get("trust_remote_code", False)
-            processing_class = processor_of(model, loading.get("revision"), trusted)
-        options = (
-            args
-            if isinstance(args, PointDescriptorArguments)
-            else PointDescriptorArguments()
-        )
-        coefficient = getattr(args, "router_aux_loss_coef", None)
-        check_router(model.config.get_text_config(), coefficient)
+        args.model_init_kwargs = None  # are heeded
         processor = self.prepare(model, args, processing_class, eval_dataset)
         triplets = self.train_triplets(train_dataset)
-        set_seed(args.seed)  # of the heads' first weights
         is_adapted = peft_config is not None or is_peft_model(model)
-        heads = self.auxiliary_heads(options.heads_weight, model, is_adapted)
-        self.heads = heads
-        self.options = options
-        self.locate = None
-        self._core_outputs: Any = None
-        if options.localizer is not None:
-            self.locate = pipeline(
-                "point-localization", model=options.localizer, device=args.device
-            )
-        plain = model.get_base_model() if is_peft_model(model) else model
-        plain.base_model.register_forward_hook(self.keep_core_outputs)
-        boxes = model.config.point_mask == "predicted"
+        self.prepare_losses(model, args, is_adapted)
         super().__init__(
             model=model,
             args=args,
             processing_class=processor,
-            data_collator=data_collator
-            or DescriptorCollator(
-                processor,
-                heads,
-                boxes,
-                max_length=getattr(args, "max_length", SFTConfig.max_length),
-                pad_to_multiple_of=getattr(args, "pad_to_multiple_of", None),
-            ),
+            data_collator=data_collator or self.collator(processor, args),
             train_dataset=triplets,
             eval_dataset=self.eval_triplets(),
             peft_config=peft_config,
             quantization_config=quantization_config,
             **kwargs,
         )
-        if boxes and args.ddp_find_unused_parameters and args.world_size > 1:
-            raise ValueError(
-                "ddp_find_unused_parameters=True does not find what the loss on predicted masks reaches: leave it out"
+        self.check_losses(kwargs.get("optimizers"))
+        if self.heads is not None:
+            self.wrapped_heads: nn.Module = self.heads.to(args.device)
+            self.add_callback(HeadsCallback(self, self.heads))
+
+    def prepare_losses(
+        self, model: PreTrainedModel, args: TrainingArguments, is_adapted: bool
+    ) -> None:
+        """Sets what losses and metrics beside that of the text are taken with."""
+        coefficient = getattr(args, "router_aux_loss_coef", None)
+        check_router(model.config.get_text_config(), coefficient)
+        self.options = (
+            args
+            if isinstance(args, PointDescriptorArguments)
+            else PointDescriptorArguments()
+        )
+        set_seed(args.seed)  # of the heads' first weights
+        self.heads = self.auxiliary_heads(self.options.heads_weight, model, is_adapted)
+        self.has_mask_loss = model.config.point_mask == "predicted"
+        plain = model.get_base_model() if is_peft_model(model) else model
+        self._core_outputs: Any = None
+        plain.base_model.register_forward_hook(self.keep_core_outputs)
+        self.locate = None
+        if self.options.localizer is not None:
+            self.locate = pipeline(
+                "point-localization", model=self.options.localizer, device=args.device
             )
-        if heads is not None:
-            self.check_heads(kwargs.get("optimizers"))
-            self.wrapped_heads: nn.Module = heads.to(args.device)
-            self.add_callback(HeadsCallback(self, heads))
+
+    def collator(
+        self, processor: ProcessorMixin, args: TrainingArguments
+    ) -> DescriptorCollator:
+        """What makes batches with all that the losses take."""
+        return DescriptorCollator(
+            processor,
+            self.heads,
+            self.has_mask_loss,
+            max_length=getattr(args, "max_length", SFTConfig.max_length),
+            pad_to_multiple_of=getattr(args, "pad_to_multiple_of", None),
+        )
 
     def auxiliary_heads(
         self, weight: float, model: PreTrainedModel, is_adapted: bool
@@ -356,8 +367,15 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         point_dim = 2 * model.config.vision_config.hidden_dim
         return AuxiliaryHeads.for_views(point_dim, self.train_views)
 
-    def check_heads(self, optimizers: tuple[Any, Any] | None) -> None:
-        """Raises ValueError where the heads cannot be trained."""
+    def check_losses(self, optimizers: tuple[Any, Any] | None) -> None:
+        """Raises ValueError where auxiliary losses cannot be taken."""
+        finds_unused = self.args.ddp_find_unused_parameters and self.args.world_size > 1
+        if self.has_mask_loss and finds_unused:
+            raise ValueError(
+                "ddp_find_unused_parameters=True does not find what the loss on predicted masks reaches: leave it out"
+            )
+        if self.heads is None:
+            return
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise ValueError(
                 "heads_weight works in one process or with DDP, not with DeepSpeed or FSDP: leave it out"
@@ -424,6 +442,7 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         targets = inputs.pop("point_targets", None)
         known_targets_of_update = inputs.pop("known_targets", None)
         boxes = inputs.pop("object_boxes", None)
+        self.check_batch(targets, boxes)
         known_boxes_of_update = inputs.pop("known_boxes", None)
         needs_logits = return_outputs or self.label_smoother or self.compute_loss_func
         if not needs_logits and not has_virtual_tokens(self.model):
@@ -442,6 +461,21 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
             mask_loss = box_mask_loss(core.point_mask_logits, boxes, known)
             loss = loss + self.logged_share("mask_loss", mask_loss, known)
         return (loss, outputs) if return_outputs else loss
+
+    def check_batch(
+        self, targets: torch.Tensor | None, boxes: torch.Tensor | None
+    ) -> None:
+        """Raises ValueError where a data collator of one's own leaves out what a loss is taken on."""
+        missing = []
+        if self.heads is not None and targets is None:
+            missing.append("point_targets")
+        if self.has_mask_loss and boxes is None:
+            missing.append("object_boxes")
+        if missing:
+            raise ValueError(
+                f"the batches of data_collator have no {' and '.join(missing)}, which a loss is taken on: "
+                "add to what DescriptorCollator makes"
+            )
 
     def get_batch_samples(
         self, *args: Any, **kwargs: Any

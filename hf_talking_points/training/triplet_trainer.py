@@ -34,19 +34,8 @@ NamedRows: TypeAlias = "Rows | dict[str, Rows]"
 COORDINATES = ("input_points", "target_points", "scale")
 
 
-def load_model(
-    model: str | PreTrainedModel, auto_class: Any, model_type: str, **options: Any
-) -> PreTrainedModel:
-    """The model of a trainer.
-
-    Args:
-        model: path or Hub id of a checkpoint, or a loaded model, with or without adapters.
-        auto_class: the Auto class that loads a checkpoint.
-        model_type (`str`): what it must be.
-        options: of `from_pretrained`, for a checkpoint.
-    """
-    if isinstance(model, str):
-        model = auto_class.from_pretrained(model, **options)
+def checked_model(model: PreTrainedModel, model_type: str) -> PreTrainedModel:
+    """The model of a trainer, with or without adapters. Raises ValueError where it is not of the type."""
     found = model.config.model_type
     if found != model_type:
         raise ValueError(f"model must be a {model_type}, got a {found}")

@@ -38,6 +38,7 @@ from hf_talking_points import PointDescriptorTrainer, PointLocalizerTrainer
 from hf_talking_points.data.builder import BuildOptions, build_dataset
 from hf_talking_points.data.rows import load_points
 from hf_talking_points.data.sources import read_objects
+from hf_talking_points.training.collators import DescriptorCollator
 from hf_talking_points.training.lora import paper_lora_config
 from hf_talking_points.training.triplet_trainer import without_casts
 
@@ -992,3 +993,25 @@ def test_virtual_tokens_move_the_labels(make_descriptor, rows, tmp_path):
     expected = trainer.model(**batch).loss
     loss = trainer.compute_loss(trainer.model, dict(batch))
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "missing"),
+    [
+        ({}, {"heads_weight": 1.0}, "point_targets"),
+        ({"point_mask": "predicted"}, {}, "object_boxes"),
+    ],
+)
+def test_a_collator_of_ones_own_brings_what_the_losses_take(
+    make_descriptor, rows, tmp_path, fields, options, missing
+):
+    model, processor = make_descriptor(**fields)
+    trainer = PointDescriptorTrainer(
+        model,
+        descriptor_args(tmp_path, **options),
+        processor,
+        train_dataset=rows,
+        data_collator=DescriptorCollator(processor),
+    )
+    with pytest.raises(ValueError, match=f"have no {missing}"):
+        trainer.train()
