@@ -387,7 +387,7 @@ class PointLocalizerModelArguments(ModelArguments):
     standardize_states: bool = field(
         default=False,
         metadata={
-            "help": "batch norm on the states of <SEG>, for a pretrained language model"
+            "help": "running statistics of the states of <SEG>, for a pretrained language model"
         },
     )
 
