@@ -18,7 +18,7 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(RUN) -m pytest -m slow --ignore tests/peers --durations=10
 
-test-peers: $(VENV)/.test
+test-peers: $(VENV)/.peers
 	$(RUN) -m pytest -m slow tests/peers --write-page docs/compatibility.md --durations=10
 
 test-browser: $(VENV)/.browser
@@ -39,6 +39,10 @@ $(VENV)/.demo: $(VENV)/.venv setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.venv setup.cfg pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt -e ".[test]"
+	touch $@
+
+$(VENV)/.peers: $(VENV)/.test
+	$(PIP) -c constraints.txt -e ".[test,quantization]"
 	touch $@
 
 # Debian's browser, not Playwright's own; elsewhere: make test-browser CHROMIUM=/path/to/chrome
