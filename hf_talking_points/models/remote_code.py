@@ -52,6 +52,7 @@ from .modeling_talking_points import TalkingPointsModel
 from .pipelines import PointDescriptionPipeline, PointLocalizationPipeline
 from .processing_talking_points import TalkingPointsProcessor
 from .quantization import of_language_model
+from .shared_prefix import PackedRows
 """
 PIPELINE_TAGS = {
     "point_descriptor": "image-text-to-text",
