@@ -295,7 +295,9 @@ class PointLocalizerModel(TalkingPointsModel):
             image_of_row = even_image_of_row(rows, images, embeds.device)
         torch_compilable_check(
             image_of_row.shape[0] == rows,
-            f"image_index names the images of {image_of_row.shape[0]} rows, but there are {rows} rows of text",
+            lambda: (
+                f"image_index names the images of {image_of_row.shape[0]} rows, but there are {rows} rows of text"
+            ),
         )
         where = self.placeholders(self.config.image_token_id, input_ids, embeds)
         embeds = self.scatter_images(embeds, where, image.pooler_output, image_of_row)

@@ -25,7 +25,7 @@ class Answers(torch.nn.Module):
         self.kind = kind
         self.model = model
 
-    def forward(self, **inputs):
+    def forward(self, inputs):
         output = self.model(**inputs)
         return output.logits if self.kind == DESCRIPTOR else output.points
 
@@ -60,16 +60,15 @@ def test_export(kind, strict, make_pair, random_image):
     with torch.no_grad():
         program = torch.export.export(
             Answers(kind, model),
-            (),
-            dict(inputs),
-            dynamic_shapes={"inputs": dynamic_shapes(inputs, dim, dim, dim)},
+            (dict(inputs),),
+            dynamic_shapes=(dynamic_shapes(inputs, dim, dim, dim),),
             strict=strict == "strict",
         )
     images = [random_image(2), random_image(3), random_image(4)]
     others = one_question_each(kind, processor, images)
     for name in ("input_ids", "attention_mask"):  # another length
         others[name] = torch.nn.functional.pad(others[name], (5, 0))
-    found = program.module()(**others)
+    found = program.module()(dict(others))
     expected = answer(kind, model, others)
     if kind == DESCRIPTOR:
         mask = others["attention_mask"].bool()
@@ -84,11 +83,11 @@ def test_saved_program(kind, make_pair, random_image, tmp_path):
     model, processor = make_pair(kind)
     inputs = dict(one_question_each(kind, processor, [random_image(0)]))
     with torch.no_grad():
-        program = torch.export.export(Answers(kind, model), (), inputs)
+        program = torch.export.export(Answers(kind, model), (inputs,))
     torch.export.save(program, tmp_path / "program.pt2")
     loaded = torch.export.load(tmp_path / "program.pt2")
     expected = answer(kind, model, inputs)
-    found = loaded.module()(**inputs)
+    found = loaded.module()(inputs)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -79,7 +79,6 @@ OF_GRPO = named(
         {"delta": 2.0},
         {"use_bias_correction_kl": True, "beta": 0.1},
         {"off_policy_mask_threshold": 0.5},
-        {"cast_lm_head_to_fp32": True},
     ]
 )
 OF_RLOO = named(
