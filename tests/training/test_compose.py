@@ -1,6 +1,7 @@
 """Models that the training scripts start from: composed of others, or a checkpoint."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -147,6 +148,7 @@ def test_a_language_model_with_code_of_its_own(prepare, parts, tmp_path, monkeyp
     monkeypatch.setattr(
         "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules")
     )
+    monkeypatch.delitem(sys.modules, "transformers_modules", raising=False)
     own = tmp_path / "own"
     text = AutoModelForCausalLM.from_pretrained(parts / "text")
     text.save_pretrained(own)
