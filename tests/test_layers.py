@@ -24,7 +24,7 @@ LAYERS = [
         "prompts",
         "visualization",
     },
-    {"data"},
+    {"data", "words"},
     {"evaluation", "rewards"},
     {"cards", "hub"},
     {"training"},
