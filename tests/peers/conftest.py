@@ -5,6 +5,7 @@ filled in; a column is a value of the parameter `kind`."""
 
 import inspect
 import platform
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +19,7 @@ WORKS = "works"
 REFUSED = "refused"
 NOT_APPLICABLE = "not applicable"
 FAILS = "fails"
+TEST_FOLDER = re.compile(r"\S*/pytest-of-[^/\s]+/pytest-\d+/")
 LIBRARIES = ["transformers", "trl", "peft", "accelerate", "datasets", "torch"]
 HEAD = """\
 # Compatibility
@@ -54,8 +56,8 @@ def pytest_configure(config):
 
 
 def one_line(text, length=240):
-    """A text without line breaks, cut at a word."""
-    words = " ".join(str(text).split())
+    """A text without line breaks and without the folder of the tests, cut at a word."""
+    words = " ".join(TEST_FOLDER.sub("", str(text)).split())
     if len(words) <= length:
         return words
     return words[:length].rsplit(" ", 1)[0] + " …"

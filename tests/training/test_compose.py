@@ -145,10 +145,11 @@ def test_a_small_tower_has_queries_for_the_perception_prior(prepare, kind):
 
 
 def test_a_language_model_with_code_of_its_own(prepare, parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules")
-    )
+    modules = str(tmp_path / "modules")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", modules)
+    # another test may have imported the package of remote code from elsewhere
     monkeypatch.delitem(sys.modules, "transformers_modules", raising=False)
+    monkeypatch.syspath_prepend(modules)
     own = tmp_path / "own"
     text = AutoModelForCausalLM.from_pretrained(parts / "text")
     text.save_pretrained(own)
