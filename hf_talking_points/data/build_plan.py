@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .duplicates import near_duplicates, perceptual_hash
-from .keypoints import STRATA, balanced_thresholds, draw_number
+from .keypoints import PHOTO_STRATA, STRATA, balanced_thresholds, draw_number
 from .photos import AnnotatedObject, OnReject, PartPoint, Photo, reject
 from .rows import reason_kind, tell_apart
 
@@ -41,9 +41,12 @@ class BuildOptions:
         license (`str`): license of the photos, as the Hub names it ("cc-by-4.0", "other", "unknown", …).
         images_may_be_shared (`bool`): whether that license allows to pass the photos on. Without it cards show none
             and pushes leave the image column out.
-        styles (`tuple[str]`): each point gets one description in each of these styles.
+        styles (`tuple[str]`): each point gets a description in each of these styles: its own texts where its source
+            has some in that style, else the teacher's; none where only texts of sources have that style.
         per_part (`dict[str, int]`): stratum -> points of each annotated part; "given": 1 keeps the annotated points
-            themselves.
+            themselves, and those that texts of the sources are about.
+        per_photo (`dict[str, int]`): stratum -> points of each photo, also of one without annotation; "anywhere" is
+            every pixel alike.
         min_distance (`float`): least distance of two points of a photo, as a share of its longer side.
         most_per_part (`int`, *optional*): parts (or given points) of each split, category and part name that are
             kept; all of them if None.
@@ -61,6 +64,7 @@ class BuildOptions:
     images_may_be_shared: bool = False
     styles: Sequence[str] = ("full",)
     per_part: dict[str, int] = field(default_factory=lambda: {"given": 1})
+    per_photo: dict[str, int] = field(default_factory=dict)
     min_distance: float = 0.0
     most_per_part: int | None = None
     localizer: str | None = None
@@ -70,14 +74,25 @@ class BuildOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        unknown = [stratum for stratum in self.per_part if stratum not in STRATA]
-        if unknown:
-            raise ValueError(
-                f"strata {unknown} of per_part are unknown: choose from {STRATA}"
-            )
+        check_strata("per_part", self.per_part, STRATA)
+        check_strata("per_photo", self.per_photo, PHOTO_STRATA)
         if self.most_distance is not None and self.localizer is None:
             raise ValueError(
                 "most_distance needs a localizer that measures the distance"
+            )
+
+
+def check_strata(name: str, counts: dict[str, int], known: Sequence[str]) -> None:
+    """Raises ValueError for an unknown stratum and for a negative number of points."""
+    unknown = [stratum for stratum in counts if stratum not in known]
+    if unknown:
+        raise ValueError(
+            f"strata {unknown} of {name} are unknown: choose from {tuple(known)}"
+        )
+    for stratum, count in counts.items():
+        if count < 0:
+            raise ValueError(
+                f"{name}: the points of {stratum!r} must be at least 0, got {count}"
             )
 
 
@@ -124,11 +139,13 @@ class Listing:
     Args:
         photos (list of [`ListedPhoto`])
         vocabulary (set of `str`): names of objects, points and parts.
+        text_styles (set of `str`): of the texts that the sources have.
         contents (list of `str`): of each source, the [`ContentDigest`].
     """
 
     photos: list[ListedPhoto] = field(default_factory=list)
     vocabulary: set[str] = field(default_factory=set)
+    text_styles: set[str] = field(default_factory=set)
     contents: list[str] = field(default_factory=list)
 
 
@@ -171,13 +188,14 @@ def plan_units(
     Returns:
         list of paths of the units.
 
-    Raises ValueError where the folder holds a build of other sources, options or another teacher, or where no photo
-    is left.
+    Raises ValueError for a style that neither the teacher nor a text of the sources has, where the folder holds a
+    build of other sources, options or another teacher, or where no photo is left.
     """
     folder = Path(folder)
-    if not any(options.per_part.values()):
+    if not any(options.per_part.values()) and not any(options.per_photo.values()):
         raise ValueError(
-            f"no point is asked for: per_part is {options.per_part}, but one of {STRATA} must have points"
+            f"no point is asked for: per_part is {options.per_part} and per_photo {options.per_photo}, but one of "
+            f"{STRATA} or {PHOTO_STRATA} must have points"
         )
     stated = stated_build(sources, options, teacher)
     work = folder / "work"
@@ -197,9 +215,23 @@ def plan_units(
         raise ValueError(
             f"no photo is left to build: {reasons} (see {folder}/rejects.jsonl)"
         )
+    check_build_styles(options, teacher, facts["text_styles"])
     plan = {**stated, **facts, "rejects": len(rejects.rows)}
     write_atomically(work / "plan.json", as_json(plan))
     return planned_units(folder)
+
+
+def check_build_styles(
+    options: BuildOptions, teacher: Any, text_styles: Sequence[str]
+) -> None:
+    """Raises ValueError for a style that neither the teacher nor a text of the sources has."""
+    known = (*teacher.styles, *text_styles)
+    unknown = [style for style in options.styles if style not in known]
+    if unknown:
+        raise ValueError(
+            f"styles {unknown} are unknown: the teacher writes {tuple(teacher.styles)}, "
+            f"and the texts of the sources have {tuple(text_styles)}"
+        )
 
 
 def write_plan_units(
@@ -223,6 +255,7 @@ def write_plan_units(
         "contents": listing.contents,
         "photos": len(photos),
         "vocabulary": sorted(listing.vocabulary),
+        "text_styles": sorted(listing.text_styles),
     }
 
 
@@ -363,6 +396,7 @@ def list_photos(
             )
             listing.photos.append(listed)
             listing.vocabulary.update(names_of(photo))
+            listing.text_styles.update(text_styles_of(photo))
             pickle.dump(photo, spool)
         listing.contents.append(digest.value())
     return listing
@@ -389,6 +423,17 @@ def names_of(photo: Photo) -> set[str]:
         names.update(point.part for point in annotated.points if point.part is not None)
         names.update(part.name for part in annotated.parts)
     return names
+
+
+def text_styles_of(photo: Photo) -> set[str]:
+    """The styles of the texts that describe points of a photo."""
+    points = list(photo.points)
+    for annotated in photo.objects:
+        points.extend(annotated.points)
+    styles: set[str] = set()
+    for point in points:
+        styles.update(style for style, _ in point.texts)
+    return styles
 
 
 def spooled(spool: BinaryIO, listed: ListedPhoto) -> Photo:

@@ -45,10 +45,10 @@ from .build_plan import (
 from .dataset_card import dataset_card, draw_samples
 from .keypoints import choose_points, draw_number
 from .photo_files import shareable_file
-from .photos import SPLITS, Photo
+from .photos import SPLITS, AnnotatedObject, PartPoint, Photo
 from .rows import annotation_row, point_features
 from .teachers import PointQuery, RuleTeacher
-from .wording import point_facts
+from .wording import PointFacts, point_facts, position, spot
 
 __all__ = [
     "BuildOptions",
@@ -67,7 +67,9 @@ SEEDS = 2**53  # seeds are whole numbers below this
 
 def features(options: BuildOptions, teacher: Any) -> Features:
     """Columns of a built dataset: the row format, the facts behind the text, what teacher and localizer add."""
-    more = {f"fact_{name}": Value("string") for name in FACTS}
+    more = {"text_from": Value("string")}
+    for name in FACTS:
+        more[f"fact_{name}"] = Value("string")
     for column in teacher.columns:
         if column != "description":
             more[column] = Value("string")
@@ -82,8 +84,8 @@ class Described:
 
     Args:
         split (`str`): of its photo.
-        query ([`PointQuery`]): what the teacher is asked.
-        row (`dict`): its columns so far.
+        query ([`PointQuery`]): what the teacher is asked, unless the source has a text.
+        row (`dict`): its columns so far; "text_from" says whose text it has, "source" or "teacher".
     """
 
     split: str
@@ -96,19 +98,42 @@ def seed_of(options: BuildOptions, *key: Any) -> int:
     return int(draw_number(options.seed, *key) * SEEDS)
 
 
-def photo_queries(photo: Photo, options: BuildOptions) -> list[Described]:
-    """What is asked of the points of one photo, and the annotation columns of their rows."""
+def facts_of(
+    photo: Photo,
+    annotated: AnnotatedObject | None,
+    point: PartPoint,
+    pixels: np.ndarray,
+) -> PointFacts:
+    """What annotation and pixels say of a point; of one without object or part, the pixels alone."""
+    if annotated is not None and point.part is not None:
+        return point_facts(photo, annotated, point, pixels)
+    width, height = photo.size
+    return PointFacts(
+        in_image=position(point.x / width, point.y / height),
+        spot=spot(pixels, point.x, point.y),
+    )
+
+
+def photo_queries(
+    photo: Photo, options: BuildOptions, teacher_styles: Sequence[str]
+) -> list[Described]:
+    """The texts that the source has of the points of one photo, what the teacher is asked of them, and the annotation
+    columns of their rows."""
     image = photo.open()
     pixels = np.asarray(image)
     gray = np.asarray(image.convert("L"))
     rng = np.random.default_rng(seed_of(options, "points", photo.id))
-    chosen = choose_points(photo, gray, options.per_part, options.min_distance, rng)
-    split = photo.split
+    chosen = choose_points(
+        photo, gray, options.per_part, options.per_photo, options.min_distance, rng
+    )
     described = []
     for number, (annotated, point, stratum) in enumerate(chosen):
-        facts = point_facts(photo, annotated, point, pixels)
-        fact_columns = {f"fact_{name}": getattr(facts, name) for name in FACTS}
-        annotation = {**annotation_row(photo, annotated, point), "stratum": stratum}
+        facts = facts_of(photo, annotated, point, pixels)
+        row = {
+            **annotation_row(photo, annotated, point),
+            "stratum": stratum,
+            **{f"fact_{name}": getattr(facts, name) for name in FACTS},
+        }
         for style in options.styles:
             query = PointQuery(
                 image=image,
@@ -117,16 +142,31 @@ def photo_queries(photo: Photo, options: BuildOptions) -> list[Described]:
                 style=style,
                 seed=seed_of(options, "words", photo.id, number, style),
             )
-            row = {**annotation, "style": style, **fact_columns}
-            described.append(Described(split, query, row))
+            for columns in texts_of_style(point, style, teacher_styles):
+                described.append(Described(photo.split, query, {**row, **columns}))
     return described
 
 
-def unit_queries(photos: Sequence[Photo], options: BuildOptions) -> list[Described]:
+def texts_of_style(
+    point: PartPoint, style: str, teacher_styles: Sequence[str]
+) -> list[dict[str, str]]:
+    """The columns of the rows of a point in one style: its own texts, else one row for the teacher's, or none."""
+    rows = []
+    for own_style, text in point.texts:
+        if own_style == style:
+            rows.append({"style": style, "text_from": "source", "description": text})
+    if not rows and style in teacher_styles:
+        rows.append({"style": style, "text_from": "teacher"})
+    return rows
+
+
+def unit_queries(
+    photos: Sequence[Photo], options: BuildOptions, teacher_styles: Sequence[str]
+) -> list[Described]:
     """[`photo_queries`] of the photos of a unit, with the files that are stored of them."""
     described = []
     for photo in photos:
-        of_photo = photo_queries(photo, options)
+        of_photo = photo_queries(photo, options, teacher_styles)
         if of_photo:
             content, name = shareable_file(photo.file(), Path(photo.id).name)
             image = {"bytes": content, "path": name}
@@ -134,6 +174,17 @@ def unit_queries(photos: Sequence[Photo], options: BuildOptions) -> list[Describ
                 item.row["image"] = image
         described.extend(of_photo)
     return described
+
+
+def ask_teacher(
+    teacher: Any, described: Sequence[Described], vocabulary: Sequence[str]
+) -> None:
+    """Adds the teacher's columns to the rows that have no text of their source."""
+    asked = [item for item in described if item.row["text_from"] == "teacher"]
+    if asked:
+        queries = [item.query for item in asked]
+        for item, answer in zip(asked, teacher(queries, vocabulary)):
+            item.row.update(answer)
 
 
 @lru_cache(maxsize=1)
@@ -173,11 +224,8 @@ def build_unit(unit: Path, folder: Path, options: BuildOptions, teacher: Any) ->
         return
     photos = pickle.loads(unit.read_bytes())
     plan = json.loads((folder / "work" / "plan.json").read_text())
-    described = unit_queries(photos, options)
-    if described:
-        queries = [item.query for item in described]
-        for item, answer in zip(described, teacher(queries, plan["vocabulary"])):
-            item.row.update(answer)
+    described = unit_queries(photos, options, teacher.styles)
+    ask_teacher(teacher, described, plan["vocabulary"])
     if options.localizer and described:
         measure_distances(localizer_of_units(options.localizer), described)
     kept = within_distance(described, options.most_distance)
@@ -273,16 +321,11 @@ def build_dataset(
     Returns:
         `datasets.DatasetDict` of rows in the row format, with further columns.
 
-    Raises ValueError for a style that the teacher does not know, where the folder holds a build of other sources,
-    options or another teacher, and where no photo or no row is left.
+    Raises ValueError for a style that neither the teacher nor a text of the sources has, where the folder holds a
+    build of other sources, options or another teacher, and where no photo or no row is left.
     """
     folder = Path(folder)
     teacher = teacher or RuleTeacher()
-    unknown = [style for style in options.styles if style not in teacher.styles]
-    if unknown:
-        raise ValueError(
-            f"styles {unknown} are unknown to the teacher: choose from {teacher.styles}"
-        )
     units = plan_units(sources, folder, options, teacher, strict)
     build = partial(build_unit, folder=folder, options=options, teacher=teacher)
     progress = partial(tqdm, total=len(units), desc="Building", unit=" units")
@@ -336,8 +379,9 @@ def refuse_empty_build(
             f"most_distance={options.most_distance}"
         )
     raise ValueError(
-        f"no row is left: per_part {options.per_part} chose no point of the photos; 'given' takes the annotated "
-        "points, every other stratum needs annotated parts"
+        f"no row is left: per_part {options.per_part} and per_photo {options.per_photo} chose no point of the photos "
+        "that a text could be had of; 'given' takes the annotated and the described points, every other stratum of "
+        "per_part needs annotated parts"
     )
 
 

@@ -2,7 +2,7 @@
 
 Strata: "sift", the highest responses of OpenCV's SIFT in the part (the paper); "uniform", anywhere in the part;
 "low_gradient", the flattest of many uniform points; "boundary", on the part's rim; "given", the annotated keypoints
-themselves.
+and the points that texts of the source are about; "anywhere", in the whole photo, whatever is annotated on it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterable
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +18,11 @@ from .photos import AnnotatedObject, Box, Part, PartPoint, Photo
 
 STRATA = ("given", "sift", "uniform", "low_gradient", "boundary")
 CANDIDATE_STRATA = STRATA[1:]
+PHOTO_STRATA = ("anywhere",)
 FLATTEST_OF = 16  # uniform points for each one of low gradient
 SPARE = 4  # candidates for each point that is wanted: some lie too near to another one
 
-ChosenPoint = tuple[AnnotatedObject, PartPoint, str]
+ChosenPoint = tuple[AnnotatedObject | None, PartPoint, str]
 
 
 def part_mask(part: Part, width: int, height: int) -> np.ndarray:
@@ -140,42 +140,55 @@ class SpreadPoints:
 
     def take(
         self,
-        annotated: AnnotatedObject,
-        part: str | None,
-        box: Box | None,
+        annotated: AnnotatedObject | None,
+        points: Iterable[PartPoint],
         stratum: str,
-        places: Iterable[Any],
         count: int,
     ) -> None:
-        """Takes up to `count` of the places (x, y), the first ones first, as points of a part."""
+        """Takes up to `count` of the points, the first ones first."""
         taken = 0
-        for x, y in places:
+        for point in points:
             if taken >= count:
                 return
-            if self.is_free(x, y):
-                point = PartPoint(part, float(x), float(y), box)
+            if self.is_free(point.x, point.y):
                 self.chosen.append((annotated, point, stratum))
                 taken += 1
+
+
+def points_at(
+    places: np.ndarray, part: str | None = None, box: Box | None = None
+) -> list[PartPoint]:
+    """Points of a part at places, an array of shape `(n, 2)`."""
+    return [PartPoint(part, float(x), float(y), box) for x, y in places]
+
+
+def places_anywhere(
+    width: int, height: int, rng: np.random.Generator, count: int
+) -> np.ndarray:
+    """Centers of random pixels, float array of shape `(count, 2)`: (x, y)."""
+    return np.floor(rng.uniform((0, 0), (width, height), (count, 2))) + 0.5
 
 
 def choose_points(
     photo: Photo,
     gray: np.ndarray,
     per_part: dict[str, int],
+    per_photo: dict[str, int],
     min_distance: float,
     rng: np.random.Generator,
 ) -> list[ChosenPoint]:
-    """Points of one photo: the annotated ones, and candidates inside its annotated parts.
+    """Points of one photo: the annotated and described ones, candidates inside its annotated parts, and anywhere.
 
     Args:
         photo ([`Photo`]): already reduced to the parts and points that the dataset wants.
         gray (`np.ndarray` of shape `(height, width)`, uint8): its pixels.
         per_part (`dict[str, int]`): stratum -> points of each part; strata without an entry are left out. "given"
-            counts the annotated points of each part's name.
+            counts the annotated points of each part's name, and those on no annotated object.
+        per_photo (`dict[str, int]`): stratum -> points of the photo.
         min_distance (`float`): least distance between two points of the photo, as a share of its longer side.
         rng (`np.random.Generator`)
     Returns:
-        list of (object, [`PartPoint`], stratum).
+        list of (object or None, [`PartPoint`], stratum).
     """
     height, width = gray.shape
     candidates = Candidates(gray)
@@ -183,16 +196,20 @@ def choose_points(
     given = min(1, per_part.get("given", 0))
     for annotated in photo.objects:
         for point in annotated.points:
-            spread.take(
-                annotated, point.part, point.box, "given", [(point.x, point.y)], given
-            )
+            spread.take(annotated, [point], "given", given)
         for part in annotated.parts:
             mask = part_mask(part, width, height)
             for stratum, count in per_part.items():
                 if stratum == "given" or not count:
                     continue
                 places = candidates.inside(mask, stratum, rng, SPARE * count)
-                spread.take(annotated, part.name, part.box, stratum, places, count)
+                points = points_at(places, part.name, part.box)
+                spread.take(annotated, points, stratum, count)
+    for point in photo.points:
+        spread.take(None, [point], "given", given)
+    for stratum, count in per_photo.items():
+        places = places_anywhere(width, height, rng, SPARE * count)
+        spread.take(None, points_at(places), stratum, count)
     return spread.chosen
 
 

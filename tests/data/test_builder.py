@@ -26,7 +26,13 @@ from hf_talking_points.data.builder import (
     load_built,
     plan_units,
 )
-from hf_talking_points.data.photos import AnnotatedObject, Part, Photo, split_of
+from hf_talking_points.data.photos import (
+    AnnotatedObject,
+    Part,
+    PartPoint,
+    Photo,
+    split_of,
+)
 from hf_talking_points.data.rows import load_photos, point_features
 from hf_talking_points.data.sources import (
     read_coco_keypoints,
@@ -183,6 +189,8 @@ def test_going_on_with_other_options_teacher_or_sources_is_an_error(
     [
         ({"styles": ("rhymed",)}, r"\['rhymed'\]"),
         ({"per_part": {"corner": 1}}, "corner"),
+        ({"per_photo": {"sift": 1}}, r"\['sift'\] of per_photo .*'anywhere'"),
+        ({"per_photo": {"anywhere": -1}}, "at least 0, got -1"),
         ({"most_distance": 0.1}, "needs a localizer"),
     ],
 )
@@ -364,6 +372,59 @@ def test_parts_of_masks_and_boxes_get_points_of_every_stratum(tmp_path):
         assert x1 <= x <= x2
         assert y1 <= y <= y2
         assert f"within the {row['part']}" in row["description"]
+
+
+def bare_photo(tmp_path, points=()):
+    """A photo on which no object is annotated."""
+    photo(5).save(tmp_path / "bare.png")
+    path = str(tmp_path / "bare.png")
+    return Photo("bare.png", path, (64, 48), (), "train", points=tuple(points))
+
+
+def test_points_anywhere_are_described_on_any_photo(folder, tmp_path):
+    bare = bare_photo(tmp_path)
+    sources = [lambda on_reject: [bare], partial(read_objects, folder)]
+    options = replace(OPTIONS, styles=("full",), per_photo={"anywhere": 2})
+    rows = all_rows(build_dataset(sources, tmp_path / "built", options))
+    anywhere = [row for row in rows if row["stratum"] == "anywhere"]
+    assert Counter(row["image_id"] for row in anywhere) == dict.fromkeys(
+        ["bare.png", *(f"{i}.png" for i in range(24))], 2
+    )
+    for row in anywhere:
+        assert row["part"] is None and row["part_box"] is None
+        assert row["description"]
+    assert len([row for row in rows if row["stratum"] == "given"]) == 24 * 6
+
+
+def test_texts_of_a_source_are_rows_in_their_own_styles(tmp_path):
+    own = (("rich", "A gray wall."), ("rich", "The wall, gray."), ("full", "A wall."))
+    described = PartPoint(None, 7.0, 8.0, texts=own)
+    bare = bare_photo(tmp_path, [described, PartPoint(None, 50.0, 30.0)])
+    options = BuildOptions("cc0-1.0", styles=("rich", "full", "colloquial"))
+    rows = all_rows(
+        build_dataset([lambda on_reject: [bare]], tmp_path / "out", options)
+    )
+    texts = {}
+    for row in rows:
+        key = (row["point"][0], row["style"], row["text_from"])
+        texts.setdefault(key, []).append(row["description"])
+    assert texts[7.0, "rich", "source"] == ["A gray wall.", "The wall, gray."]
+    assert texts[7.0, "full", "source"] == ["A wall."]
+    assert set(texts) - {(7.0, "rich", "source"), (7.0, "full", "source")} == {
+        (7.0, "colloquial", "teacher"),
+        (50.0, "full", "teacher"),
+        (50.0, "colloquial", "teacher"),
+    }
+
+
+def test_a_style_that_nobody_writes_is_named_and_can_be_mended(tmp_path):
+    bare = bare_photo(tmp_path, [PartPoint(None, 7.0, 8.0, texts=(("rich", "A."),))])
+    sources = [lambda on_reject: [bare]]
+    with pytest.raises(ValueError, match=r"\['rhymed'\] are unknown.*\('rich',\)"):
+        options = BuildOptions("cc0-1.0", styles=("rich", "rhymed"))
+        build_dataset(sources, tmp_path / "built", options)
+    options = BuildOptions("cc0-1.0", styles=("rich",))
+    assert len(all_rows(build_dataset(sources, tmp_path / "built", options))) == 1
 
 
 @pytest.fixture(scope="module")

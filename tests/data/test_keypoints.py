@@ -89,7 +89,7 @@ def test_points_keep_their_distance(seed, min_distance):
         ],
     )
     wanted = {"given": 1, "sift": 2, "uniform": 2, "low_gradient": 2, "boundary": 2}
-    chosen = choose_points(photo, gray, wanted, min_distance, rng(seed))
+    chosen = choose_points(photo, gray, wanted, {}, min_distance, rng(seed))
     places = np.array([(point.x, point.y) for _, point, _ in chosen])
     differences = places[:, None] - places[None]  # (n, n, 2)
     distances = np.linalg.norm(differences, axis=-1)
@@ -99,14 +99,14 @@ def test_points_keep_their_distance(seed, min_distance):
     assert (
         parts[0] == "nose" and "chin" not in parts
     )  # the first of two too near is kept
-    assert choose_points(photo, gray, wanted, min_distance, rng(seed)) == chosen
+    assert choose_points(photo, gray, wanted, {}, min_distance, rng(seed)) == chosen
 
 
 def test_every_point_has_its_stratum_and_the_box_of_its_part(gray):
     head = Part("head", (10, 10, 110, 70))
     photo = photo_with(head, points=[PartPoint("nose", 30, 30)])
     wanted = {"given": 1, "uniform": 3, "boundary": 2}
-    nose, *others = choose_points(photo, gray, wanted, 0.01, rng())
+    nose, *others = choose_points(photo, gray, wanted, {}, 0.01, rng())
     assert nose[1].part == "nose" and nose[2] == "given"
     assert [stratum for _, _, stratum in others] == ["uniform"] * 3 + ["boundary"] * 2
     for annotated, point, _ in others:
@@ -118,9 +118,33 @@ def test_a_mask_is_preferred_to_its_box(gray):
     mask = np.zeros((40, 30), bool)
     mask[10:14, 10:14] = True
     photo = photo_with(Part("paw", (30, 20, 60, 60), mask))
-    for _, point, _ in choose_points(photo, gray, {"uniform": 9}, 0.0, rng()):
+    for _, point, _ in choose_points(photo, gray, {"uniform": 9}, {}, 0.0, rng()):
         assert 40 <= point.x <= 44 and 30 <= point.y <= 34
     assert part_mask(Part("paw", (30, 20, 60, 60)), WIDTH, HEIGHT).sum() == 30 * 40
+
+
+def test_points_anywhere_need_no_annotation(gray):
+    bare = Photo("a", "a", (WIDTH, HEIGHT), ())
+    chosen = choose_points(bare, gray, {"given": 1}, {"anywhere": 400}, 0.0, rng())
+    places = np.array([(point.x, point.y) for _, point, _ in chosen])
+    assert len(places) == 400
+    assert (places % 1 == 0.5).all()
+    assert (places > 0).all() and (places < (WIDTH, HEIGHT)).all()
+    np.testing.assert_allclose(places.mean(0), (WIDTH / 2, HEIGHT / 2), atol=6)
+    for annotated, point, stratum in chosen:
+        assert annotated is None and point.part is None and point.box is None
+        assert stratum == "anywhere"
+
+
+def test_described_points_on_no_object_are_given_with_their_texts(gray):
+    free = PartPoint(None, 7.0, 8.0, texts=(("rich", "A gray wall."),))
+    bare = Photo("a", "a", (WIDTH, HEIGHT), (), points=(free,))
+    [(annotated, point, stratum)] = choose_points(
+        bare, gray, {"given": 1}, {}, 0, rng()
+    )
+    assert annotated is None and stratum == "given"
+    assert point.texts == free.texts
+    assert choose_points(bare, gray, {"given": 0}, {}, 0, rng()) == []
 
 
 def test_unknown_stratum_is_an_error(gray):
