@@ -1,8 +1,197 @@
-"""What the pixels around a point look like, in words that people use."""
+"""What the pixels around a point look like, in words that people use.
+
+Colors are named by the nearest of several prototypes of each name, in CIEDE2000: it keeps hues apart where the plain
+distance in CIELAB does not (blue and purple), and counts a step of lightness or chroma as people see it. What lies
+next to a point is read along eight rays from it; the region around it is one of Felzenszwalb and Huttenlocher's
+graph-based segmentation.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.measure import regionprops
+from skimage.segmentation import felzenszwalb
+
+__all__ = [
+    "COLORS",
+    "DIRECTIONS",
+    "PATTERNS",
+    "PixelLooks",
+    "Region",
+    "SpotLooks",
+    "nearest_colors",
+]
+
+Color = tuple[int, int, int]
+
+COLORS: dict[str, tuple[Color, ...]] = {  # name: RGB of its prototypes
+    "black": ((10, 10, 10), (30, 28, 27), (22, 24, 32), (35, 28, 22)),
+    "dark gray": ((62, 62, 62), (85, 85, 85), (75, 71, 66), (68, 73, 80)),
+    "gray": ((112, 112, 112), (138, 138, 138), (130, 124, 117), (118, 124, 131)),
+    "light gray": ((172, 172, 172), (198, 198, 198), (186, 182, 176), (175, 181, 188)),
+    "white": ((245, 245, 245), (226, 226, 226), (236, 241, 248), (250, 248, 242)),
+    "cream": ((250, 240, 210), (240, 228, 200), (246, 234, 218)),
+    "beige": ((215, 200, 172), (200, 185, 160), (225, 210, 188), (190, 174, 152)),
+    "tan": ((190, 150, 110), (175, 140, 102), (205, 168, 130), (160, 128, 95)),
+    "khaki": ((170, 160, 110), (150, 142, 100), (188, 178, 130)),
+    "brown": (
+        (120, 80, 50),
+        (140, 92, 56),
+        (105, 72, 50),
+        (128, 97, 70),
+        (110, 60, 36),
+        (92, 64, 42),
+    ),
+    "dark brown": ((65, 45, 30), (50, 33, 22), (75, 50, 38), (58, 46, 36)),
+    "gray-brown": ((115, 102, 88), (132, 117, 101), (95, 83, 72), (148, 134, 118)),
+    "rust": ((160, 70, 32), (145, 60, 35), (178, 86, 52)),
+    "orange": (
+        (240, 130, 30),
+        (225, 120, 60),
+        (255, 165, 50),
+        (205, 115, 48),
+        (230, 152, 85),
+    ),
+    "golden": ((210, 160, 60), (188, 138, 55), (226, 186, 92), (200, 156, 85)),
+    "yellow": ((250, 225, 50), (235, 215, 90), (215, 195, 40), (250, 240, 130)),
+    "peach": ((245, 197, 162), (232, 182, 148), (222, 168, 138)),
+    "pink": (
+        (240, 170, 180),
+        (225, 140, 150),
+        (250, 204, 208),
+        (212, 156, 150),
+        (230, 110, 150),
+        (255, 105, 180),
+    ),
+    "magenta": ((200, 30, 120), (190, 50, 140), (220, 40, 160)),
+    "red": (
+        (200, 30, 30),
+        (230, 40, 40),
+        (165, 28, 32),
+        (190, 62, 54),
+        (215, 40, 70),
+    ),
+    "maroon": ((110, 20, 35), (85, 16, 26), (128, 10, 20), (98, 36, 38)),
+    "olive": ((112, 110, 50), (128, 124, 62), (90, 90, 44), (75, 74, 42)),
+    "green": (
+        (60, 140, 60),
+        (75, 120, 55),
+        (40, 160, 70),
+        (95, 140, 60),
+        (100, 150, 82),
+        (85, 118, 72),
+    ),
+    "dark green": ((30, 70, 35), (46, 70, 40), (25, 50, 26), (52, 64, 44)),
+    "light green": ((160, 200, 130), (146, 190, 108), (182, 216, 162), (168, 192, 144)),
+    "lime": ((170, 212, 60), (190, 222, 88), (140, 210, 40)),
+    "gray-green": ((120, 132, 110), (100, 112, 94), (142, 152, 132), (80, 90, 74)),
+    "teal": ((0, 128, 128), (32, 110, 115), (42, 132, 130), (20, 90, 95)),
+    "turquoise": ((64, 200, 200), (60, 180, 175), (122, 212, 204), (90, 190, 182)),
+    "light blue": ((150, 185, 225), (170, 206, 236), (128, 174, 216), (190, 210, 230)),
+    "blue": (
+        (40, 80, 180),
+        (30, 60, 205),
+        (70, 112, 186),
+        (58, 98, 150),
+        (84, 128, 180),
+        (10, 110, 220),
+    ),
+    "gray-blue": ((110, 125, 145), (132, 146, 164), (88, 102, 122), (70, 82, 100)),
+    "navy": ((20, 30, 75), (30, 36, 64), (26, 42, 92), (14, 18, 48)),
+    "purple": ((120, 50, 140), (102, 62, 142), (90, 40, 100), (132, 84, 160)),
+    "lavender": ((190, 170, 220), (170, 150, 200), (206, 192, 230), (176, 162, 192)),
+}
+PATTERNS = (
+    "plain",
+    "fine texture",
+    "coarse texture",
+    "edge",
+    "stripe",
+    "light spot",
+    "dark spot",
+    "highlight",
+    "shadow",
+)
+DIRECTIONS = ("above", "below", "left", "right")
+
+WORK_SIDE = 256  # of the picture that colors are read from, longer side in pixels
+SEGMENTED_SIDE = 96
+# shares of the longer side
+SPOT_RADIUS = 0.012  # the spot itself
+NEAR_RADIUS = 0.025  # what a text may rightly name the color of
+TEXTURE_RADIUS = 0.03
+REACH = 0.07  # what borders the spot
+BAND = 0.016  # how deep a bordering color must be
+# distances in CIELAB
+SAME = 14.0  # within one surface
+DIFFERENT = 22.0  # clearly another color
+# differences in CIEDE2000 with half the weight on lightness, which shade and sun change
+RIGHT_COLOR = 9.0
+WRONG_COLOR = 20.0
+
+RAYS = {  # step to the right and down
+    "above": (0, -1),
+    "below": (0, 1),
+    "left": (-1, 0),
+    "right": (1, 0),
+    "upper left": (-1, -1),
+    "upper right": (1, -1),
+    "lower left": (-1, 1),
+    "lower right": (1, 1),
+}
+AXES = (
+    ("above", "below"),
+    ("left", "right"),
+    ("upper left", "lower right"),
+    ("upper right", "lower left"),
+)
+
+
+def lab_of(rgb: np.ndarray) -> np.ndarray:
+    """CIELAB, float32, of RGB colors of shape `(..., 3)` in [0, 255]."""
+    return rgb2lab(np.asarray(rgb, dtype=np.float32) / 255)
+
+
+PROTOTYPE_NAMES = np.array(
+    [name for name, prototypes in COLORS.items() for _ in prototypes]
+)
+PROTOTYPES = lab_of(np.array([color for some in COLORS.values() for color in some]))
+
+
+def ranked_colors(lab: np.ndarray, count: int) -> list[str]:
+    """The `count` names of `COLORS` nearest to one CIELAB color of shape `(3,)`, nearest first."""
+    differences = deltaE_ciede2000(lab[np.newaxis], PROTOTYPES)
+    names = PROTOTYPE_NAMES[differences.argsort(kind="stable")]
+    return [str(name) for name in dict.fromkeys(names)][:count]
+
+
+def nearest_colors(rgb: np.ndarray | Iterable, count: int = 1) -> np.ndarray:
+    """Names of colors.
+
+    Args:
+        rgb (`np.ndarray` of shape `(..., 3)`): in [0, 255].
+        count (`int`): how many names of each, nearest first.
+    Returns:
+        `np.ndarray` of strings of shape `(..., count)`.
+
+    Raises ValueError where `rgb` has not three values, or `count` is not in 1 to the number of `COLORS`.
+    """
+    colors = np.asarray(rgb)
+    if colors.ndim == 0 or colors.shape[-1] != 3:
+        raise ValueError(
+            f"rgb must have red, green and blue last, got shape {colors.shape}"
+        )
+    if not 1 <= count <= len(COLORS):
+        raise ValueError(f"count must be in 1 to {len(COLORS)}, got {count}")
+    flat = lab_of(colors.reshape(-1, 3))
+    names = [ranked_colors(color, count) for color in flat]
+    return np.array(names, dtype=object).reshape(*colors.shape[:-1], count)
 
 
 @dataclass(frozen=True)
@@ -11,8 +200,8 @@ class Region:
 
     Args:
         share (`float`): of the photo's area.
-        elongation (`float`): longer axis over shorter axis, at least 1.
-        roundness (`float`): 1 for a disk, toward 0 for a thin or ragged region.
+        elongation (`float`): longer axis over shorter axis of the ellipse with the same moments, at least 1.
+        roundness (`float`): 4 pi area / perimeter², 1 for a disk, toward 0 for a thin or ragged region.
         is_upright (`bool`): whether the longer axis is nearer to the vertical.
         at_border (`bool`): whether it reaches the photo's border.
         center (`tuple`): (x, y) in pixels.
@@ -32,10 +221,12 @@ class SpotLooks:
 
     Args:
         color (`str`): one of `COLORS`.
-        pattern (`str`): one of `PATTERNS`: "plain", "fine texture", "coarse texture", "edge", "stripe", "highlight",
-            "shadow".
+        pattern (`str`): one of `PATTERNS`. "edge": another color begins next to the spot. "stripe": narrow, with other
+            colors on two opposite sides. "light spot", "dark spot": small, lighter or darker than all that surrounds
+            it; "highlight": such a light spot, near white on something darker; "shadow": such a dark spot, of its
+            surroundings' hue.
         borders (`tuple`): (direction, color) pairs where a clearly different color lies close by: ("above", "white").
-            Directions are "above", "below", "left", "right".
+            Directions are those of `DIRECTIONS`.
         region ([`Region`], *optional*)
     """
 
@@ -43,3 +234,271 @@ class SpotLooks:
     pattern: str
     borders: tuple[tuple[str, str], ...] = ()
     region: Region | None = None
+
+
+@dataclass(frozen=True)
+class Border:
+    """Where another color begins on a ray: after `distance` pixels of the work picture, with this `lab` color."""
+
+    distance: float
+    lab: np.ndarray
+
+
+class PixelLooks:
+    """Looks of the spots of one photo, whose pictures are made once, when they are first asked for.
+
+    Args:
+        pixels (`np.ndarray` of shape `(height, width, 3)` or `(height, width)`, uint8): the photo, at least one pixel.
+
+    Raises TypeError for pixels of another type and ValueError for another shape.
+    """
+
+    def __init__(self, pixels: np.ndarray):
+        pixels = np.asarray(pixels)
+        if pixels.dtype != np.uint8:
+            raise TypeError(f"pixels must be uint8, got {pixels.dtype}")
+        is_color = pixels.ndim == 3 and pixels.shape[-1] == 3
+        if not (is_color or pixels.ndim == 2) or pixels.size == 0:
+            raise ValueError(
+                f"pixels must have shape (height, width, 3) or (height, width), got {pixels.shape}"
+            )
+        self.image = Image.fromarray(pixels).convert("RGB")
+        self.spots: dict[tuple[int, int], SpotLooks] = {}
+
+    def scaled(self, longer_side: int) -> np.ndarray:
+        """The photo as CIELAB of shape `(rows, columns, 3)`, float32, not larger than `longer_side`."""
+        width, height = self.image.size
+        scale = min(1.0, longer_side / max(width, height))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return lab_of(np.asarray(self.image.resize(size, Image.Resampling.BOX)))
+
+    @cached_property
+    def lab(self) -> np.ndarray:
+        """The work picture: CIELAB of shape `(rows, columns, 3)`."""
+        return self.scaled(WORK_SIDE)
+
+    @cached_property
+    def segments(self) -> np.ndarray:
+        """Labels from 1, of shape `(rows, columns)`."""
+        small = self.scaled(SEGMENTED_SIDE)
+        return 1 + felzenszwalb(small / 100, scale=100, sigma=0.5, min_size=20)
+
+    @cached_property
+    def segment_shapes(self) -> list:
+        """skimage's properties of the segment with each label; computed when they are read."""
+        return regionprops(self.segments)
+
+    def pixel(self, x: float, y: float, picture: np.ndarray) -> tuple[int, int]:
+        """(column, row) of a picture at (x, y) in pixels of the photo; a point on the photo's right or lower border
+        lies on the last one.
+
+        Raises ValueError for a point beside the photo.
+        """
+        width, height = self.image.size
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise ValueError(
+                f"point ({x}, {y}) is not in the photo of {width} x {height} pixels"
+            )
+        rows, columns = picture.shape[:2]
+        column = min(int(x / width * columns), columns - 1)
+        row = min(int(y / height * rows), rows - 1)
+        return column, row
+
+    def steps(self, share: float) -> int:
+        """A share of the longer side in pixels of the work picture, at least 1."""
+        return max(1, round(share * max(self.lab.shape[:2])))
+
+    def patch(self, column: int, row: int, radius: int) -> np.ndarray:
+        """The square around a pixel as far as it lies in the work picture, shape `(rows, columns, 3)`."""
+        top, left = max(row - radius, 0), max(column - radius, 0)
+        return self.lab[top : row + radius + 1, left : column + radius + 1]
+
+    def spot_lab(self, column: int, row: int) -> np.ndarray:
+        """The color of the spot, shape `(3,)`: the median of its pixels that are like its middle, so that an edge
+        through the spot does not blend two colors."""
+        middle = np.median(self.patch(column, row, 1).reshape(-1, 3), axis=0)
+        pixels = self.patch(column, row, self.steps(SPOT_RADIUS)).reshape(-1, 3)
+        alike = np.linalg.norm(pixels - middle, axis=1) < SAME
+        return np.median(pixels[alike], axis=0) if alike.any() else middle
+
+    def ray(self, column: int, row: int, direction: str) -> np.ndarray:
+        """The colors from the pixel next to the spot's middle outward, shape `(steps, 3)`, at most as far as `REACH`.
+        Each is the median of three pixels across the ray."""
+        right, down = RAYS[direction]
+        rows, columns = self.lab.shape[:2]
+        reach = self.steps(REACH)
+        if right and down:
+            reach = round(reach / np.sqrt(2))
+        away = np.arange(1, reach + 1)
+        ys, xs = row + down * away, column + right * away
+        inside = (ys >= 0) & (ys < rows) & (xs >= 0) & (xs < columns)
+        ys, xs = ys[inside], xs[inside]
+        across = np.array([[-1], [0], [1]])
+        beside_y = np.clip(ys + across * right, 0, rows - 1)
+        beside_x = np.clip(xs - across * down, 0, columns - 1)
+        return np.sort(self.lab[beside_y, beside_x], axis=0)[1]
+
+    def border(
+        self, column: int, row: int, direction: str, spot: np.ndarray
+    ) -> Border | None:
+        """The first color on a ray that is clearly not the spot's, is even, and deep enough to be seen; None where
+        there is none within `REACH`."""
+        colors = self.ray(column, row, direction)
+        depth = self.steps(BAND)
+        is_other = np.linalg.norm(colors - spot, axis=1) > DIFFERENT
+        for start in range(len(colors) - depth + 1):
+            band = colors[start : start + depth]
+            if not is_other[start : start + depth].all():
+                continue
+            color = np.median(band, axis=0)
+            if (np.linalg.norm(band - color, axis=1) < SAME).all():
+                step = np.hypot(*RAYS[direction])
+                return Border((start + 1) * step, color)
+        return None
+
+    def borders(
+        self, column: int, row: int, spot: np.ndarray
+    ) -> dict[str, Border | None]:
+        """[`Border`] on every one of `RAYS`."""
+        return {
+            direction: self.border(column, row, direction, spot) for direction in RAYS
+        }
+
+    def texture(self, column: int, row: int) -> str:
+        """ "plain", "fine texture" or "coarse texture", by the lightness around the spot, less its even slope."""
+        lightness = self.patch(column, row, self.steps(TEXTURE_RADIUS))[..., 0]
+        rows, columns = np.indices(lightness.shape)
+        plane = np.stack([np.ones(lightness.size), rows.ravel(), columns.ravel()], 1)
+        slope = np.linalg.lstsq(plane, lightness.ravel(), rcond=None)[0]
+        rest = lightness - (plane @ slope).reshape(lightness.shape)
+        contrast = rest.std()
+        if contrast < 4:
+            return "plain"
+        change = np.concatenate(
+            [np.abs(np.diff(rest, axis=axis)).ravel() for axis in (0, 1)]
+        ).mean()
+        return "fine texture" if change > 0.4 * contrast else "coarse texture"
+
+    def pattern(self, column: int, row: int, spot: np.ndarray, borders: dict) -> str:
+        """One of `PATTERNS`."""
+        near = self.steps(0.04)
+        found = [border for border in borders.values() if border is not None]
+        if len(found) == len(RAYS) and all(b.distance <= near for b in found):
+            around = np.median([border.lab for border in found], axis=0)
+            return small_spot(spot, around)
+        if has_stripe(borders, near):
+            return "stripe"
+        if any(border.distance <= self.steps(0.012) for border in found):
+            return "edge"
+        return self.texture(column, row)
+
+    def region(self, x: float, y: float) -> Region:
+        """The [`Region`] at (x, y) in pixels of the photo."""
+        column, row = self.pixel(x, y, self.segments)
+        shape = self.segment_shapes[self.segments[row, column] - 1]
+        rows, columns = self.segments.shape
+        width, height = self.image.size
+        top, left, bottom, right = shape.bbox
+        # a pixel is one wide, while the moments of a line of pixels have no width
+        longer = max(shape.axis_major_length, 1)
+        shorter = max(shape.axis_minor_length, 1)
+        perimeter = max(shape.perimeter, 1)
+        center_row, center_column = shape.centroid
+        return Region(
+            share=float(shape.area / self.segments.size),
+            elongation=float(longer / shorter),
+            # perimeters of few pixels come out too short
+            roundness=float(min(4 * np.pi * shape.area / perimeter**2, 1)),
+            is_upright=bool(abs(shape.orientation) < np.pi / 4),
+            at_border=top == 0 or left == 0 or bottom == rows or right == columns,
+            center=(
+                float((center_column + 0.5) / columns * width),
+                float((center_row + 0.5) / rows * height),
+            ),
+        )
+
+    def at(self, x: float, y: float) -> SpotLooks:
+        """What the spot at (x, y), in pixels of the photo, looks like.
+
+        Raises ValueError for a point beside the photo.
+        """
+        column, row = self.pixel(x, y, self.lab)
+        spot = self.spot_lab(column, row)
+        borders = self.borders(column, row, spot)
+        spot_names = ranked_colors(spot, 2)
+        named = []
+        for direction in DIRECTIONS:
+            border = borders[direction]
+            if border is None:
+                continue
+            [name] = ranked_colors(border.lab, 1)
+            if name not in spot_names:
+                named.append((direction, name))
+        return SpotLooks(
+            color=spot_names[0],
+            pattern=self.pattern(column, row, spot, borders),
+            borders=tuple(named),
+            region=self.region(x, y),
+        )
+
+    def says_color(self, name: str, x: float, y: float) -> bool | None:
+        """Whether a color may rightly be said of the spot at (x, y), in pixels of the photo.
+
+        True where it is one of the two names nearest to the spot, or near to the color of a part of what lies in a
+        small radius; False where it is far from all of that, in any light; None in between.
+
+        Raises ValueError for a name that is not in `COLORS` and for a point beside the photo.
+        """
+        if name not in COLORS:
+            raise ValueError(f"color must be one of {list(COLORS)}, got {name!r}")
+        column, row = self.pixel(x, y, self.lab)
+        if name in ranked_colors(self.spot_lab(column, row), 2):
+            return True
+        pixels = self.patch(column, row, self.steps(NEAR_RADIUS))
+        prototypes = PROTOTYPES[PROTOTYPE_NAMES == name]
+        differences = deltaE_ciede2000(
+            pixels.reshape(-1, 1, 3), prototypes[np.newaxis], kL=2
+        )
+        # a tenth of the pixels is a part that one sees
+        least = np.quantile(differences.min(1), 0.1)
+        if least < RIGHT_COLOR:
+            return True
+        return False if least > WRONG_COLOR else None
+
+    def says_pattern(self, pattern: str, x: float, y: float) -> bool | None:
+        """As [`says_color`], of one of `PATTERNS`: only "plain" and a texture contradict each other, and what is an
+        edge, stripe or spot is for the eye to say.
+
+        Raises ValueError for a pattern that is not in `PATTERNS` and for a point beside the photo.
+        """
+        if pattern not in PATTERNS:
+            raise ValueError(f"pattern must be one of {PATTERNS}, got {pattern!r}")
+        return None
+
+
+def small_spot(spot: np.ndarray, around: np.ndarray) -> str:
+    """The pattern of a small spot of one CIELAB color in the midst of another."""
+    lightness, around_lightness = float(spot[0]), float(around[0])
+    if lightness > around_lightness:
+        is_white = lightness > 85 and np.hypot(*spot[1:]) < 15
+        return "highlight" if is_white and around_lightness < 65 else "light spot"
+    # less light scales lightness and chroma alike
+    shaded = around[1:] * lightness / max(around_lightness, 1)
+    has_hue = np.hypot(*around[1:]) > 10
+    is_shaded = np.linalg.norm(spot[1:] - shaded) < 6
+    return "shadow" if has_hue and is_shaded and lightness > 12 else "dark spot"
+
+
+def has_stripe(borders: dict[str, Border | None], near: float) -> bool:
+    """Whether other colors, like each other, lie on two opposite sides within `near`, and none so near along the
+    stripe."""
+    for axis, (first, second) in enumerate(AXES):
+        one, other = borders[first], borders[second]
+        if one is None or other is None or one.distance + other.distance > near:
+            continue
+        along = AXES[axis ^ 1]
+        ends = [borders[direction] for direction in along]
+        goes_on = all(end is None or end.distance > near for end in ends)
+        if goes_on and np.linalg.norm(one.lab - other.lab) < DIFFERENT:
+            return True
+    return False
