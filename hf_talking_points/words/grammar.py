@@ -66,7 +66,7 @@ class Choice:
 Item: TypeAlias = Literal | Reference | Condition | Choice
 
 _TOKEN = re.compile(
-    r"\{[^{}]*\}|\[(?:\d+%)?|\]|\(|\)|\||[^{}\[\]()|]+"
+    r"\{[^{}]*\}|\[(?:\d+% ?)?|\]|\(|\)|\||[^{}\[\]()|]+"
 )  # a reference, a bracket, or words
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?) +(.*)", re.DOTALL)
 
@@ -260,7 +260,10 @@ def _until(closing: str, tokens: list[str], where: str) -> list[tuple[Item, ...]
         elif token == "(":
             items.append(_equals(_until(")", tokens, where)))
         elif token.startswith("["):
-            chance = int(token[1:-1]) / 100 if token != "[" else 0.5
+            percentage = token[1:].rstrip("% ")
+            chance = int(percentage) / 100 if percentage else 0.5
+            if not 0 < chance < 1:
+                raise ValueError(f"{where}: {token!r} is no chance between 1 and 99 %")
             items.append(_equals(_until("]", tokens, where), chance))
         elif token in ")]":
             raise ValueError(f"{where}: {token!r} closes nothing")

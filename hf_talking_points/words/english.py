@@ -1,0 +1,120 @@
+"""English as it is written: articles, plurals, capital letters, spaces, British spelling."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+BRITISH = {
+    "gray": "grey",
+    "center": "centre",
+    "centered": "centred",
+    "color": "colour",
+    "colors": "colours",
+    "colored": "coloured",
+}
+PAIRS = {
+    "binoculars",
+    "glasses",
+    "goggles",
+    "jeans",
+    "leggings",
+    "pajamas",
+    "pants",
+    "scissors",
+    "shorts",
+    "skis",
+    "sunglasses",
+    "swimming trunks",
+    "tights",
+    "trousers",
+}
+IRREGULAR_PLURALS = {
+    "calf": "calves",
+    "child": "children",
+    "foot": "feet",
+    "goose": "geese",
+    "half": "halves",
+    "knife": "knives",
+    "leaf": "leaves",
+    "loaf": "loaves",
+    "man": "men",
+    "mouse": "mice",
+    "ox": "oxen",
+    "person": "people",
+    "sheep": "sheep",
+    "shelf": "shelves",
+    "tooth": "teeth",
+    "wolf": "wolves",
+    "woman": "women",
+}
+
+# "a uniform", "a one-way street", but "an uninvited guest"
+_A_BEFORE_VOWEL = r"uni(?![dmn])|us(?:e|ual|er)|one\b|once|eu|ewe|ukulele|utensil"
+_AN_BEFORE_CONSONANT = r"hour|honest|heir"
+_ARTICLE = re.compile(
+    rf"\b(a|A)(?= (?:(?!{_A_BEFORE_VOWEL})[aeiou]|{_AN_BEFORE_CONSONANT}))",
+)
+_SPACES = re.compile(r" {2,}")
+_SPACE_BEFORE = re.compile(r" +([,.;:?!])")
+_MARKS = re.compile(r"[,;:](?=\s*[.;:?!])|,(?=,)")
+_SENTENCE = re.compile(r"(^|[.!?] )([a-z])")
+_BRITISH = re.compile(rf"\b({'|'.join(BRITISH)})\b", re.IGNORECASE)
+
+
+def is_plural(noun: str) -> bool:
+    """Whether a noun, such as "pants", is followed by "are"."""
+    return noun in PAIRS or noun.split(" ")[-1] in PAIRS
+
+
+@lru_cache(maxsize=4096)
+def indefinite(noun: str, adjective: str = "") -> str:
+    """A noun at its first mention: "an orange", "a pair of pants", "a small pair of pants"."""
+    words = f"pair of {noun}" if is_plural(noun) else noun
+    return _ARTICLE.sub(r"\1n", f"a {adjective} {words}" if adjective else f"a {words}")
+
+
+@lru_cache(maxsize=4096)
+def plural(noun: str) -> str:
+    """Several of a noun: "eyes", "front paws", "knives"."""
+    before, _, last = noun.rpartition(" ")
+    if is_plural(noun):
+        several = last
+    elif last in IRREGULAR_PLURALS:
+        several = IRREGULAR_PLURALS[last]
+    elif re.search(r"(?:s|x|z|ch|sh)$", last):
+        several = f"{last}es"
+    elif re.search(r"[^aeiou]y$", last):
+        several = f"{last[:-1]}ies"
+    else:
+        several = f"{last}s"
+    return f"{before} {several}" if before else several
+
+
+def possessive(noun: str) -> str:
+    """ "dog's", "pants'", "bus's"."""
+    return f"{noun}'" if is_plural(noun) else f"{noun}'s"
+
+
+def punctuated(words: str) -> str:
+    """Words of a grammar as they are written: one space, no mark before a stronger one, "an" before vowels, capital
+    letters at the beginning of sentences."""
+    text = _SPACES.sub(" ", words).strip()
+    text = _SPACE_BEFORE.sub(r"\1", text)
+    text = _MARKS.sub("", text)
+    text = _ARTICLE.sub(r"\1n", text)
+    return _SENTENCE.sub(_capital, text)
+
+
+def _capital(found: re.Match[str]) -> str:
+    return found[1] + found[2].upper()
+
+
+def british(text: str) -> str:
+    """A text in British spelling."""
+    return _BRITISH.sub(_british_word, text)
+
+
+def _british_word(found: re.Match[str]) -> str:
+    word = BRITISH[found[0].lower()]
+    return word.capitalize() if found[0][0].isupper() else word
