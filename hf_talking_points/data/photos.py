@@ -111,6 +111,7 @@ class Photo:
         points (`tuple`): of [`PartPoint`] on no annotated object.
         stored (`dict` or PIL image, *optional*): the image itself, of a row that cannot be asked for again: as
             `datasets` stores it, with "bytes" and "path", or decoded.
+        classes (`tuple` of `str`): what the whole photo shows, where no box says which part of it.
     """
 
     id: str
@@ -121,6 +122,7 @@ class Photo:
     row: tuple[Dataset, int] | None = field(default=None, repr=False, compare=False)
     points: tuple[PartPoint, ...] = ()
     stored: StoredImage | None = field(default=None, repr=False, compare=False)
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.given_split not in (None, "val", *SPLITS):

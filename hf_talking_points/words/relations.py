@@ -1,10 +1,56 @@
-"""Where a point is from things that have a name, each relation defined once."""
+"""Where a point is from things that have a name, each relation defined once.
+
+A definition is a margin in shares of an object's size: how far a point is inside the place that a relation means, 0 on
+its rim, negative outside. The same margin says what may be told of a point and which of what others told is wrong.
+Directions are as seen in the picture. The size of an object is the longer side of its box.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from ..data.photos import Box
+
+__all__ = [
+    "DIRECTIONS",
+    "DISTANCES",
+    "KINDS",
+    "Landmark",
+    "Relation",
+    "margin",
+    "relations_of",
+]
+
+KINDS = ("beside", "level with", "straight", "between", "halfway")
+DIRECTIONS = {  # unit steps to the right and down
+    "left": (-1, 0),
+    "right": (1, 0),
+    "above": (0, -1),
+    "below": (0, 1),
+    "upper left": (-1, -1),
+    "upper right": (1, -1),
+    "lower left": (-1, 1),
+    "lower right": (1, 1),
+}
+DISTANCES = {  # shares of the object's size
+    "just": (0.0, 0.1),
+    "a little": (0.1, 0.25),
+    "some way": (0.25, 0.6),
+    "far": (0.6, math.inf),
+}
+OCTANT = math.radians(22.5)  # half of what a direction spans
+APART = 0.03  # what lies nearer to a landmark is at it
+ALIGNED = 0.04  # what differs by less is level with it, or straight above or below
+ALIGNED_APART = 0.12
+BETWEEN = (0.15, 0.85)  # of the way from one landmark to the other
+HALFWAY = (0.42, 0.58)
+BESIDE_WAY = 0.2  # most distance from the way, as a share of it
+SHORTEST_WAY = 0.15
+CLEAR = 0.005  # margin of what may be told
+MOST_LANDMARKS = 6  # the nearest ones that relations are looked for with
 
 
 @dataclass(frozen=True)
@@ -15,6 +61,7 @@ class Landmark:
         name (`str`): of the object ("dog") or of the part, with the object's own side ("left eye").
         box (`tuple`): (x1, y1, x2, y2) in pixels; without area where only a point is known.
         owner (`int`): number of the object in its photo, itself or the one that the part belongs to.
+        size (`float`): of that object, in pixels.
         is_object (`bool`)
         seen (`str`, *optional*): "left" or "right", which of the object's two it is as seen in the picture; None where
             there are not two of it, or where they do not lie apart.
@@ -23,8 +70,21 @@ class Landmark:
     name: str
     box: Box
     owner: int
+    size: float
     is_object: bool = False
     seen: str | None = None
+
+    @property
+    def center(self) -> tuple[float, float]:
+        x1, y1, x2, y2 = self.box
+        return (x1 + x2) / 2, (y1 + y2) / 2
+
+    def offset(self, x: float, y: float) -> tuple[float, float]:
+        """(dx, dy) from the nearest place of the landmark to a point, in shares of the object's size."""
+        x1, y1, x2, y2 = self.box
+        dx = x - min(max(x, x1), x2)
+        dy = y - min(max(y, y1), y2)
+        return dx / self.size, dy / self.size
 
 
 @dataclass(frozen=True)
@@ -32,13 +92,138 @@ class Relation:
     """Where a point is from one landmark or from two.
 
     Args:
-        kind (`str`): one of `KINDS`.
-        landmarks (`tuple`): of [`Landmark`].
-        direction (`str`, *optional*): "left", "right", "above", "below", "upper left", …, as seen.
-        distance (`str`, *optional*): one of `DISTANCES`, a share of the object's size.
+        kind (`str`): one of `KINDS`. "beside": in a direction and at a distance from the landmark; "level with": as
+            high in the picture, to its left or right; "straight": straight above or below; "between": on the way from
+            the first landmark to the second, nearer to the first; "halfway": in the middle of that way.
+        landmarks (`tuple`): of [`Landmark`], two for "between" and "halfway".
+        direction (`str`, *optional*): one of `DIRECTIONS`.
+        distance (`str`, *optional*): one of `DISTANCES`; of "beside" alone.
     """
 
     kind: str
     landmarks: tuple[Landmark, ...]
     direction: str | None = None
     distance: str | None = None
+
+
+def margin(relation: Relation, x: float, y: float) -> float:
+    """How far a point is inside the place that a relation means, in shares of the object's size; negative outside.
+
+    Args:
+        relation ([`Relation`])
+        x, y (`float`): in pixels.
+
+    Raises ValueError for a kind that is none of `KINDS`.
+    """
+    if relation.kind in ("between", "halfway"):
+        return margin_on_way(relation, x, y)
+    landmark = relation.landmarks[0]
+    dx, dy = landmark.offset(x, y)
+    if relation.kind == "beside":
+        return margin_beside(relation, dx, dy)
+    center_x, center_y = landmark.center
+    if relation.kind == "level with":
+        off = abs(y - center_y) / landmark.size
+        along = dx if relation.direction == "right" else -dx
+    elif relation.kind == "straight":
+        off = abs(x - center_x) / landmark.size
+        along = dy if relation.direction == "below" else -dy
+    else:
+        raise ValueError(f"kind must be one of {KINDS}, got {relation.kind!r}")
+    return min(ALIGNED - off, along - ALIGNED_APART)
+
+
+def margin_beside(relation: Relation, dx: float, dy: float) -> float:
+    """The margin of a direction and a distance, either of which may be left open."""
+    distance = math.hypot(dx, dy)
+    margins = [distance - APART]
+    if relation.direction is not None:
+        step_x, step_y = DIRECTIONS[relation.direction]
+        turn = math.atan2(dy, dx) - math.atan2(step_y, step_x)
+        turn = abs(math.remainder(turn, math.tau))
+        # how far the nearest point of the octant's rim is
+        margins.append(distance * math.sin(max(OCTANT - turn, -math.pi / 2)))
+    if relation.distance is not None:
+        least, most = DISTANCES[relation.distance]
+        margins += [distance - least, most - distance]
+    return min(margins)
+
+
+def margin_on_way(relation: Relation, x: float, y: float) -> float:
+    """The margin of the way between the centers of two landmarks."""
+    first, second = relation.landmarks
+    x1, y1 = first.center
+    x2, y2 = second.center
+    way = math.hypot(x2 - x1, y2 - y1)
+    size = min(first.size, second.size)
+    if way < SHORTEST_WAY * size:
+        return (way / size) - SHORTEST_WAY
+    along = ((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / way**2
+    off = abs((x - x1) * (y2 - y1) - (y - y1) * (x2 - x1)) / way**2
+    least, most = HALFWAY if relation.kind == "halfway" else (BETWEEN[0], HALFWAY[0])
+    return min(along - least, most - along, BESIDE_WAY - off) * way / size
+
+
+def relations_of(x: float, y: float, landmarks: Sequence[Landmark]) -> list[Relation]:
+    """All relations of a point that clearly hold, those to the nearest landmarks first.
+
+    Args:
+        x, y (`float`): in pixels.
+        landmarks (list of [`Landmark`]): those that a text may speak of.
+    """
+
+    def distance(landmark: Landmark) -> float:
+        return math.hypot(*landmark.offset(x, y))
+
+    nearest = sorted(landmarks, key=distance)[:MOST_LANDMARKS]
+    found = []
+    for landmark in nearest:
+        for relation in relations_to(landmark, x, y):
+            if margin(relation, x, y) > CLEAR:
+                found.append(relation)
+    for pair in combinations(nearest, 2):
+        for relation in ways_between(*pair):
+            if margin(relation, x, y) > CLEAR:
+                found.append(relation)
+    return found
+
+
+def relations_to(landmark: Landmark, x: float, y: float) -> list[Relation]:
+    """Relations to one landmark that may hold."""
+    only = (landmark,)
+    dx, dy = landmark.offset(x, y)
+    distance = distance_word(math.hypot(dx, dy))
+    candidates = [
+        Relation("beside", only, direction_of(dx, dy), distance),
+        Relation("level with", only, "right" if dx > 0 else "left"),
+    ]
+    candidates.append(Relation("straight", only, "below" if dy > 0 else "above"))
+    return candidates
+
+
+def ways_between(first: Landmark, second: Landmark) -> list[Relation]:
+    """Relations to two landmarks that may hold, the nearer of them first."""
+    return [
+        Relation("halfway", (first, second)),
+        Relation("between", (first, second)),
+        Relation("between", (second, first)),
+    ]
+
+
+def direction_of(dx: float, dy: float) -> str:
+    """The nearest of `DIRECTIONS` to an offset to the right and down."""
+    angle = math.atan2(dy, dx)
+
+    def turn(name: str) -> float:
+        step_x, step_y = DIRECTIONS[name]
+        return abs(math.remainder(angle - math.atan2(step_y, step_x), math.tau))
+
+    return min(DIRECTIONS, key=turn)
+
+
+def distance_word(distance: float) -> str:
+    """The word for a distance, a share of the object's size."""
+    for word, (_, most) in DISTANCES.items():
+        if distance < most:
+            return word
+    raise ValueError(f"distance must be finite, got {distance}")
