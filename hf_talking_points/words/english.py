@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 BRITISH = {
@@ -49,12 +50,15 @@ IRREGULAR_PLURALS = {
     "woman": "women",
 }
 
+FIRST_PRIVATE_CHARACTER = 0xE000  # of Unicode: no name holds one
+
 # "a uniform", "a one-way street", but "an uninvited guest"
 _A_BEFORE_VOWEL = r"uni(?![dmn])|us(?:e|ual|er)|one\b|once|eu|ewe|ukulele|utensil"
 _AN_BEFORE_CONSONANT = r"hour|honest|heir"
 _ARTICLE = re.compile(
     rf"\b(a|A)(?= (?:(?!{_A_BEFORE_VOWEL})[aeiou]|{_AN_BEFORE_CONSONANT}))",
 )
+_PLAIN_NAME = re.compile(r"[\w'-]+(?: [\w'-]+)*")
 _SPACES = re.compile(r" {2,}")
 _SPACE_BEFORE = re.compile(r" +([,.;:?!])")
 _MARKS = re.compile(r"[,;:](?=\s*[.;:?!])|,(?=,)")
@@ -96,14 +100,28 @@ def possessive(noun: str) -> str:
     return f"{noun}'" if is_plural(noun) else f"{noun}'s"
 
 
-def punctuated(words: str) -> str:
+def punctuated(words: str, names: Sequence[str] = ()) -> str:
     """Words of a grammar as they are written: one space, no mark before a stronger one, "an" before vowels, capital
-    letters at the beginning of sentences."""
+    letters at the beginning of sentences.
+
+    Args:
+        words (`str`)
+        names (list of `str`): that stay as they are but for a capital letter, whatever marks they hold.
+    """
+    stand_ins = {}
+    for number, name in enumerate(names):
+        if not _PLAIN_NAME.fullmatch(name) or _ARTICLE.search(name):
+            stand_in = chr(FIRST_PRIVATE_CHARACTER + number)
+            stand_ins[stand_in] = name
+            words = words.replace(name, stand_in)
     text = _SPACES.sub(" ", words).strip()
     text = _SPACE_BEFORE.sub(r"\1", text)
     text = _MARKS.sub("", text)
     text = _ARTICLE.sub(r"\1n", text)
-    return _SENTENCE.sub(_capital, text)
+    text = _SENTENCE.sub(_capital, text)
+    for stand_in, name in reversed(stand_ins.items()):
+        text = text.replace(stand_in, name)
+    return text
 
 
 def _capital(found: re.Match[str]) -> str:

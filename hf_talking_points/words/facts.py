@@ -189,11 +189,11 @@ class Scene:
         for number, annotated in enumerate(self.photo.objects):
             if counts[annotated.category] == 1:
                 size = longer_side(annotated.box)
-                landmarks.append(
-                    Landmark(
-                        annotated.category, annotated.box, number, size, is_object=True
-                    )
+                name = annotated.category
+                whole = Landmark(
+                    name, annotated.box, number, size, is_object=True, category=name
                 )
+                landmarks.append(whole)
         return landmarks
 
     def number_of(self, annotated: AnnotatedObject) -> int:
@@ -298,7 +298,9 @@ def landmarks_on(number: int, annotated: AnnotatedObject) -> list[Landmark]:
     landmarks = []
     for name, box in places:
         seen = seen_side(box, pairs[without_side(name)], size)
-        landmarks.append(Landmark(name, box, number, size, seen=seen))
+        landmarks.append(
+            Landmark(name, box, number, size, seen=seen, category=annotated.category)
+        )
     return landmarks
 
 

@@ -9,7 +9,8 @@ where none is written); an alternative may go on in lines that are indented furt
 slot, whose words the writer gives. An alternative applies only where all its slots are known. `[…]` is a clause that
 is left out half the time, and where it does not apply; `[80% …]` is said in 80 of 100 texts. `(…|…)` is a choice
 between equals. `{?name}` asks that a slot is known and says nothing, `{!name}` that it is not. An alternative "-"
-says nothing. Lines that begin with "#" are comments.
+says nothing. A symbol whose line ends in ", each once:" has alternatives that come at most once in a text. Lines that
+begin with "#" are comments.
 """
 
 from __future__ import annotations
@@ -55,14 +56,18 @@ class Choice:
         alternatives (`tuple`): of tuples of items.
         weights (`tuple`): of floats, one for each.
         chance (`float`): in (0, 1], of saying it at all; below 1 it is left out, too, where no alternative applies.
+        once (`str`, *optional*): the symbol's name, where each alternative comes at most once in a text.
     """
 
     alternatives: tuple[tuple[Item, ...], ...]
     weights: tuple[float, ...]
     chance: float = 1.0
+    once: str | None = None
 
 
 Item: TypeAlias = Literal | Reference | Condition | Choice
+
+EACH_ONCE = ", each once"
 
 _TOKEN = re.compile(
     r"\{[^{}]*\}|\[(?:\d+% ?)?|\]|\(|\)|\||[^{}\[\]()|]+"
@@ -81,8 +86,9 @@ class Grammar:
 
     def __init__(self, source: str) -> None:
         self.symbols: dict[str, Choice] = {}
-        for name, lines in _blocks(source).items():
-            self.symbols[name] = _alternatives(name, lines)
+        for head, lines in _blocks(source).items():
+            name = head.removesuffix(EACH_ONCE)
+            self.symbols[name] = _alternatives(name, lines, is_once=name != head)
 
     @property
     def slots(self) -> set[str]:
@@ -137,9 +143,14 @@ class _Expansion:
         left = list(range(len(choice.alternatives)))
         while left:
             number = left.pop(self.draw(left, choice.weights))
+            mark = f"{choice.once}, {number}"
+            if choice.once and mark in self.said:
+                continue
             before = self.said.copy()
             words = self.say(choice.alternatives[number])
             if words is not None:
+                if choice.once:
+                    self.said[mark] = 1
                 return words
             self.said = before
         return "" if is_optional else None
@@ -219,7 +230,7 @@ def _blocks(source: str) -> dict[str, list[str]]:
     return blocks
 
 
-def _alternatives(name: str, lines: list[str]) -> Choice:
+def _alternatives(name: str, lines: list[str], is_once: bool) -> Choice:
     """The choice between a symbol's alternatives."""
     if not lines:
         raise ValueError(f"symbol {name!r} has no alternatives")
@@ -230,7 +241,8 @@ def _alternatives(name: str, lines: list[str]) -> Choice:
         weight, text = weighted.groups() if weighted else ("1", line)
         alternatives.append(_items("" if text == "-" else text, f"symbol {name!r}"))
         weights.append(float(weight))
-    return Choice(tuple(alternatives), tuple(weights))
+    once = name if is_once else None
+    return Choice(tuple(alternatives), tuple(weights), once=once)
 
 
 def _items(text: str, where: str) -> tuple[Item, ...]:

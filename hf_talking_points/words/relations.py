@@ -65,6 +65,7 @@ class Landmark:
         is_object (`bool`)
         seen (`str`, *optional*): "left" or "right", which of the object's two it is as seen in the picture; None where
             there are not two of it, or where they do not lie apart.
+        category (`str`, *optional*): of the object.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Landmark:
     size: float
     is_object: bool = False
     seen: str | None = None
+    category: str | None = None
 
     @property
     def center(self) -> tuple[float, float]:

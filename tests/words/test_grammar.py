@@ -88,6 +88,12 @@ def test_conditions():
     assert all_texts(grammar, {"name": ()}) == {"unknown"}
 
 
+def test_alternatives_that_come_once_each():
+    grammar = Grammar("text:\n    {word}{word}[{word}]\nword, each once:\n    a\n    b")
+    assert all_texts(grammar, {}) == {"ab", "ba"}
+    assert all_texts(grammar, {}, "word") == {"a", "b"}
+
+
 def test_a_dash_says_nothing():
     assert Grammar(ANIMALS).expand("rest", {}) == ""
 
@@ -132,4 +138,4 @@ def test_unknown_symbol():
 
 def test_the_packaged_grammars_are_read():
     grammar = read_grammar(["places"])
-    assert grammar.slots == {"frame", "object"}
+    assert grammar.slots == {"frame"}
