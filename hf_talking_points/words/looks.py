@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.measure import regionprops
@@ -38,7 +39,8 @@ COLORS: dict[str, tuple[Color, ...]] = {  # name: RGB of its prototypes
     "white": ((245, 245, 245), (226, 226, 226), (236, 241, 248), (250, 248, 242)),
     "cream": ((250, 240, 210), (240, 228, 200), (246, 234, 218)),
     "beige": ((215, 200, 172), (200, 185, 160), (225, 210, 188), (190, 174, 152)),
-    "tan": ((190, 150, 110), (175, 140, 102), (205, 168, 130), (160, 128, 95)),
+    "tan": ((190, 150, 110), (178, 146, 108), (205, 168, 130), (164, 134, 102)),
+    "light brown": ((168, 122, 82), (185, 135, 92), (204, 148, 105), (150, 112, 80)),
     "khaki": ((170, 160, 110), (150, 142, 100), (188, 178, 130)),
     "brown": (
         (120, 80, 50),
@@ -60,7 +62,7 @@ COLORS: dict[str, tuple[Color, ...]] = {  # name: RGB of its prototypes
     ),
     "golden": ((210, 160, 60), (188, 138, 55), (226, 186, 92), (200, 156, 85)),
     "yellow": ((250, 225, 50), (235, 215, 90), (215, 195, 40), (250, 240, 130)),
-    "peach": ((245, 197, 162), (232, 182, 148), (222, 168, 138)),
+    "peach": ((245, 197, 162), (236, 186, 154), (250, 210, 185)),
     "pink": (
         (240, 170, 180),
         (225, 140, 150),
@@ -69,15 +71,17 @@ COLORS: dict[str, tuple[Color, ...]] = {  # name: RGB of its prototypes
         (230, 110, 150),
         (255, 105, 180),
     ),
+    "dark pink": ((165, 55, 92), (190, 80, 120), (185, 90, 100)),
     "magenta": ((200, 30, 120), (190, 50, 140), (220, 40, 160)),
     "red": (
         (200, 30, 30),
         (230, 40, 40),
-        (165, 28, 32),
+        (178, 30, 32),
         (190, 62, 54),
         (215, 40, 70),
     ),
-    "maroon": ((110, 20, 35), (85, 16, 26), (128, 10, 20), (98, 36, 38)),
+    "dark red": ((145, 22, 24), (120, 14, 12), (138, 42, 42)),
+    "maroon": ((110, 20, 38), (85, 16, 28), (96, 36, 42), (70, 18, 22)),
     "olive": ((112, 110, 50), (128, 124, 62), (90, 90, 44), (75, 74, 42)),
     "green": (
         (60, 140, 60),
@@ -101,8 +105,10 @@ COLORS: dict[str, tuple[Color, ...]] = {  # name: RGB of its prototypes
         (58, 98, 150),
         (84, 128, 180),
         (10, 110, 220),
+        (70, 95, 132),
     ),
-    "gray-blue": ((110, 125, 145), (132, 146, 164), (88, 102, 122), (70, 82, 100)),
+    "gray-blue": ((112, 124, 142), (134, 146, 162), (90, 102, 118), (70, 81, 96)),
+    "dark blue": ((30, 55, 115), (45, 72, 108), (30, 50, 85), (20, 40, 120)),
     "navy": ((20, 30, 75), (30, 36, 64), (26, 42, 92), (14, 18, 48)),
     "purple": ((120, 50, 140), (102, 62, 142), (90, 40, 100), (132, 84, 160)),
     "lavender": ((190, 170, 220), (170, 150, 200), (206, 192, 230), (176, 162, 192)),
@@ -127,6 +133,9 @@ SPOT_RADIUS = 0.012  # the spot itself
 NEAR_RADIUS = 0.025  # what a text may rightly name the color of
 TEXTURE_RADIUS = 0.03
 REACH = 0.07  # what borders the spot
+NARROW = 0.04  # a small spot, from its middle; a stripe, from side to side
+TINY = 0.02  # a highlight, from its middle
+AT_EDGE = 0.012
 BAND = 0.016  # how deep a bordering color must be
 # distances in CIELAB
 SAME = 14.0  # within one surface
@@ -164,11 +173,11 @@ PROTOTYPE_NAMES = np.array(
 PROTOTYPES = lab_of(np.array([color for some in COLORS.values() for color in some]))
 
 
-def ranked_colors(lab: np.ndarray, count: int) -> list[str]:
-    """The `count` names of `COLORS` nearest to one CIELAB color of shape `(3,)`, nearest first."""
-    differences = deltaE_ciede2000(lab[np.newaxis], PROTOTYPES)
-    names = PROTOTYPE_NAMES[differences.argsort(kind="stable")]
-    return [str(name) for name in dict.fromkeys(names)][:count]
+def ranked_colors(lab: np.ndarray, count: int) -> list[list[str]]:
+    """The `count` names of `COLORS` nearest to every CIELAB color of shape `(colors, 3)`, nearest first."""
+    differences = deltaE_ciede2000(lab[:, np.newaxis], PROTOTYPES[np.newaxis])
+    names = PROTOTYPE_NAMES[differences.argsort(axis=1, kind="stable")]
+    return [list(dict.fromkeys(row.tolist()))[:count] for row in names]
 
 
 def nearest_colors(rgb: np.ndarray | Iterable, count: int = 1) -> np.ndarray:
@@ -189,8 +198,7 @@ def nearest_colors(rgb: np.ndarray | Iterable, count: int = 1) -> np.ndarray:
         )
     if not 1 <= count <= len(COLORS):
         raise ValueError(f"count must be in 1 to {len(COLORS)}, got {count}")
-    flat = lab_of(colors.reshape(-1, 3))
-    names = [ranked_colors(color, count) for color in flat]
+    names = ranked_colors(lab_of(colors.reshape(-1, 3)), count)
     return np.array(names, dtype=object).reshape(*colors.shape[:-1], count)
 
 
@@ -221,10 +229,10 @@ class SpotLooks:
 
     Args:
         color (`str`): one of `COLORS`.
-        pattern (`str`): one of `PATTERNS`. "edge": another color begins next to the spot. "stripe": narrow, with other
-            colors on two opposite sides. "light spot", "dark spot": small, lighter or darker than all that surrounds
-            it; "highlight": such a light spot, near white on something darker; "shadow": such a dark spot, of its
-            surroundings' hue.
+        pattern (`str`): one of `PATTERNS`. "edge": another color begins next to the spot. "stripe": narrow, with one
+            other color on two opposite sides; "shadow": such a stripe whose color is that of its sides in less light,
+            as a fold or a gap. "light spot", "dark spot": small, lighter or darker than all that surrounds it;
+            "highlight": such a light spot, tiny and near white on something even. Else what is said is the texture.
         borders (`tuple`): (direction, color) pairs where a clearly different color lies close by: ("above", "white").
             Directions are those of `DIRECTIONS`.
         region ([`Region`], *optional*)
@@ -321,58 +329,60 @@ class PixelLooks:
         alike = np.linalg.norm(pixels - middle, axis=1) < SAME
         return np.median(pixels[alike], axis=0) if alike.any() else middle
 
-    def ray(self, column: int, row: int, direction: str) -> np.ndarray:
-        """The colors from the pixel next to the spot's middle outward, shape `(steps, 3)`, at most as far as `REACH`.
-        Each is the median of three pixels across the ray."""
-        right, down = RAYS[direction]
-        rows, columns = self.lab.shape[:2]
-        reach = self.steps(REACH)
-        if right and down:
-            reach = round(reach / np.sqrt(2))
-        away = np.arange(1, reach + 1)
-        ys, xs = row + down * away, column + right * away
-        inside = (ys >= 0) & (ys < rows) & (xs >= 0) & (xs < columns)
-        ys, xs = ys[inside], xs[inside]
-        across = np.array([[-1], [0], [1]])
-        beside_y = np.clip(ys + across * right, 0, rows - 1)
-        beside_x = np.clip(xs - across * down, 0, columns - 1)
-        return np.sort(self.lab[beside_y, beside_x], axis=0)[1]
+    @cached_property
+    def ray_places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Steps to the right and down from a spot to the places on the rays, as far as `REACH`: two int arrays of
+        shape `(rays, places, 3)`, the last axis across the ray."""
+        away = np.arange(1, self.steps(REACH) + 1)[:, np.newaxis]
+        across = np.array([-1, 0, 1])
+        right, down = np.array(list(RAYS.values())).T[:, :, np.newaxis, np.newaxis]
+        return right * away - down * across, down * away + right * across
 
-    def border(
-        self, column: int, row: int, direction: str, spot: np.ndarray
-    ) -> Border | None:
-        """The first color on a ray that is clearly not the spot's, is even, and deep enough to be seen; None where
-        there is none within `REACH`."""
-        colors = self.ray(column, row, direction)
-        depth = self.steps(BAND)
-        is_other = np.linalg.norm(colors - spot, axis=1) > DIFFERENT
-        for start in range(len(colors) - depth + 1):
-            band = colors[start : start + depth]
-            if not is_other[start : start + depth].all():
-                continue
-            color = np.median(band, axis=0)
-            if (np.linalg.norm(band - color, axis=1) < SAME).all():
-                step = np.hypot(*RAYS[direction])
-                return Border((start + 1) * step, color)
-        return None
+    def rays(self, column: int, row: int) -> np.ndarray:
+        """The colors from the pixel next to a spot's middle outward on every ray, shape `(rays, places, 3)`, NaN
+        beside the photo. Each is the median of three pixels across the ray."""
+        right, down = self.ray_places
+        columns, rows = column + right, row + down
+        height, width = self.lab.shape[:2]
+        nearest_columns = columns.clip(0, width - 1)
+        nearest_rows = rows.clip(0, height - 1)
+        colors = np.sort(self.lab[nearest_rows, nearest_columns], axis=2)[:, :, 1]
+        is_beside = (columns != nearest_columns) | (rows != nearest_rows)
+        colors[is_beside[:, :, 1]] = np.nan
+        return colors
 
-    def borders(
-        self, column: int, row: int, spot: np.ndarray
-    ) -> dict[str, Border | None]:
-        """[`Border`] on every one of `RAYS`."""
-        return {
-            direction: self.border(column, row, direction, spot) for direction in RAYS
-        }
+    def borders(self, column: int, row: int, spot: np.ndarray) -> dict[str, Border]:
+        """By ray, of those that have one within `REACH`: the first color that is clearly not the spot's, is even, and
+        deep enough to be seen."""
+        colors = self.rays(column, row)
+        bands = sliding_window_view(colors, self.steps(BAND), axis=1)
+        means = bands.mean(-1)
+        from_mean = np.linalg.norm(bands - means[..., np.newaxis], axis=2)
+        from_spot = np.linalg.norm(bands - spot[:, np.newaxis], axis=2)
+        is_border = (from_mean < SAME).all(-1) & (from_spot > DIFFERENT).all(-1)
+        first = is_border.argmax(1)
+        borders: dict[str, Border] = {}
+        for ray, (direction, step) in enumerate(RAYS.items()):
+            start = first[ray]
+            if is_border[ray, start]:
+                distance = float((start + 1) * np.hypot(*step))
+                borders[direction] = Border(distance, means[ray, start])
+        return borders
 
-    def texture(self, column: int, row: int) -> str:
-        """ "plain", "fine texture" or "coarse texture", by the lightness around the spot, less its even slope."""
-        lightness = self.patch(column, row, self.steps(TEXTURE_RADIUS))[..., 0]
-        rows, columns = np.indices(lightness.shape)
-        plane = np.stack([np.ones(lightness.size), rows.ravel(), columns.ravel()], 1)
-        slope = np.linalg.lstsq(plane, lightness.ravel(), rcond=None)[0]
-        rest = lightness - (plane @ slope).reshape(lightness.shape)
+    def texture(self, column: int, row: int, radius: int) -> str:
+        """One of "plain", "fine texture" and "coarse texture": the lightness around the spot, less its even slope."""
+        lightness = self.patch(column, row, radius)[..., 0]
+        rest = lightness - lightness.mean()
+        for along in np.ogrid[: rest.shape[0], : rest.shape[1]]:
+            # of a full grid, the slopes along rows and columns are independent
+            along = along - along.mean()
+            if along.size > 1:
+                steepness = (rest * along).mean() / (along**2).mean()
+                rest = rest - steepness * along
         contrast = rest.std()
-        if contrast < 4:
+        # CIELAB stretches the dark, where cameras are noisy
+        seen = 5 if lightness.mean() > 20 else 9
+        if contrast < seen:
             return "plain"
         change = np.concatenate(
             [np.abs(np.diff(rest, axis=axis)).ravel() for axis in (0, 1)]
@@ -381,16 +391,22 @@ class PixelLooks:
 
     def pattern(self, column: int, row: int, spot: np.ndarray, borders: dict) -> str:
         """One of `PATTERNS`."""
-        near = self.steps(0.04)
-        found = [border for border in borders.values() if border is not None]
-        if len(found) == len(RAYS) and all(b.distance <= near for b in found):
-            around = np.median([border.lab for border in found], axis=0)
-            return small_spot(spot, around)
-        if has_stripe(borders, near):
-            return "stripe"
-        if any(border.distance <= self.steps(0.012) for border in found):
+        near = self.steps(NARROW)
+        distances = [border.distance for border in borders.values()]
+        if len(distances) == len(RAYS) and max(distances) <= near:
+            around = np.array([border.lab for border in borders.values()])
+            is_tiny = max(distances) <= self.steps(TINY)
+            kind = small_spot(spot, around, is_tiny)
+            if kind is not None:
+                return kind
+        sides = stripe_sides(borders, near)
+        if sides is not None:
+            return "shadow" if is_shaded(spot, sides) else "stripe"
+        if distances and min(distances) <= self.steps(AT_EDGE):
             return "edge"
-        return self.texture(column, row)
+        # what lies beyond a border is not the spot's texture
+        radius = min([self.steps(TEXTURE_RADIUS), *(int(d) - 1 for d in distances)])
+        return self.texture(column, row, max(radius, 1))
 
     def region(self, x: float, y: float) -> Region:
         """The [`Region`] at (x, y) in pixels of the photo."""
@@ -425,15 +441,14 @@ class PixelLooks:
         column, row = self.pixel(x, y, self.lab)
         spot = self.spot_lab(column, row)
         borders = self.borders(column, row, spot)
-        spot_names = ranked_colors(spot, 2)
-        named = []
-        for direction in DIRECTIONS:
-            border = borders[direction]
-            if border is None:
-                continue
-            [name] = ranked_colors(border.lab, 1)
-            if name not in spot_names:
-                named.append((direction, name))
+        directions = [direction for direction in DIRECTIONS if direction in borders]
+        labs = [spot, *(borders[direction].lab for direction in directions)]
+        spot_names, *border_names = ranked_colors(np.array(labs), 2)
+        named = [
+            (direction, names[0])
+            for direction, names in zip(directions, border_names, strict=True)
+            if names[0] not in spot_names
+        ]
         return SpotLooks(
             color=spot_names[0],
             pattern=self.pattern(column, row, spot, borders),
@@ -452,7 +467,8 @@ class PixelLooks:
         if name not in COLORS:
             raise ValueError(f"color must be one of {list(COLORS)}, got {name!r}")
         column, row = self.pixel(x, y, self.lab)
-        if name in ranked_colors(self.spot_lab(column, row), 2):
+        spot = self.spot_lab(column, row)
+        if name in ranked_colors(spot[np.newaxis], 2)[0]:
             return True
         pixels = self.patch(column, row, self.steps(NEAR_RADIUS))
         prototypes = PROTOTYPES[PROTOTYPE_NAMES == name]
@@ -476,29 +492,41 @@ class PixelLooks:
         return None
 
 
-def small_spot(spot: np.ndarray, around: np.ndarray) -> str:
-    """The pattern of a small spot of one CIELAB color in the midst of another."""
-    lightness, around_lightness = float(spot[0]), float(around[0])
-    if lightness > around_lightness:
-        is_white = lightness > 85 and np.hypot(*spot[1:]) < 15
-        return "highlight" if is_white and around_lightness < 65 else "light spot"
-    # less light scales lightness and chroma alike
-    shaded = around[1:] * lightness / max(around_lightness, 1)
-    has_hue = np.hypot(*around[1:]) > 10
-    is_shaded = np.linalg.norm(spot[1:] - shaded) < 6
-    return "shadow" if has_hue and is_shaded and lightness > 12 else "dark spot"
+def small_spot(spot: np.ndarray, around: np.ndarray, is_tiny: bool) -> str | None:
+    """The pattern of a small spot of one CIELAB color of shape `(3,)` in the midst of others, shape `(rays, 3)`; None
+    where it is neither lighter nor darker than all of them."""
+    lightness = spot[0]
+    if lightness < around[:, 0].min():
+        return "dark spot"
+    if lightness < around[:, 0].max():
+        return None
+    is_white = lightness > 85 and np.hypot(*spot[1:]) < 15
+    middle = np.median(around, axis=0)
+    is_even = (np.linalg.norm(around - middle, axis=1) < DIFFERENT).all()
+    return "highlight" if is_tiny and is_white and is_even else "light spot"
 
 
-def has_stripe(borders: dict[str, Border | None], near: float) -> bool:
-    """Whether other colors, like each other, lie on two opposite sides within `near`, and none so near along the
-    stripe."""
+def is_shaded(spot: np.ndarray, lit: np.ndarray) -> bool:
+    """Whether one CIELAB color is another one, which has a hue, in less light."""
+    share = spot[0] / max(lit[0], 1)
+    # less light makes lightness and chroma smaller by the same share
+    is_its_hue = np.linalg.norm(spot[1:] - share * lit[1:]) < 6
+    has_hue = np.hypot(*lit[1:]) > 10
+    return bool(share < 1 and is_its_hue and has_hue)
+
+
+def stripe_sides(borders: dict[str, Border], near: float) -> np.ndarray | None:
+    """The color, of shape `(3,)`, on both sides of a stripe not wider than `near`; None where two opposite sides are
+    not alike, or other colors end the stripe as near."""
     for axis, (first, second) in enumerate(AXES):
-        one, other = borders[first], borders[second]
-        if one is None or other is None or one.distance + other.distance > near:
+        if first not in borders or second not in borders:
             continue
+        one, other = borders[first], borders[second]
         along = AXES[axis ^ 1]
-        ends = [borders[direction] for direction in along]
-        goes_on = all(end is None or end.distance > near for end in ends)
-        if goes_on and np.linalg.norm(one.lab - other.lab) < DIFFERENT:
-            return True
-    return False
+        ends = [borders[end].distance for end in along if end in borders]
+        is_narrow = one.distance + other.distance <= near
+        goes_on = not ends or min(ends) > near
+        is_between = np.linalg.norm(one.lab - other.lab) < SAME
+        if is_narrow and goes_on and is_between:
+            return (one.lab + other.lab) / 2
+    return None
