@@ -59,6 +59,7 @@ COLORS: dict[str, tuple[Color, ...]] = {  # name: RGB of its prototypes
         (255, 165, 50),
         (205, 115, 48),
         (230, 152, 85),
+        (215, 85, 42),
     ),
     "golden": ((210, 160, 60), (188, 138, 55), (226, 186, 92), (200, 156, 85)),
     "yellow": ((250, 225, 50), (235, 215, 90), (215, 195, 40), (250, 240, 130)),
@@ -140,9 +141,14 @@ BAND = 0.016  # how deep a bordering color must be
 # distances in CIELAB
 SAME = 14.0  # within one surface
 DIFFERENT = 22.0  # clearly another color
+# contrast of lightness, standard deviation; CIELAB stretches the dark, where cameras are noisy
+UNSEEN = 1.5
+SEEN = 5.0
+SEEN_IN_THE_DARK = 9.0
+STRONG = 14.0
 # differences in CIEDE2000 with half the weight on lightness, which shade and sun change
 RIGHT_COLOR = 9.0
-WRONG_COLOR = 20.0
+WRONG_COLOR = 17.0  # of what people call by a color, three in a hundred are farther
 
 RAYS = {  # step to the right and down
     "above": (0, -1),
@@ -271,7 +277,7 @@ class PixelLooks:
                 f"pixels must have shape (height, width, 3) or (height, width), got {pixels.shape}"
             )
         self.image = Image.fromarray(pixels).convert("RGB")
-        self.spots: dict[tuple[int, int], SpotLooks] = {}
+        self.spots: dict[tuple[float, float], SpotLooks] = {}
 
     def scaled(self, longer_side: int) -> np.ndarray:
         """The photo as CIELAB of shape `(rows, columns, 3)`, float32, not larger than `longer_side`."""
@@ -369,8 +375,8 @@ class PixelLooks:
                 borders[direction] = Border(distance, means[ray, start])
         return borders
 
-    def texture(self, column: int, row: int, radius: int) -> str:
-        """One of "plain", "fine texture" and "coarse texture": the lightness around the spot, less its even slope."""
+    def unevenness(self, column: int, row: int, radius: int) -> np.ndarray:
+        """The lightness of the square around a pixel, less its even slope; shape `(rows, columns)`."""
         lightness = self.patch(column, row, radius)[..., 0]
         rest = lightness - lightness.mean()
         for along in np.ogrid[: rest.shape[0], : rest.shape[1]]:
@@ -379,14 +385,17 @@ class PixelLooks:
             if along.size > 1:
                 steepness = (rest * along).mean() / (along**2).mean()
                 rest = rest - steepness * along
+        return rest
+
+    def texture(self, column: int, row: int, radius: int) -> str:
+        """One of "plain", "fine texture" and "coarse texture", by the lightness around the spot."""
+        rest = self.unevenness(column, row, radius)
         contrast = rest.std()
-        # CIELAB stretches the dark, where cameras are noisy
-        seen = 5 if lightness.mean() > 20 else 9
-        if contrast < seen:
+        is_dark = self.lab[row, column, 0] < 20
+        if contrast < (SEEN_IN_THE_DARK if is_dark else SEEN):
             return "plain"
-        change = np.concatenate(
-            [np.abs(np.diff(rest, axis=axis)).ravel() for axis in (0, 1)]
-        ).mean()
+        changes = [np.abs(np.diff(rest, axis=axis)).ravel() for axis in (0, 1)]
+        change = np.concatenate(changes).mean()
         return "fine texture" if change > 0.4 * contrast else "coarse texture"
 
     def pattern(self, column: int, row: int, spot: np.ndarray, borders: dict) -> str:
@@ -438,6 +447,13 @@ class PixelLooks:
 
         Raises ValueError for a point beside the photo.
         """
+        # every text of a point asks
+        if (x, y) not in self.spots:
+            self.spots[x, y] = self.looks_at(x, y)
+        return self.spots[x, y]
+
+    def looks_at(self, x: float, y: float) -> SpotLooks:
+        """As [`at`], computed."""
         column, row = self.pixel(x, y, self.lab)
         spot = self.spot_lab(column, row)
         borders = self.borders(column, row, spot)
@@ -482,13 +498,21 @@ class PixelLooks:
         return False if least > WRONG_COLOR else None
 
     def says_pattern(self, pattern: str, x: float, y: float) -> bool | None:
-        """As [`says_color`], of one of `PATTERNS`: only "plain" and a texture contradict each other, and what is an
-        edge, stripe or spot is for the eye to say.
+        """As [`says_color`], of one of `PATTERNS`. Only "plain" is False, of a strong texture, and a texture, of what
+        is even; whether there is an edge, stripe or spot is left open where it is not what [`at`] says.
 
         Raises ValueError for a pattern that is not in `PATTERNS` and for a point beside the photo.
         """
         if pattern not in PATTERNS:
             raise ValueError(f"pattern must be one of {PATTERNS}, got {pattern!r}")
+        if pattern == self.at(x, y).pattern:
+            return True
+        column, row = self.pixel(x, y, self.lab)
+        contrast = self.unevenness(column, row, self.steps(TEXTURE_RADIUS)).std()
+        if pattern == "plain":
+            return False if contrast > STRONG else None
+        if pattern in ("fine texture", "coarse texture"):
+            return False if contrast < UNSEEN else None
         return None
 
 
@@ -507,12 +531,13 @@ def small_spot(spot: np.ndarray, around: np.ndarray, is_tiny: bool) -> str | Non
 
 
 def is_shaded(spot: np.ndarray, lit: np.ndarray) -> bool:
-    """Whether one CIELAB color is another one, which has a hue, in less light."""
+    """Whether one CIELAB color is another one in less light, both with a hue."""
     share = spot[0] / max(lit[0], 1)
     # less light makes lightness and chroma smaller by the same share
-    is_its_hue = np.linalg.norm(spot[1:] - share * lit[1:]) < 6
-    has_hue = np.hypot(*lit[1:]) > 10
-    return bool(share < 1 and is_its_hue and has_hue)
+    chroma = np.hypot(*spot[1:])
+    is_its_hue = np.linalg.norm(spot[1:] - share * lit[1:]) < 3 + chroma / 4
+    has_hue = min(chroma, np.hypot(*lit[1:])) > 10
+    return bool(0.4 < share < 0.85 and is_its_hue and has_hue)
 
 
 def stripe_sides(borders: dict[str, Border], near: float) -> np.ndarray | None:
