@@ -30,6 +30,112 @@ PAIRS = {
     "tights",
     "trousers",
 }
+PLURALS = {"carrots", "satsumas", "shoes"}
+UNCOUNTED = {
+    "asparagus",
+    "brass",
+    "broccoli",
+    "carbonara",
+    "chain mail",
+    "chocolate sauce",
+    "consomme",
+    "corn",
+    "dough",
+    "eggnog",
+    "espresso",
+    "face powder",
+    "garlic",
+    "ginger",
+    "guacamole",
+    "hair spray",
+    "hay",
+    "ice cream",
+    "juice",
+    "lotion",
+    "milk",
+    "oat milk",
+    "oatghurt",
+    "outerwear",
+    "perfume",
+    "rapeseed",
+    "sour cream",
+    "sour milk",
+    "soy milk",
+    "soyghurt",
+    "sunscreen",
+    "thatch",
+    "toilet tissue",
+    "velvet",
+    "wool",
+    "yoghurt",
+}
+# that begin with a capital letter: "a Siberian husky"
+PROPER = {
+    "african",
+    "airedale",
+    "american",
+    "appenzeller",
+    "arabian",
+    "arctic",
+    "australian",
+    "bedlington",
+    "blenheim",
+    "boston",
+    "brabancon",
+    "brittany",
+    "chesapeake",
+    "china",
+    "christmas",
+    "dane",
+    "doberman",
+    "dungeness",
+    "dutch",
+    "egyptian",
+    "english",
+    "entlebucher",
+    "eskimo",
+    "european",
+    "french",
+    "german",
+    "gordon",
+    "granny",
+    "ibizan",
+    "indian",
+    "irish",
+    "italian",
+    "japanese",
+    "kerry",
+    "komodo",
+    "labrador",
+    "lhasa",
+    "madagascar",
+    "maltese",
+    "mexican",
+    "newfoundland",
+    "norfolk",
+    "norwegian",
+    "norwich",
+    "pekinese",
+    "pembroke",
+    "pomeranian",
+    "pyrenees",
+    "rhodesian",
+    "rottweiler",
+    "samoyed",
+    "scotch",
+    "scottish",
+    "sealyham",
+    "shetland",
+    "siamese",
+    "siberian",
+    "smith",
+    "staffordshire",
+    "sussex",
+    "tibetan",
+    "welsh",
+    "windsor",
+    "yorkshire",
+}
 IRREGULAR_PLURALS = {
     "calf": "calves",
     "child": "children",
@@ -68,13 +174,26 @@ _BRITISH = re.compile(rf"\b({'|'.join(BRITISH)})\b", re.IGNORECASE)
 
 def is_plural(noun: str) -> bool:
     """Whether a noun, such as "pants", is followed by "are"."""
+    return noun in PLURALS or is_pair(noun)
+
+
+def is_pair(noun: str) -> bool:
+    """Whether one of it is a pair: pants, baby sunglasses."""
     return noun in PAIRS or noun.split(" ")[-1] in PAIRS
+
+
+def proper(noun: str) -> str:
+    """A name with the capital letters of what is called after a place or person: "Siberian husky"."""
+    words = [word.capitalize() if word in PROPER else word for word in noun.split(" ")]
+    return " ".join(words)
 
 
 @lru_cache(maxsize=4096)
 def indefinite(noun: str, adjective: str = "") -> str:
-    """A noun at its first mention: "an orange", "a pair of pants", "a small pair of pants"."""
-    words = f"pair of {noun}" if is_plural(noun) else noun
+    """A noun at its first mention: "an orange", "a small pair of pants", "some milk"."""
+    if noun in PLURALS or noun in UNCOUNTED:
+        return f"some {adjective} {noun}" if adjective else f"some {noun}"
+    words = f"pair of {noun}" if is_pair(noun) else noun
     return _ARTICLE.sub(r"\1n", f"a {adjective} {words}" if adjective else f"a {words}")
 
 
@@ -93,11 +212,6 @@ def plural(noun: str) -> str:
     else:
         several = f"{last}s"
     return f"{before} {several}" if before else several
-
-
-def possessive(noun: str) -> str:
-    """ "dog's", "pants'", "bus's"."""
-    return f"{noun}'" if is_plural(noun) else f"{noun}'s"
 
 
 def punctuated(words: str, names: Sequence[str] = ()) -> str:

@@ -16,14 +16,14 @@ begin with "#" are comments.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
 
-Slots: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
+Slots: TypeAlias = Mapping[str, str | Sequence[str] | None]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,34 @@ _TOKEN = re.compile(
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?) +(.*)", re.DOTALL)
 
 
+class Once(Sequence[str]):
+    """Phrases that a text says once each, put into words when they are first asked for.
+
+    Args:
+        makers (list of functions): each gives a phrase.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], str]]) -> None:
+        self.makers = makers
+        self.made: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if index not in self.made:
+            self.made[index] = self.makers[index]()
+        return self.made[index]
+
+
 class Grammar:
     """Symbols and their alternatives.
 
@@ -105,8 +133,8 @@ class Grammar:
 
         Args:
             symbol (`str`)
-            slots (mapping): words of each slot, None where they are not known. Those in a tuple are said once each,
-                in their order; a string as often as the alternatives want.
+            slots (mapping): words of each slot, None where they are not known. Those in a sequence are said once
+                each, in their order; a string as often as the alternatives want.
             rng (`np.random.Generator`, *optional*): chooses. Without it the first alternative that applies is taken,
                 and clauses that may be left out are said.
         Returns:

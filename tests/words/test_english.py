@@ -4,6 +4,7 @@ from hf_talking_points.words.english import (
     british,
     indefinite,
     plural,
+    proper,
     punctuated,
 )
 
@@ -20,6 +21,8 @@ from hf_talking_points.words.english import (
         ("one-way street", "a one-way street"),
         ("pants", "a pair of pants"),
         ("baby sunglasses", "a pair of baby sunglasses"),
+        ("soy milk", "some soy milk"),
+        ("carrots", "some carrots"),
     ],
 )
 def test_indefinite(noun, expected):
@@ -47,6 +50,11 @@ def test_indefinite_with_an_adjective():
 )
 def test_plural(noun, expected):
     assert plural(noun) == expected
+
+
+def test_proper():
+    assert proper("siberian husky") == "Siberian husky"
+    assert proper("dog") == "dog"
 
 
 def test_punctuated():
