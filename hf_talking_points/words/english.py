@@ -168,6 +168,10 @@ _PLAIN_NAME = re.compile(r"[\w'-]+(?: [\w'-]+)*")
 _SPACES = re.compile(r" {2,}")
 _SPACE_BEFORE = re.compile(r" +([,.;:?!])")
 _MARKS = re.compile(r"[,;:](?=\s*[.;:?!])|,(?=,)")
+# "its base of the tail"
+_OWNER_OF_PART = re.compile(
+    r"\b(its|their|the (?:\w+ )?\w+'s) (base|root|top|back) of the(?= )", re.IGNORECASE
+)
 _SENTENCE = re.compile(r"(^|[.!?] )([a-z])")
 _BRITISH = re.compile(rf"\b({'|'.join(BRITISH)})\b", re.IGNORECASE)
 
@@ -215,8 +219,8 @@ def plural(noun: str) -> str:
 
 
 def punctuated(words: str, names: Sequence[str] = ()) -> str:
-    """Words of a grammar as they are written: one space, no mark before a stronger one, "an" before vowels, capital
-    letters at the beginning of sentences.
+    """Words of a grammar as they are written: one space, no mark before a stronger one, "the base of its tail" for
+    "its base of the tail", "an" before vowels, capital letters at the beginning of sentences.
 
     Args:
         words (`str`)
@@ -231,6 +235,7 @@ def punctuated(words: str, names: Sequence[str] = ()) -> str:
     text = _SPACES.sub(" ", words).strip()
     text = _SPACE_BEFORE.sub(r"\1", text)
     text = _MARKS.sub("", text)
+    text = _OWNER_OF_PART.sub(r"the \2 of \1", text)
     text = _ARTICLE.sub(r"\1n", text)
     text = _SENTENCE.sub(_capital, text)
     for stand_in, name in reversed(stand_ins.items()):

@@ -30,7 +30,7 @@ ROUND_REGION = 0.75
 HOOFED = frozenset(["cow", "horse", "sheep"])
 # of which an object has several: without a side it is one of them
 SEVERAL = frozenset(
-    "arm door ear ebrow eye foot hand handle headlight hoof horn leg mirror wheel window wing".split()
+    "arm door ear ebrow eye foot hand headlight hoof horn leg mirror wheel window wing".split()
 )
 
 
@@ -52,6 +52,7 @@ def object_slots(facts: PointFacts, called: str | None) -> dict[str, str | None]
     slots["size"] = facts.size
     if facts.which is not None:
         slots["which_object"] = which_object(facts.which, called)
+        slots["which_one"] = which_object(facts.which, "one")
         slots["objects"] = plural(called)
     slots["a_object"] = indefinite(called)
     slots["a_size_object"] = indefinite(called, facts.size or "")
@@ -183,7 +184,7 @@ class FreeSlots:
         return slots
 
     def places_in_part(self, part: str) -> dict[str, Sequence[str]]:
-        """Where the point is in its part."""
+        """Where the point is in its part, in one of two ways."""
         facts = self.facts
         called = self.part_called(part, facts.object)
         slots: dict[str, Sequence[str]] = {}
@@ -193,6 +194,8 @@ class FreeSlots:
         if facts.part_place is not None and self.is_clear(facts.part_place):
             preposition = "in" if facts.part_place == "middle" else "at"
             slots["part_place"] = (f"{preposition} the {facts.part_place}",)
+        if len(slots) == 2:
+            del slots["in_part" if self.rng.random() < 0.5 else "part_place"]
         return slots
 
     def place(self, position: str, frame: str | None) -> str:
@@ -209,9 +212,14 @@ class FreeSlots:
         slots: dict[str, str | Sequence[str]] = {"color": (looks.color,)}
         slots[looks.pattern] = ""
         borders = []
+        other_colors = []
         for direction, color in looks.borders:
+            if color == looks.color:
+                continue
+            other_colors.append(color)
             if self.is_clear(direction):
                 borders.append(partial(self.border, direction, color))
+        slots["other_color"] = tuple(other_colors[:1])
         slots["border"] = Once(borders)
         form = region_words(looks.region)
         if form:
@@ -243,6 +251,11 @@ class FreeSlots:
         """Whether a relation can be told in the text's frame of left and right."""
         if relation.kind == "beside" and not self.is_clear(relation.direction or ""):
             return False
+        landmarks = relation.landmarks
+        if len({landmark.owner for landmark in landmarks}) < len(landmarks) and any(
+            landmark.is_object for landmark in landmarks
+        ):
+            return False  # between an object and its own part
         return all(self.can_name(landmark) for landmark in relation.landmarks)
 
     def can_name(self, landmark: Landmark) -> bool:
@@ -271,9 +284,8 @@ class FreeSlots:
         """ "the nose", "the eye on the left", "the dog's own left eye"."""
         if landmark.is_object:
             return f"the {self.called(landmark.name)}"
-        slots: dict[str, str | None] = {
-            "bare_part": self.part_called(landmark.name, landmark.category)
-        }
+        bare = self.part_called(landmark.name, landmark.category)
+        slots: dict[str, str | None] = {"bare_part": bare, "bare_parts": plural(bare)}
         if landmark.category is not None:
             slots["category"] = self.called(landmark.category)
         if self.object is not None:

@@ -124,7 +124,7 @@ def test_the_old_sentences_live_on():
         "A large pair of pants in the top and left of the image."
     )
     assert write(SKY) == (
-        "The point is on an unnamed thing or surface in the very top and far left of the image, a blue, "
+        "The point is on some thing or surface in the very top and far left of the image, a blue, "
         "lightly textured spot."
     )
 
