@@ -1,11 +1,167 @@
-"""What a text says of a point, and which of it annotation and pixels confirm, contradict or leave open."""
+"""What a text says of a point, and which of it annotation and pixels confirm, contradict or leave open.
+
+Contradicted is only what is clearly said of the point and clearly wrong. What has no annotation stays open: names of
+things that nobody marked, colors that light may have changed, places between two words for them.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+from ..data.photos import AnnotatedObject, PartPoint
+from .facts import HORIZONTAL, VERTICAL, Scene, center_of, longer_side, without_side
+from .lexicon import (
+    ANIMAL_PARTS,
+    ANIMALS,
+    COLOR_WORDS,
+    HORIZONTAL_WORDS,
+    IMAGE_WORDS,
+    OBJECT_WORDS,
+    PART_WORDS,
+    VEHICLE_PARTS,
+    VEHICLES,
+    VERTICAL_WORDS,
+    categories_called,
+    color_names,
+    is_a,
+    parts_called,
+    phrase_pattern,
+    side_in,
+)
+from .looks import COLORS
+from .relations import ALIGNED, Landmark
+
+__all__ = ["KINDS", "VERDICTS", "Claim", "check_claims", "false_claims"]
 
 KINDS = ("object", "part", "side", "color", "texture", "relation", "place")
 VERDICTS = ("confirmed", "contradicted", "open")
+CONFIRMED, CONTRADICTED, OPEN = VERDICTS
+
+# shares of the object's size
+AT_PART = 0.1  # a point that near to a part may be said to be on it
+OFF_PART = 0.22  # one that far from every part of that name is not on it
+OFF_LEG = 0.4  # legs are long, and bend
+WRONG_SIDE = 0.03  # so far on the other side of a landmark a direction is wrong
+WRONG_LEVEL = 0.2
+WRONG_HALF = 0.6  # share of the frame
+BORDER_REACH = (
+    0.02,
+    0.04,
+    0.06,
+)  # of the photo's longer side, where a bordering color is looked for
+OTHER_MEANINGS = frozenset("foot head back side crown face neck mouth shoulder".split())
+LARGE_PARTS = frozenset(
+    ["torso", "body", "head", "back", "neck", "hair", "bodywork", "plant"]
+)
+
+_OBJECT = phrase_pattern(word for words in OBJECT_WORDS.values() for word in words)
+_PART = phrase_pattern(
+    word for name, words in PART_WORDS.items() for word in (name, *words)
+)
+_ADJECTIVE = r"(?:[\w'-]+ ){0,3}?"
+_MENTION = re.compile(
+    rf"(?:(?P<determiner>the|an?|its|his|her|their|one of its|one of the) )?"
+    rf"(?:(?P<before>{_OBJECT})'s? )?"
+    rf"(?P<adjectives>(?:(?:own|left|right|left-hand|right-hand|near|far|other) )*)"
+    rf"(?P<word>{_PART})"
+    rf"(?: on the (?P<seen>left|right)(?:(?! of)|(?= of (?:the|an?) {_ADJECTIVE}{_OBJECT})))?"
+    rf"(?: of (?:the|an?|this|that) {_ADJECTIVE}(?P<behind>{_OBJECT}))?"
+)
+_OBJECT_MENTION = re.compile(_OBJECT)
+_ON_OBJECT = re.compile(
+    rf"\b(?:(?:point|spot|pixel|target|it) (?:is|lies|sits)|marks|meant is|mean) (?:on )?(?:the|an?) {_ADJECTIVE}"
+    rf"(?P<object>{_OBJECT})(?!'s)"
+)
+_LANDMARK_BEFORE = re.compile(
+    r"(?:above|below|beneath|under|underneath|over|beside|near|nearer|next to|close to|closer to|left of|right of"
+    r"|between|and|toward|towards|behind|from|with|beyond|past|than|as|against|around|before|level|to|for|or|by"
+    r"|into|has|have|shows|showing|like)$"
+)
+_POINT_BEFORE = re.compile(
+    r"(?:^|[:.]|\b(?:on|onto|at|of|in|marks|mean|meant|this is|go to|look at|find|take|along|inside|touch|after|about"
+    r"|comes|move to|on to|lies|there is|belongs to|pointing at|target is|meant is|pixel is|photo))\s*$"
+)
+_BEGINS_SENTENCE = re.compile(r"(?<=\w)\.$")
+_AS_HIGH = re.compile(r"\b(?:height|level|line) of$")
+_PLACE_OF = re.compile(r"(?:the|its|an?) (?:[\w'-]+ ){0,4}of$")
+_VERTICAL = "|".join(sorted(VERTICAL, key=len, reverse=True))
+_HORIZONTAL = "|".join(sorted(HORIZONTAL, key=len, reverse=True))
+_FRAME = rf"(?P<frame>{'|'.join(IMAGE_WORDS)}|{_OBJECT})"
+_STEPS = re.compile(
+    rf"\b(?:(?P<down>{_VERTICAL}) and (?P<across>{_HORIZONTAL})|(?P<across2>{_HORIZONTAL}) and (?P<down2>{_VERTICAL}))"
+    rf" (?:of|in|within) (?:the|this) {_FRAME}"
+)
+_PLACE_WORD = "|".join(
+    sorted([*VERTICAL_WORDS, *HORIZONTAL_WORDS], key=len, reverse=True)
+)
+_REGION_NOUN = r"(?:corner|edge|half|part|side|border|third|quarter|area|margin|end|portion|region|section)"
+_PLACES = rf"(?P<words>(?:(?:{_PLACE_WORD})[ -]?(?:hand )?)+)"
+_REGION = re.compile(
+    rf"\b{_PLACES}{_REGION_NOUN}?,? ?of (?:the|this) (?P<frame>{'|'.join(IMAGE_WORDS)})\b"
+    rf"|\b(?:at the (?:very|far|extreme) {_PLACES.replace('words', 'far')}|in the {_PLACES.replace('words', 'within')}"
+    rf"{_REGION_NOUN} )of (?:the|this) (?P<thing>{_OBJECT})(?!'s)"
+)
+_NAMED_SIDES = r"(?:(?:own|left|right|left-hand|right-hand) )*"
+_ON_THE_SIDE = rf"(?: on the (?:left|right)(?:(?! of)| of the {_OBJECT}))?"
+_PART_LANDMARK = rf"(?:(?:the|its|his|her|their) )?(?:{_OBJECT}'s? )?{_NAMED_SIDES}{_PART}{_ON_THE_SIDE}"
+_LANDMARK = rf"(?:{_PART_LANDMARK}|(?:the |this |that )?{_OBJECT})"
+_AND_SIDE = r"(?:,? and (?:\w+ )?(?:to the )?(?:left|right) of)?"
+_DIRECTION = re.compile(
+    r"(?P<words>level with|at the (?:height|level) of|(?:straight )?(?:up|down) from"
+    rf"|(?:above|below|beneath|underneath|under){_AND_SIDE}"
+    r"|(?:to the |on the |at the )?(?:(?:upper|lower|top|bottom)[ -])?(?:left|right) of)"
+    rf" (?P<landmark>{_LANDMARK})"
+)
+_BETWEEN = re.compile(
+    rf"between (?P<first>{_PART_LANDMARK}) and (?P<second>{_PART_LANDMARK})"
+)
+_COLOR = "|".join(
+    sorted(
+        {
+            *(name.replace("gray", "gr[ae]y") for name in COLORS),
+            *COLOR_WORDS,
+            "gr[ae]yish",
+            "brownish",
+            "reddish",
+            "whitish",
+            "blackish",
+            "yellowish",
+            "greenish",
+            "bluish",
+        },
+        key=len,
+        reverse=True,
+    )
+)
+_SPOT_NOUN = r"(?:spot|patch|bit|area|fleck|dot|speck|stripe|strip|streak|line|highlight|shadow|point|pixel)"
+_POINT_LOOKS_BEFORE = (
+    r"(?:^|[.:,;—-] |\b(?:(?:it|point|spot|pixel|target|this|meant) is|it's|see|find|shows|you are|on|at|mean|like"
+    r"|after|would touch|and) )"
+    r"(?:an? |the |some )?(?:(?:small|tiny|narrow|thin|slim|plain|even|smooth|uniform|flat|light|dark),? )*"
+)
+_SPOT_COLOR = re.compile(
+    rf"{_POINT_LOOKS_BEFORE}(?P<color>{_COLOR})"
+    rf"(?:,? (?:and )?(?:[\w]+ly )?(?:smooth|plain|even|uniform|flat|textured))*,? (?:shaded )?{_SPOT_NOUN}\b"
+    rf"|\bthe (?P<edge>{_COLOR}) side of an edge"
+    rf"|\bcolou?r(?:'s| (?:there |of the spot |here )?is) (?P<said>{_COLOR})\b"
+    rf"|\b(?:it|spot|point|pixel)(?: itself)? is (?P<called>{_COLOR})\b(?! (?:fur|hair|wool|background))"
+    rf"|(?:^|[,;:] )(?:plain |even |smooth )?(?P<noted>{_COLOR})"
+    r"(?=,? (?:(?:[\w]+ly )?textured|with a (?:\w+ )?texture|plain|at an edge|no texture)|[.;,]|$)"
+)
+_BORDER = re.compile(
+    rf"\b(?P<color>{_COLOR})(?: \w+)? (?:just |directly |immediately )?"
+    r"(?P<direction>above|below|underneath|(?:to|on) the left|(?:to|on) the right|on the (?:upper|lower) side"
+    r"|on its (?:left|right)-hand side)\b(?! (?:of|the|its|and|edge|side|half))"
+)
+_TEXTURE = re.compile(
+    rf"\ban? (?P<texture>(?:[\w]+ly )?textured|smooth|plain|even)(?:,? (?:{_COLOR}))? {_SPOT_NOUN}\b"
+    rf"|(?:{_COLOR}), (?P<said>(?:[\w]+ly )?textured|smooth|plain|even)\b"
+)
+_STRONG = re.compile(r"strongly|coarsely|roughly")
 
 
 @dataclass(frozen=True)
@@ -14,10 +170,459 @@ class Claim:
 
     Args:
         kind (`str`): one of `KINDS`.
-        phrase (`str`): as the text has it.
+        phrase (`str`): as the text has it, in small letters.
         verdict (`str`): one of `VERDICTS`.
     """
 
     kind: str
     phrase: str
     verdict: str
+
+
+def check_claims(
+    text: str, scene: Scene, annotated: AnnotatedObject | None, point: PartPoint
+) -> list[Claim]:
+    """What a text says of a point, each thing with what annotation and pixels say to it.
+
+    Args:
+        text (`str`)
+        scene ([`Scene`]): the photo that the text is about.
+        annotated ([`AnnotatedObject`], *optional*): of the scene's photo, which the point is on or in the box of.
+        point ([`PartPoint`]): in pixels.
+    """
+    return list(_Reading(text, scene, annotated, point).claims())
+
+
+def false_claims(claims: Sequence[Claim]) -> list[Claim]:
+    """Those that are contradicted."""
+    return [claim for claim in claims if claim.verdict == CONTRADICTED]
+
+
+class _Reading:
+    """One text about one point."""
+
+    def __init__(
+        self,
+        text: str,
+        scene: Scene,
+        annotated: AnnotatedObject | None,
+        point: PartPoint,
+    ) -> None:
+        self.text = text.lower().replace("’", "'")
+        self.scene = scene
+        self.annotated = annotated
+        self.point = point
+
+    def claims(self) -> Iterator[Claim]:
+        yield from self.object_claims()
+        yield from self.part_claims()
+        yield from self.color_claims()
+        yield from self.texture_claims()
+        yield from self.relation_claims()
+        yield from self.place_claims()
+
+    # ---------------------------------------------------------------- objects
+
+    @cached_property
+    def known_categories(self) -> set[str]:
+        """All that the photo is known to show, and what these are kinds of."""
+        names = [annotated.category for annotated in self.scene.photo.objects]
+        known: set[str] = set()
+        for name in [*names, *self.scene.photo.classes]:
+            known |= is_a(name)
+        return known
+
+    def object_claims(self) -> Iterator[Claim]:
+        owners = self.owner_starts()
+        for found in _OBJECT_MENTION.finditer(self.text):
+            categories = categories_called(found[0])
+            if found.start() in owners or self.is_on_known_part:
+                verdict = self.verdict_on_owner(categories)
+            else:
+                is_known = categories & self.known_categories
+                verdict = CONFIRMED if is_known else OPEN
+            yield Claim("object", found[0], verdict)
+
+    @property
+    def is_on_known_part(self) -> bool:
+        return self.annotated is not None and self.point.part is not None
+
+    def owner_starts(self) -> set[int]:
+        """Where the text names the object that the point is on: whose part it is on, or what it is "on"."""
+        starts = {found.start("object") for found in _ON_OBJECT.finditer(self.text)}
+        for found in self.part_mentions:
+            for group in ("before", "behind"):
+                if found[group]:
+                    starts.add(found.start(group))
+            if found["determiner"] in ("its", "one of its", "their", "his", "her"):
+                earlier = [
+                    mention.start()
+                    for mention in _OBJECT_MENTION.finditer(self.text, 0, found.start())
+                ]
+                starts.update(earlier[-1:])
+        return starts
+
+    def verdict_on_owner(self, categories: frozenset[str]) -> str:
+        """Whether the point may be on one of these.
+
+        Animals and vehicles are told apart without doubt; what else a photo shows nobody has listed.
+        """
+        known = frozenset(self.known_categories)
+        if self.annotated is not None and self.point.part is not None:
+            known = is_a(self.annotated.category)
+        if categories & known:
+            return CONFIRMED
+        if not known or not categories <= ANIMALS | VEHICLES:
+            return OPEN
+        return CONTRADICTED if self.names_nothing_known() else OPEN
+
+    def names_nothing_known(self) -> bool:
+        """Whether the text names nothing that the photo is known to show."""
+        for found in _OBJECT_MENTION.finditer(self.text):
+            if categories_called(found[0]) & self.known_categories:
+                return False
+        return True
+
+    # ---------------------------------------------------------------- parts and sides
+
+    @cached_property
+    def part_mentions(self) -> list[re.Match[str]]:
+        """The mentions of a part as the one that the point is on."""
+        mentions = _MENTION.finditer(self.text)
+        return [found for found in mentions if self.is_of_point(found)]
+
+    def part_claims(self) -> Iterator[Claim]:
+        for found in self.part_mentions:
+            verdict = self.verdict_on_part(found)
+            yield Claim("part", found[0], verdict)
+            side = side_in(f"{found['adjectives']} {found['seen'] or ''}")
+            if side is not None and verdict == CONFIRMED:
+                yield Claim("side", found[0], self.verdict_on_side(found, side))
+
+    def is_of_point(self, found: re.Match[str]) -> bool:
+        """Whether a part is named as the one that the point is on, not as a landmark."""
+        if found["word"] in OTHER_MEANINGS and self.text.startswith(" of", found.end()):
+            return found["behind"] is not None
+        before = self.text[: found.start()].rstrip()
+        if _AS_HIGH.search(before):
+            return False
+        # "level with the top of the head": what comes before the place of the part
+        before_place = _PLACE_OF.sub("", before).rstrip()
+        if _LANDMARK_BEFORE.search(before) or _LANDMARK_BEFORE.search(before_place):
+            return False
+        if _BEGINS_SENTENCE.search(before):
+            # a later sentence may tell of something else
+            return self.text.startswith(
+                (" is at", " is meant", ",", " sits"), found.end()
+            )
+        return _POINT_BEFORE.search(before) is not None
+
+    def verdict_on_part(self, found: re.Match[str]) -> str:
+        word = found["word"]
+        names = parts_called(word)
+        own = self.point.part
+        if own is not None and without_side(own) in names:
+            return CONFIRMED
+        if self.is_part_of_other_kind(names):
+            return CONTRADICTED
+        places = self.landmarks_called(word, found["before"] or found["behind"])
+        if not places:
+            return OPEN
+        distances = [
+            math.hypot(*place.offset(self.point.x, self.point.y)) for place in places
+        ]
+        if min(distances) <= AT_PART:
+            return CONFIRMED
+        is_small = not names & LARGE_PARTS
+        off = OFF_LEG if "leg" in names else OFF_PART
+        if own is not None and "leg" not in names:
+            off = AT_PART
+        return CONTRADICTED if is_small and min(distances) > off else OPEN
+
+    def is_part_of_other_kind(self, names: frozenset[str]) -> bool:
+        """Whether only vehicles have such a part and only animals are annotated, or the other way round."""
+        annotated = [is_a(one.category) for one in self.scene.photo.objects]
+        if not annotated or not names:
+            return False
+        if names <= VEHICLE_PARTS:
+            return all(categories & ANIMALS for categories in annotated)
+        if names <= ANIMAL_PARTS:
+            return all(categories & VEHICLES for categories in annotated)
+        return False
+
+    def landmarks_called(self, word: str, owner: str | None) -> list[Landmark]:
+        """The annotated parts that a word may mean, of objects that another word may mean."""
+        names = parts_called(word)
+        categories = categories_called(owner) if owner else frozenset()
+        found = []
+        for number, annotated in enumerate(self.scene.photo.objects):
+            if categories and not categories & is_a(annotated.category):
+                continue
+            for landmark in self.scene.parts[number]:
+                if without_side(landmark.name) in names:
+                    found.append(landmark)
+        return found
+
+    def verdict_on_side(self, found: re.Match[str], side: str) -> str:
+        own = None if self.point.part is None else side_in(self.point.part)
+        if own is None:
+            return OPEN
+        assert self.annotated is not None
+        seen = self.scene.seen_side(self.scene.number_of(self.annotated), self.point)
+        if "own" in found["adjectives"]:
+            return CONFIRMED if side == own else CONTRADICTED
+        if found["seen"] or "-hand" in found["adjectives"]:
+            if seen is None:
+                return OPEN
+            return CONFIRMED if side == seen else CONTRADICTED
+        if side in (own, seen):
+            return CONFIRMED
+        return CONTRADICTED if seen is not None else OPEN
+
+    # ---------------------------------------------------------------- looks
+
+    def color_claims(self) -> Iterator[Claim]:
+        for found in _SPOT_COLOR.finditer(self.text):
+            groups = ("color", "edge", "said", "called", "noted")
+            words = next(found[name] for name in groups if found[name])
+            yield Claim(
+                "color",
+                found[0],
+                self.verdict_on_color(words, self.point.x, self.point.y),
+            )
+        for found in _BORDER.finditer(self.text):
+            yield Claim("color", found[0], self.verdict_on_border(found))
+
+    def verdict_on_color(self, words: str, x: float, y: float) -> str:
+        names = color_names(words)
+        if not names:
+            return OPEN
+        answers = [self.scene.looks.says_color(name, x, y) for name in names]
+        if True in answers:
+            return CONFIRMED
+        return OPEN if None in answers else CONTRADICTED
+
+    def verdict_on_border(self, found: re.Match[str]) -> str:
+        """A color close by in a direction: contradicted where it is nowhere on the way."""
+        words = found["direction"]
+        step_x = ("right" in words) - ("left" in words)
+        step_y = ("below" in words or "under" in words or "lower" in words) - (
+            "above" in words or "upper" in words
+        )
+        width, height = self.scene.photo.size
+        verdicts = []
+        for share in BORDER_REACH:
+            reach = share * max(width, height)
+            x = min(max(self.point.x + step_x * reach, 0), width)
+            y = min(max(self.point.y + step_y * reach, 0), height)
+            verdicts.append(self.verdict_on_color(found["color"], x, y))
+        if CONFIRMED in verdicts:
+            return CONFIRMED
+        return OPEN if OPEN in verdicts else CONTRADICTED
+
+    def texture_claims(self) -> Iterator[Claim]:
+        pattern = self.scene.looks.at(self.point.x, self.point.y).pattern
+        for found in _TEXTURE.finditer(self.text):
+            said = found["texture"] or found["said"]
+            is_strong = _STRONG.search(said) is not None
+            is_plain = "textured" not in said
+            verdict = OPEN
+            if pattern == "plain":
+                verdict = CONTRADICTED if is_strong else OPEN
+            elif pattern == "coarse texture":
+                verdict = CONTRADICTED if is_plain else OPEN
+            if is_plain and pattern == "plain" or not is_plain and "texture" in pattern:
+                verdict = CONFIRMED
+            yield Claim("texture", found[0], verdict)
+
+    # ---------------------------------------------------------------- relations
+
+    def relation_claims(self) -> Iterator[Claim]:
+        sides = [
+            found.span() for found in _MENTION.finditer(self.text) if found["seen"]
+        ]
+        for found in _DIRECTION.finditer(self.text):
+            # "the eye on the left of the dog" says which eye
+            if any(start < found.start() < end for start, end in sides):
+                continue
+            yield Claim("relation", found[0], self.verdict_on_direction(found))
+        for found in _BETWEEN.finditer(self.text):
+            yield Claim("relation", found[0], self.verdict_on_between(found))
+
+    def named_landmarks(self, words: str) -> list[Landmark]:
+        """What the words of a landmark may mean."""
+        mention = _MENTION.search(words)
+        if mention is None:
+            landmarks = []
+            found = re.search(_OBJECT, words)
+            categories = categories_called(found[0]) if found else frozenset()
+            for number, annotated in enumerate(self.scene.photo.objects):
+                if categories & is_a(annotated.category):
+                    size = longer_side(annotated.box)
+                    landmarks.append(
+                        Landmark(annotated.category, annotated.box, number, size, True)
+                    )
+            return landmarks
+        landmarks = self.landmarks_called(
+            mention["word"], mention["before"] or mention["behind"]
+        )
+        side = side_in(f"{mention['adjectives']} {mention['seen'] or ''}")
+        if side is None:
+            return landmarks
+        is_own = "own" in mention["adjectives"]
+        is_seen = bool(mention["seen"]) or "-hand" in mention["adjectives"]
+        return [
+            landmark
+            for landmark in landmarks
+            if (not is_own and landmark.seen in (side, None))
+            or (not is_seen and side_in(landmark.name) in (side, None))
+        ]
+
+    def verdict_on_direction(self, found: re.Match[str]) -> str:
+        landmarks = self.named_landmarks(found["landmark"])
+        if not landmarks:
+            return OPEN
+        verdicts = [
+            self.verdict_on_one(found["words"], landmark) for landmark in landmarks
+        ]
+        if CONFIRMED in verdicts:
+            return CONFIRMED
+        return OPEN if OPEN in verdicts else CONTRADICTED
+
+    def verdict_on_one(self, words: str, landmark: Landmark) -> str:
+        x1, y1, x2, y2 = landmark.box
+        center_x, center_y = landmark.center
+        tolerance = WRONG_SIDE * landmark.size
+        x, y = self.point.x, self.point.y
+        rights: list[bool] = []
+        wrongs: list[bool] = []
+        for word in re.findall(r"\w+", words):
+            if word in ("level", "height"):
+                off = max(y1 - y, y - y2, 0) / landmark.size
+                rights.append(off < ALIGNED)
+                wrongs.append(off > WRONG_LEVEL)
+            elif word in ("above", "upper", "top", "up"):
+                rights.append(y < center_y)
+                wrongs.append(y > y2 + tolerance)
+            elif word in (
+                "below",
+                "beneath",
+                "under",
+                "underneath",
+                "lower",
+                "bottom",
+                "down",
+            ):
+                rights.append(y > center_y)
+                wrongs.append(y < y1 - tolerance)
+            elif word == "left":
+                rights.append(x < center_x)
+                wrongs.append(x > x2 + tolerance)
+            elif word == "right":
+                rights.append(x > center_x)
+                wrongs.append(x < x1 - tolerance)
+        if any(wrongs):
+            return CONTRADICTED
+        return CONFIRMED if rights and all(rights) else OPEN
+
+    def verdict_on_between(self, found: re.Match[str]) -> str:
+        firsts = self.named_landmarks(found["first"])
+        seconds = self.named_landmarks(found["second"])
+        shares = []
+        for first in firsts:
+            for second in seconds:
+                if first.owner == second.owner and first.box != second.box:
+                    shares.append(self.share_of_way(first, second))
+        if not shares:
+            return OPEN
+        if any(0 <= along <= 1 and off < 0.5 for along, off in shares):
+            return CONFIRMED
+        is_off = all(not -0.4 <= along <= 1.4 or off > 1.0 for along, off in shares)
+        return CONTRADICTED if is_off else OPEN
+
+    def share_of_way(self, first: Landmark, second: Landmark) -> tuple[float, float]:
+        """(along, off): where the point is on the way between two landmarks, in shares of the way."""
+        x1, y1 = first.center
+        x2, y2 = second.center
+        squared = max((x2 - x1) ** 2 + (y2 - y1) ** 2, 1e-6)
+        x, y = self.point.x - x1, self.point.y - y1
+        along = (x * (x2 - x1) + y * (y2 - y1)) / squared
+        off = abs(x * (y2 - y1) - y * (x2 - x1)) / squared
+        return along, off
+
+    # ---------------------------------------------------------------- places
+
+    def place_claims(self) -> Iterator[Claim]:
+        for found in _STEPS.finditer(self.text):
+            yield Claim("place", found[0], self.verdict_on_steps(found))
+        for found in _REGION.finditer(self.text):
+            if _STEPS.search(found[0]) is None:
+                yield Claim("place", found[0], self.verdict_on_region(found))
+
+    def places_in_image(self) -> list[tuple[float, float]]:
+        """Where in the image a text may put something: the point, and the objects that it is near to."""
+        width, height = self.scene.photo.size
+        places = [(self.point.x / width, self.point.y / height)]
+        objects = [self.annotated] if self.annotated else self.scene.photo.objects
+        for annotated in objects:
+            x, y = center_of(annotated.box)
+            places.append((x / width, y / height))
+        return places
+
+    def places_in_object(self, word: str) -> list[tuple[float, float]]:
+        """Where the point is in the boxes of the objects that a word may mean."""
+        categories = categories_called(word)
+        places = []
+        objects = [self.annotated] if self.annotated else self.scene.photo.objects
+        for annotated in objects:
+            if categories & is_a(annotated.category):
+                x1, y1, x2, y2 = annotated.box
+                u = (self.point.x - x1) / max(x2 - x1, 1)
+                v = (self.point.y - y1) / max(y2 - y1, 1)
+                places.append((u, v))
+        return places
+
+    def verdict_on_steps(self, found: re.Match[str]) -> str:
+        """Five steps for each axis: a neighboring one is as good."""
+        frame = found["frame"]
+        places = (
+            self.places_in_image()
+            if frame in IMAGE_WORDS
+            else self.places_in_object(frame)
+        )
+        if not places:
+            return OPEN
+        across = HORIZONTAL.index(found["across"] or found["across2"])
+        down = VERTICAL.index(found["down"] or found["down2"])
+        misses = []
+        for u, v in places:
+            off_across = abs(min(max(u, 0), 1) * 5 - (across + 0.5))
+            off_down = abs(min(max(v, 0), 1) * 5 - (down + 0.5))
+            misses.append(max(off_across, off_down))
+        if min(misses) <= 0.75:
+            return CONFIRMED
+        return CONTRADICTED if min(misses) > 1.5 else OPEN
+
+    def verdict_on_region(self, found: re.Match[str]) -> str:
+        """A half or corner of the image: wrong where the other half is meant."""
+        words = re.findall(r"[\w-]+", found["words"] or found["far"] or found["within"])
+        places = self.places_in_image()
+        if found["thing"]:
+            places = self.places_in_object(found["thing"])
+        verdicts = []
+        for u, v in places:
+            shares = []
+            for word in words:
+                direction = VERTICAL_WORDS.get(word) or HORIZONTAL_WORDS.get(word)
+                if direction is None:
+                    continue
+                share = {"above": v, "below": 1 - v, "left": u, "right": 1 - u}[
+                    direction
+                ]
+                shares.append(share)
+            if not shares:
+                return OPEN
+            if max(shares) <= 0.5:
+                return CONFIRMED
+            verdicts.append(CONTRADICTED if max(shares) > WRONG_HALF else OPEN)
+        return OPEN if OPEN in verdicts or not verdicts else CONTRADICTED
