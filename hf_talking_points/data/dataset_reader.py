@@ -34,11 +34,11 @@ from .photos import (
     reject,
     usable_photo,
 )
+from .texts import DEFAULT_STYLE
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-DEFAULT_STYLE = "full"  # of a description whose row does not state one
 ID_LENGTH = 16  # characters of the id of an image whose row does not state one
 POINT_COLUMNS = (
     "image_id",

@@ -301,11 +301,8 @@ def usable_points(
     return tuple(kept)
 
 
-def usable_photo(photo: Photo, on_reject: OnReject) -> Photo | None:
-    """The photo with all boxes clipped to it, less what lies beside it, each thing rejected.
-
-    Returns None where no point and no part is left.
-    """
+def clipped_photo(photo: Photo, on_reject: OnReject) -> Photo:
+    """The photo with all boxes clipped to it, less what lies beside it, each thing rejected."""
     objects = []
     for annotated in photo.objects:
         try:
@@ -313,8 +310,14 @@ def usable_photo(photo: Photo, on_reject: OnReject) -> Photo | None:
         except ValueError as error:
             on_reject(photo.id, f"{annotated.category}: {error}")
     points = usable_points(photo.points, photo, on_reject)
-    if points or any(annotated.points or annotated.parts for annotated in objects):
-        return replace(photo, objects=tuple(objects), points=points)
+    return replace(photo, objects=tuple(objects), points=points)
+
+
+def usable_photo(photo: Photo, on_reject: OnReject) -> Photo | None:
+    """[`clipped_photo`], or None where no point and no part is left."""
+    photo = clipped_photo(photo, on_reject)
+    if photo.points or any(one.points or one.parts for one in photo.objects):
+        return photo
     leave_out(
         on_reject,
         photo.id,

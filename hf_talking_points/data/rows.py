@@ -30,7 +30,15 @@ from datasets import (
 from ..models.images import UNREADABLE
 from .dataset_reader import PhotoIds, check_split, read_dataset, stored_image
 from .fields import text_of
-from .photos import SPLITS, AnnotatedObject, OnReject, PartPoint, Photo, check_size
+from .photos import (
+    SPLITS,
+    AnnotatedObject,
+    OnReject,
+    PartPoint,
+    Photo,
+    check_size,
+    leave_out,
+)
 from .sources import read_objects
 
 logger = logging.getLogger(__name__)
@@ -119,7 +127,8 @@ def point_rows(photos: Iterable[Photo]) -> Dataset:
 def rows_of_photos(photos: Sequence[Photo]) -> Dataset:
     """[`point_rows`] of photos whose sizes are known to be right."""
     pieces = []
-    for _, group in groupby(photos, key=stored_in):
+    with_points = [photo for photo in photos if annotation_rows(photo)]
+    for _, group in groupby(with_points, key=stored_in):
         pieces.append(rows_of_one_store(list(group)))
     if not pieces:
         return Dataset.from_dict(
@@ -316,7 +325,10 @@ def source_name(source: str | os.PathLike) -> str:
 
 
 def read_folder(folder: Path, name: str, on_reject: OnReject) -> Reading:
-    """A folder with an `objects.jsonl`, less the photos that cannot be opened or have another size than is stated."""
+    """A folder with an `objects.jsonl`, less the photos that cannot be opened or have another size than is stated.
+
+    Photos without a point have no row.
+    """
     photos = {}
     for photo in read_objects(folder, on_reject=on_reject):
         try:
@@ -325,6 +337,8 @@ def read_folder(folder: Path, name: str, on_reject: OnReject) -> Reading:
             on_reject(photo.id, str(error))
             continue
         photos[photo.id] = photo
+        if not annotation_rows(photo):
+            leave_out(on_reject, photo.id, "no point is annotated on it")
     return Reading(name, rows_of_photos(list(photos.values())), photos)
 
 

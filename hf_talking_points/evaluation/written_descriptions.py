@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from ..data.json_lines import parse_json, read_json_lines
+from ..data.json_lines import read_json_lines
 from ..data.photos import Photo
+from ..data.texts import TextLine, called, parse_text_line
 from ..data.triplets import View
 
 logger = logging.getLogger(__name__)
@@ -40,11 +39,13 @@ class WrittenDescriptions:
         self.texts: dict[Place, str] = {}
         for number, line in read_json_lines(file):
             try:
-                image, x, y, description = parse_written_line(line)
+                written = parse_text_line(line)
+                description = only_text(written)
             except ValueError as error:
                 raise ValueError(
                     f"{file}, line {number}: expected {LAYOUT}, found {line[:80]!r}: {error}"
                 ) from error
+            image, x, y = written.image, written.x, written.y
             place = key_of_point(image, x, y)
             if self.texts.setdefault(place, description) != description:
                 raise ValueError(
@@ -81,7 +82,7 @@ class WrittenDescriptions:
         """The texts by the ids of the photos that their images are."""
         names = dict.fromkeys(image for image, _, _ in self.texts)
         photos_of_name = {}
-        for name, found in called(names, photos).items():
+        for name, found in photos_called(names, photos).items():
             photos_of_name[name] = self._photos_called(name, found)
         annotated = annotated_places(photos)
         texts: dict[Place, str] = {}
@@ -120,46 +121,25 @@ def key_of_point(image: str, x: float, y: float) -> Place:
     return image, round(x, 2), round(y, 2)
 
 
-def parse_written_line(line: str) -> tuple[str, float, float, str]:
-    """(image, x, y, description) of a line. Raises ValueError for anything else."""
-    row = parse_json(line)
-    if not isinstance(row, dict):
-        raise ValueError("no object in braces")
-    for name in ("image", "point", "description"):
-        if name not in row:
-            raise ValueError(f"{name} is missing")
-    for name in ("image", "description"):
-        if not isinstance(row[name], str):
-            raise ValueError(f"{name} is no text")
-    point = row["point"]
-    if (
-        not isinstance(point, list)
-        or len(point) != 2
-        or not all(map(is_coordinate, point))
-    ):
-        raise ValueError("point is no (x, y)")
-    x, y = point
-    return row["image"], x, y, row["description"]
+def only_text(line: TextLine) -> str:
+    """The text of a line. Raises ValueError where it has several, in styles of their own."""
+    if len(line.texts) > 1:
+        styles = [style for style, _ in line.texts]
+        raise ValueError(f"texts in several styles {styles}: write a file for each")
+    return line.texts[0][1]
 
 
-def is_coordinate(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
-
-
-def called(names: Iterable[str], photos: Sequence[Photo]) -> dict[str, list[Photo]]:
-    """Name -> the photos of that id, or without one those whose id ends with the name behind a slash."""
-    exact: dict[str, list[Photo]] = defaultdict(list)
-    by_ending: dict[str, list[Photo]] = defaultdict(list)
+def photos_called(
+    names: Iterable[str], photos: Sequence[Photo]
+) -> dict[str, list[Photo]]:
+    """Name -> the photos that it may stand for, as [`called`] finds their ids."""
+    by_id: dict[str, list[Photo]] = defaultdict(list)
     for photo in photos:
-        exact[photo.id].append(photo)
-        folders = photo.id.split("/")
-        for start in range(1, len(folders)):
-            by_ending["/".join(folders[start:])].append(photo)
-    return {name: exact.get(name) or by_ending.get(name) or [] for name in names}
+        by_id[photo.id].append(photo)
+    found = {}
+    for name, ids in called(names, by_id).items():
+        found[name] = [photo for image_id in ids for photo in by_id[image_id]]
+    return found
 
 
 def annotated_places(photos: Sequence[Photo]) -> set[Place]:

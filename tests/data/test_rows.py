@@ -313,7 +313,9 @@ def test_where_nothing_is_left_the_error_says_why(tmp_path):
     folder = write_folder(
         tmp_path / "photos", [(TRAIN[0], 0)], points=[["nose", 100, 9]]
     )
-    with pytest.raises(ValueError, match="no row is left of photos: .*no point"):
+    with pytest.raises(
+        ValueError, match="no row is left of photos: .*lies outside the photo"
+    ):
         load_points(folder)
     with pytest.raises(ValueError, match="no row is left"):
         load_points([])

@@ -214,14 +214,81 @@ def test_boxes_that_stick_out_are_clipped(tmp_path, box, clipped):
 @pytest.mark.parametrize(
     "points", [[], [["nose", 99, 3]], [["nose", 5, -1], ["ear", -1, 5]]]
 )
-def test_a_photo_without_a_point_on_it_is_left_out_and_a_strict_reading_goes_on(
-    tmp_path, points
-):
+def test_a_photo_keeps_its_box_without_a_point_on_it(tmp_path, points):
     folder = write(tmp_path, {**ROW, "image": "b.png", "points": points}, ROW)
-    assert [photo.id for photo in read_objects(folder)] == ["images/a.png"]
-    photos, records = rejected(read_objects, folder)
-    assert [photo.id for photo in photos] == ["images/a.png"]
-    assert {image_id for image_id, _ in records} == {"b.png"}
+    bare, _ = read_objects(folder)
+    assert bare.objects == (AnnotatedObject("dog", (1, 2, 30, 18)),)
+    _, records = rejected(read_objects, folder)
+    assert len(records) == len(points)
+
+
+def test_a_class_without_a_box_is_one_of_the_photo(tmp_path):
+    row = {**ROW, "category": "Golden_Retriever", "object_box": None, "points": []}
+    other = {**row, "category": "ball", "fine_category": "tennis ball"}
+    [photo] = read_objects(write(tmp_path, row, other, row))
+    assert photo.objects == () and photo.points == ()
+    assert photo.classes == ("golden retriever", "ball", "tennis ball")
+
+
+def test_a_fine_category_is_a_class_of_the_photo(tmp_path):
+    [photo] = read_objects(write(tmp_path, {**ROW, "fine_category": "basset"}))
+    assert photo.classes == ("basset",) and photo.objects[0].category == "dog"
+
+
+def test_a_part_box_without_its_object_is_rejected(tmp_path):
+    row = {**ROW, "object_box": None, "points": [WHEEL, ["handle", 5, 6]]}
+    [photo], records = rejected(read_objects, write(tmp_path, row))
+    assert photo.points == (PartPoint("handle", 5, 6),)
+    reason = "line 1: box of 'wheel' without the box of its object"
+    assert records == [("images/a.png", reason)]
+
+
+def write_more(folder, *rows):
+    (folder / "parts.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def read_two_files(folder, **options):
+    return read_objects(folder, more=["parts.jsonl"], **options)
+
+
+def test_objects_of_two_files_are_joined(tmp_path):
+    write(tmp_path, ROW)
+    eye = ["eye", 5.5, 6.5, [4, 5, 7, 8]]
+    same = {**ROW, "object_box": [2, 2, 30, 18], "points": [eye, WHEEL]}
+    other_kind = {**same, "category": "cat"}
+    elsewhere = {**same, "object_box": [20, 2, 40, 18], "points": []}
+    other_photo = {**ROW, "image": "b.png"}
+    write_more(tmp_path, same, other_kind, elsewhere, other_photo)
+    first, second = read_two_files(tmp_path)
+    dog, cat, far = first.objects
+    assert dog.box == (1, 2, 30, 18)
+    # the eye's box belongs to the left eye, which lies in it
+    assert dog.points == (
+        PartPoint("left eye", 5, 6, (4, 5, 7, 8)),
+        PartPoint("wheel", 7, 8, (5, 6, 9, 10)),
+    )
+    assert cat.category == "cat" and len(cat.points) == 2
+    assert far.box == (20, 2, 40, 18)
+    assert second.id == "b.png"
+
+
+def test_two_objects_of_one_file_stay_two(tmp_path):
+    write(tmp_path, ROW, ROW)
+    write_more(tmp_path, {**ROW, "points": [WHEEL]})
+    [photo] = read_two_files(tmp_path)
+    assert [len(one.points) for one in photo.objects] == [2, 1]
+
+
+def test_a_bad_line_of_a_second_file_names_that_file(tmp_path):
+    write(tmp_path, ROW)
+    write_more(tmp_path, {**ROW, "category": "()"}, {**ROW, "size": [1, 1]})
+    _, records = rejected(read_two_files, tmp_path)
+    assert [reason.partition(":")[0] for _, reason in records] == [
+        "parts.jsonl, line 1",
+        "parts.jsonl, line 2",
+    ]
+    with pytest.raises(FileNotFoundError, match="more.jsonl"):
+        read_objects(tmp_path, more=["more.jsonl"])
 
 
 def test_the_split_of_objects_is_the_rule_whatever_the_publisher_says(tmp_path):
