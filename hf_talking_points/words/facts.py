@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -83,6 +83,7 @@ def size_word(box: Box, image_size: tuple[int, int]) -> str:
     return medium if share < 0.35 else large
 
 
+@lru_cache(maxsize=4096)
 def without_side(part: str) -> str:
     """The name of a part less its side: "front paw" of "left front paw"."""
     return " ".join(word for word in part.split(" ") if word not in SIDES)
@@ -182,18 +183,25 @@ class Scene:
         return words
 
     @cached_property
-    def single_objects(self) -> list[Landmark]:
-        """The objects that are the only ones of their category."""
+    def nameable_objects(self) -> list[Landmark]:
+        """The objects that a text can name: the only ones of their category, and those that can be told apart."""
         counts = Counter(annotated.category for annotated in self.photo.objects)
         landmarks = []
         for number, annotated in enumerate(self.photo.objects):
-            if counts[annotated.category] == 1:
-                size = longer_side(annotated.box)
-                name = annotated.category
-                whole = Landmark(
-                    name, annotated.box, number, size, is_object=True, category=name
-                )
-                landmarks.append(whole)
+            category = annotated.category
+            which = self.which_words[number]
+            if counts[category] > 1 and which is None:
+                continue
+            whole = Landmark(
+                category,
+                annotated.box,
+                number,
+                longer_side(annotated.box),
+                is_object=True,
+                category=category,
+                which=which,
+            )
+            landmarks.append(whole)
         return landmarks
 
     def number_of(self, annotated: AnnotatedObject) -> int:
@@ -206,15 +214,16 @@ class Scene:
     def landmarks_for(
         self, owner: int | None, part: str | None, seen: str | None
     ) -> list[Landmark]:
-        """What a text on a point may be told from: the other parts of its object, and objects of other categories.
+        """What a text on a point may be told from: the other parts of its object, or of each object that is the only
+        one of its category, and the other objects.
 
         Of a name that several parts have, the text can only speak where left and right tell them apart.
         """
         landmarks = [
-            landmark for landmark in self.single_objects if landmark.owner != owner
+            landmark for landmark in self.nameable_objects if landmark.owner != owner
         ]
         if owner is None:
-            owners = [landmark.owner for landmark in landmarks]
+            owners = [one.owner for one in landmarks if one.which is None]
         else:
             owners = [owner]
         for number in owners:

@@ -20,20 +20,21 @@ __all__ = [
     "KINDS",
     "Landmark",
     "Relation",
+    "along_way",
     "margin",
     "relations_of",
 ]
 
 KINDS = ("beside", "level with", "straight", "between", "halfway")
-DIRECTIONS = {  # unit steps to the right and down
-    "left": (-1, 0),
+DIRECTIONS = {  # unit steps to the right and down, clockwise
     "right": (1, 0),
-    "above": (0, -1),
-    "below": (0, 1),
-    "upper left": (-1, -1),
-    "upper right": (1, -1),
-    "lower left": (-1, 1),
     "lower right": (1, 1),
+    "below": (0, 1),
+    "lower left": (-1, 1),
+    "left": (-1, 0),
+    "upper left": (-1, -1),
+    "above": (0, -1),
+    "upper right": (1, -1),
 }
 DISTANCES = {  # shares of the object's size
     "just": (0.0, 0.1),
@@ -41,7 +42,9 @@ DISTANCES = {  # shares of the object's size
     "some way": (0.25, 0.6),
     "far": (0.6, math.inf),
 }
-OCTANT = math.radians(22.5)  # half of what a direction spans
+CLOCKWISE = tuple(DIRECTIONS)
+ANGLES = {name: math.atan2(down, right) for name, (right, down) in DIRECTIONS.items()}
+OCTANT = math.tau / len(DIRECTIONS)  # what a direction spans
 APART = 0.03  # what lies nearer to a landmark is at it
 ALIGNED = 0.04  # what differs by less is level with it, or straight above or below
 ALIGNED_APART = 0.12
@@ -66,6 +69,7 @@ class Landmark:
         seen (`str`, *optional*): "left" or "right", which of the object's two it is as seen in the picture; None where
             there are not two of it, or where they do not lie apart.
         category (`str`, *optional*): of the object.
+        which (`str`, *optional*): of an object, which of several of its category it is: "leftmost".
     """
 
     name: str
@@ -75,6 +79,7 @@ class Landmark:
     is_object: bool = False
     seen: str | None = None
     category: str | None = None
+    which: str | None = None
 
     @property
     def center(self) -> tuple[float, float]:
@@ -96,7 +101,8 @@ class Relation:
     Args:
         kind (`str`): one of `KINDS`. "beside": in a direction and at a distance from the landmark; "level with": as
             high in the picture, to its left or right; "straight": straight above or below; "between": on the way from
-            the first landmark to the second, nearer to the first; "halfway": in the middle of that way.
+            the first landmark to the second, in neither of them, nearer to the first; "halfway": in the middle of that
+            way.
         landmarks (`tuple`): of [`Landmark`], two for "between" and "halfway".
         direction (`str`, *optional*): one of `DIRECTIONS`.
         distance (`str`, *optional*): one of `DISTANCES`; of "beside" alone.
@@ -140,11 +146,10 @@ def margin_beside(relation: Relation, dx: float, dy: float) -> float:
     distance = math.hypot(dx, dy)
     margins = [distance - APART]
     if relation.direction is not None:
-        step_x, step_y = DIRECTIONS[relation.direction]
-        turn = math.atan2(dy, dx) - math.atan2(step_y, step_x)
+        turn = math.atan2(dy, dx) - ANGLES[relation.direction]
         turn = abs(math.remainder(turn, math.tau))
         # how far the nearest point of the octant's rim is
-        margins.append(distance * math.sin(max(OCTANT - turn, -math.pi / 2)))
+        margins.append(distance * math.sin(max(OCTANT / 2 - turn, -math.pi / 2)))
     if relation.distance is not None:
         least, most = DISTANCES[relation.distance]
         margins += [distance - least, most - distance]
@@ -154,16 +159,34 @@ def margin_beside(relation: Relation, dx: float, dy: float) -> float:
 def margin_on_way(relation: Relation, x: float, y: float) -> float:
     """The margin of the way between the centers of two landmarks."""
     first, second = relation.landmarks
+    size = min(first.size, second.size)
+    way = math.dist(first.center, second.center)
+    if way < SHORTEST_WAY * size:
+        return way / size - SHORTEST_WAY
+    along, off = along_way(first, second, x, y)
+    least, most = HALFWAY if relation.kind == "halfway" else (BETWEEN[0], HALFWAY[0])
+    on_way = min(along - least, most - along, BESIDE_WAY - off) * way / size
+    first_distance = math.hypot(*first.offset(x, y))
+    second_distance = math.hypot(*second.offset(x, y))
+    return min(on_way, first_distance - APART, second_distance - APART)
+
+
+def along_way(
+    first: Landmark, second: Landmark, x: float, y: float
+) -> tuple[float, float]:
+    """Where a point is from the way between the centers of two landmarks, in shares of the way.
+
+    Returns:
+        (along, off): 0 at the first center and 1 at the second, and the distance from the straight line.
+
+    Raises ZeroDivisionError where the centers are the same.
+    """
     x1, y1 = first.center
     x2, y2 = second.center
-    way = math.hypot(x2 - x1, y2 - y1)
-    size = min(first.size, second.size)
-    if way < SHORTEST_WAY * size:
-        return (way / size) - SHORTEST_WAY
-    along = ((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / way**2
-    off = abs((x - x1) * (y2 - y1) - (y - y1) * (x2 - x1)) / way**2
-    least, most = HALFWAY if relation.kind == "halfway" else (BETWEEN[0], HALFWAY[0])
-    return min(along - least, most - along, BESIDE_WAY - off) * way / size
+    squared_way = (x2 - x1) ** 2 + (y2 - y1) ** 2
+    along = ((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / squared_way
+    off = abs((x - x1) * (y2 - y1) - (y - y1) * (x2 - x1)) / squared_way
+    return along, off
 
 
 def relations_of(x: float, y: float, landmarks: Sequence[Landmark]) -> list[Relation]:
@@ -183,10 +206,10 @@ def relations_of(x: float, y: float, landmarks: Sequence[Landmark]) -> list[Rela
         for relation in relations_to(landmark, x, y):
             if margin(relation, x, y) > CLEAR:
                 found.append(relation)
-    for pair in combinations(nearest, 2):
-        for relation in ways_between(*pair):
-            if margin(relation, x, y) > CLEAR:
-                found.append(relation)
+    for first, second in combinations(nearest, 2):
+        way = way_between(first, second, x, y)
+        if way is not None and margin(way, x, y) > CLEAR:
+            found.append(way)
     return found
 
 
@@ -203,24 +226,29 @@ def relations_to(landmark: Landmark, x: float, y: float) -> list[Relation]:
     return candidates
 
 
-def ways_between(first: Landmark, second: Landmark) -> list[Relation]:
-    """Relations to two landmarks that may hold, the nearer of them first."""
-    return [
-        Relation("halfway", (first, second)),
-        Relation("between", (first, second)),
-        Relation("between", (second, first)),
-    ]
+def way_between(
+    first: Landmark, second: Landmark, x: float, y: float
+) -> Relation | None:
+    """The relation to two landmarks that may hold.
+
+    None where the point is beside the way from one to the other, and for an object and its own part.
+    """
+    is_own_part = first.owner == second.owner and first.is_object != second.is_object
+    if is_own_part or first.center == second.center:
+        return None
+    along, off = along_way(first, second, x, y)
+    if off > BESIDE_WAY or not BETWEEN[0] < along < BETWEEN[1]:
+        return None
+    if HALFWAY[0] < along < HALFWAY[1]:
+        return Relation("halfway", (first, second))
+    nearer_first = (first, second) if along < HALFWAY[0] else (second, first)
+    return Relation("between", nearer_first)
 
 
 def direction_of(dx: float, dy: float) -> str:
     """The nearest of `DIRECTIONS` to an offset to the right and down."""
-    angle = math.atan2(dy, dx)
-
-    def turn(name: str) -> float:
-        step_x, step_y = DIRECTIONS[name]
-        return abs(math.remainder(angle - math.atan2(step_y, step_x), math.tau))
-
-    return min(DIRECTIONS, key=turn)
+    octant = round(math.atan2(dy, dx) / OCTANT)
+    return CLOCKWISE[octant % len(CLOCKWISE)]
 
 
 def distance_word(distance: float) -> str:

@@ -251,16 +251,13 @@ class FreeSlots:
         """Whether a relation can be told in the text's frame of left and right."""
         if relation.kind == "beside" and not self.is_clear(relation.direction or ""):
             return False
-        landmarks = relation.landmarks
-        if len({landmark.owner for landmark in landmarks}) < len(landmarks) and any(
-            landmark.is_object for landmark in landmarks
-        ):
-            return False  # between an object and its own part
         return all(self.can_name(landmark) for landmark in relation.landmarks)
 
     def can_name(self, landmark: Landmark) -> bool:
         """Whether a landmark can be told from the other of its pair."""
-        if landmark.is_object or side_of(landmark.name) is None:
+        if landmark.is_object:
+            return landmark.which is None or self.is_clear(landmark.which)
+        if side_of(landmark.name) is None:
             return True
         return self.frame == OWN or landmark.seen is not None
 
@@ -281,9 +278,12 @@ class FreeSlots:
         return self.expand(symbol, slots)
 
     def landmark_name(self, landmark: Landmark) -> str:
-        """ "the nose", "the eye on the left", "the dog's own left eye"."""
+        """ "the nose", "the eye on the left", "the dog's own left eye", "the leftmost dog"."""
         if landmark.is_object:
-            return f"the {self.called(landmark.name)}"
+            called = self.called(landmark.name)
+            if landmark.which is not None:
+                called = which_object(landmark.which, called)
+            return f"the {called}"
         bare = self.part_called(landmark.name, landmark.category)
         slots: dict[str, str | None] = {"bare_part": bare, "bare_parts": plural(bare)}
         if landmark.category is not None:

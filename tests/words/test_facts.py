@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_talking_points.data.crops import crop_photo
+from hf_talking_points.data.names import mirrored_part
 from hf_talking_points.data.photos import AnnotatedObject, Part, PartPoint, Photo
 from hf_talking_points.words.facts import (
     HORIZONTAL,
@@ -88,6 +89,20 @@ def test_which_of_several():
     assert scene_of(dog(20.0), dog(22.0)).which_words == [None, None]
 
 
+def test_a_point_beside_several_is_told_from_the_one_that_is_meant():
+    scene = scene_of(dog(0.0), dog(110.0))
+    facts = scene.facts(None, PartPoint(None, 95.0, 60.0))
+    found = {}
+    for relation in facts.relations:
+        if relation.kind == "beside":
+            landmark = relation.landmarks[0]
+            found[landmark.which] = relation.direction, relation.distance
+    assert found == {
+        "leftmost": ("right", "a little"),
+        "rightmost": ("left", "a little"),
+    }
+
+
 def test_a_point_without_a_part_is_not_known_to_be_on_the_object():
     annotated = dog(20.0, eyes(20.0))
     scene = scene_of(annotated)
@@ -135,7 +150,26 @@ def test_the_tip_is_the_end_away_from_the_object(x, place):
     assert part_place(tail, (0.0, 0.0, 70.0, 100.0)) == place
 
 
-@given(st.floats(1, 199), st.floats(1, 119))
+def told(facts):
+    """The relations of a point in a form that can be mirrored."""
+    found = set()
+    for relation in facts.relations:
+        names = tuple(without_side(one.name) for one in relation.landmarks)
+        seen = tuple(one.seen for one in relation.landmarks)
+        found.add((relation.kind, names, seen, relation.direction, relation.distance))
+    return found
+
+
+def mirrored_told(facts):
+    found = set()
+    for kind, names, seen, direction, distance in told(facts):
+        sides = tuple(side and mirrored_part(side) for side in seen)
+        turned = direction and mirrored_part(direction)
+        found.add((kind, names, sides, turned, distance))
+    return found
+
+
+@given(st.integers(5, 195), st.integers(5, 115))
 def test_facts_of_a_mirrored_photo_are_mirrored(x, y):
     swapped = {"left": "right", "right": "left", None: None}
     points = [PartPoint("tail", x, y), *eyes(20.0)]
@@ -147,6 +181,7 @@ def test_facts_of_a_mirrored_photo_are_mirrored(x, y):
         found = other.facts(mirrored.objects[0], reflected)
         assert found.seen == swapped[facts.seen]
         assert without_side(found.part) == without_side(facts.part)
+        assert told(found) == mirrored_told(facts)
 
 
 def test_pixels_of_another_size_are_an_error():

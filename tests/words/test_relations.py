@@ -138,6 +138,23 @@ def test_halfway_and_nearer_to_one():
     assert ways(5, 0) == []
 
 
+def test_what_is_in_a_landmark_is_not_on_the_way_from_it():
+    head = Landmark("head", (0, 0, 60, 60), 0, 200.0)
+    tail = Landmark("tail", (200, 30, 200, 30), 0, 200.0)
+    assert relations_of(58, 30, [head, tail])[0].landmarks == (tail,)
+    for x, is_between in ((55, False), (75, True)):
+        kinds = [one.kind for one in relations_of(x, 30, [head, tail])]
+        assert ("between" in kinds) == is_between
+
+
+def test_nothing_is_between_an_object_and_its_own_part():
+    dog = Landmark("dog", (0, 0, 60, 60), 0, 60.0, is_object=True)
+    for owner, is_between in ((0, False), (1, True)):
+        tail = Landmark("tail", (200, 30, 200, 30), owner, 60.0)
+        kinds = [one.kind for one in relations_of(110, 30, [dog, tail])]
+        assert ("halfway" in kinds) == is_between
+
+
 def test_an_unknown_kind_is_an_error_that_names_it():
     landmark = Landmark("ear", (0, 0, 0, 0), 0, 100.0)
     with pytest.raises(ValueError, match="'around'"):
