@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from hf_talking_points.data.wording import PointFacts
+from hf_talking_points.words.facts import PointFacts
+from hf_talking_points.words.looks import SpotLooks
 
 EYE = PointFacts(
     object="dog",
@@ -10,10 +11,10 @@ EYE = PointFacts(
     part="left eye",
     in_image="bottom and far left",
     on_object="very top and right",
-    spot="a black, smooth spot",
+    looks=SpotLooks("black", "plain"),
 )
 LIGHT = replace(EYE, object="car", part="front left light", in_part="middle and center")
-BESIDE = PointFacts(in_image="top and center", spot="a green, lightly textured spot")
+BESIDE = PointFacts(in_image="top and center", looks=SpotLooks("green", "fine texture"))
 # says what EYE holds
 GOOD = (
     "Look for a small dog in the bottom and far left of the image. "

@@ -310,7 +310,7 @@ class ContentDigest:
         self._hash = hashlib.sha256()
 
     def add(self, photo: Photo) -> None:
-        self._add_values(photo.id, photo.size, photo.split)
+        self._add_values(photo.id, photo.size, photo.split, photo.classes)
         self._add_points(photo.points)
         for annotated in photo.objects:
             self._add_values(annotated.category, annotated.box)
@@ -415,8 +415,8 @@ def shareable_id(image_id: str) -> str:
 
 
 def names_of(photo: Photo) -> set[str]:
-    """The names of objects, points and parts of a photo."""
-    names: set[str] = set()
+    """The names of objects, points and parts of a photo, and of what all of it shows."""
+    names: set[str] = set(photo.classes)
     for annotated in photo.objects:
         if annotated.points or annotated.parts:
             names.add(annotated.category)

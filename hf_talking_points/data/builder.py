@@ -34,6 +34,7 @@ from tqdm import tqdm
 from ..localization import localization_pipeline, locate_texts, points_of
 from ..metrics import distances_with_misses
 from ..models.pipelines import PointLocalizationPipeline
+from ..words.facts import PointFacts, Scene
 from .build_plan import (
     BuildOptions,
     Source,
@@ -43,12 +44,12 @@ from .build_plan import (
     write_atomically,
 )
 from .dataset_card import dataset_card, draw_samples
+from .false_claims import FALSE_CLAIMS, false_claim_rows
 from .keypoints import choose_points, draw_number
 from .photo_files import shareable_file
 from .photos import SPLITS, AnnotatedObject, PartPoint, Photo
 from .rows import annotation_row, point_features
 from .teachers import PointQuery, RuleTeacher
-from .wording import PointFacts, point_facts, position, spot
 
 __all__ = [
     "BuildOptions",
@@ -61,18 +62,20 @@ __all__ = [
     "push_built",
 ]
 
-FACTS = ("size", "in_image", "on_object", "in_part", "spot")
+FACTS = ("size", "which", "in_image", "on_object", "in_part", "part_place")
+LOOKS = ("color", "pattern")
 SEEDS = 2**53  # seeds are whole numbers below this
 
 
 def features(options: BuildOptions, teacher: Any) -> Features:
     """Columns of a built dataset: the row format, the facts behind the text, what teacher and localizer add."""
     more = {"text_from": Value("string")}
-    for name in FACTS:
+    for name in (*FACTS, *LOOKS):
         more[f"fact_{name}"] = Value("string")
     for column in teacher.columns:
         if column != "description":
             more[column] = Value("string")
+    more["false_claims"] = FALSE_CLAIMS
     if options.localizer:
         more["localization_distance"] = Value("float32")
     return point_features(**more)
@@ -84,11 +87,16 @@ class Described:
 
     Args:
         split (`str`): of its photo.
+        scene ([`Scene`]): its photo.
+        annotated ([`AnnotatedObject`], *optional*), point ([`PartPoint`]): what it is about.
         query ([`PointQuery`]): what the teacher is asked, unless the source has a text.
         row (`dict`): its columns so far; "text_from" says whose text it has, "source" or "teacher".
     """
 
     split: str
+    scene: Scene
+    annotated: AnnotatedObject | None
+    point: PartPoint
     query: PointQuery
     row: dict[str, Any]
 
@@ -98,20 +106,12 @@ def seed_of(options: BuildOptions, *key: Any) -> int:
     return int(draw_number(options.seed, *key) * SEEDS)
 
 
-def facts_of(
-    photo: Photo,
-    annotated: AnnotatedObject | None,
-    point: PartPoint,
-    pixels: np.ndarray,
-) -> PointFacts:
-    """What annotation and pixels say of a point; of one without object or part, the pixels alone."""
-    if annotated is not None and point.part is not None:
-        return point_facts(photo, annotated, point, pixels)
-    width, height = photo.size
-    return PointFacts(
-        in_image=position(point.x / width, point.y / height),
-        spot=spot(pixels, point.x, point.y),
-    )
+def fact_columns(facts: PointFacts) -> dict[str, str | None]:
+    """What annotation and pixels say of a point, as its rows hold it."""
+    columns = {f"fact_{name}": getattr(facts, name) for name in FACTS}
+    for name in LOOKS:
+        columns[f"fact_{name}"] = getattr(facts.looks, name)
+    return columns
 
 
 def photo_queries(
@@ -120,7 +120,7 @@ def photo_queries(
     """The texts that the source has of the points of one photo, what the teacher is asked of them, and the annotation
     columns of their rows."""
     image = photo.open()
-    pixels = np.asarray(image)
+    scene = Scene(photo, np.asarray(image))
     gray = np.asarray(image.convert("L"))
     rng = np.random.default_rng(seed_of(options, "points", photo.id))
     chosen = choose_points(
@@ -128,11 +128,11 @@ def photo_queries(
     )
     described = []
     for number, (annotated, point, stratum) in enumerate(chosen):
-        facts = facts_of(photo, annotated, point, pixels)
+        facts = scene.facts(annotated, point)
         row = {
             **annotation_row(photo, annotated, point),
             "stratum": stratum,
-            **{f"fact_{name}": getattr(facts, name) for name in FACTS},
+            **fact_columns(facts),
         }
         for style in options.styles:
             query = PointQuery(
@@ -143,7 +143,11 @@ def photo_queries(
                 seed=seed_of(options, "words", photo.id, number, style),
             )
             for columns in texts_of_style(point, style, teacher_styles):
-                described.append(Described(photo.split, query, {**row, **columns}))
+                described.append(
+                    Described(
+                        photo.split, scene, annotated, point, query, {**row, **columns}
+                    )
+                )
     return described
 
 
@@ -187,6 +191,14 @@ def ask_teacher(
             item.row.update(answer)
 
 
+def check_texts(described: Sequence[Described]) -> None:
+    """Adds the column `false_claims`: what each text says that annotation or pixels contradict."""
+    for item in described:
+        item.row["false_claims"] = false_claim_rows(
+            item.row["description"], item.scene, item.annotated, item.point
+        )
+
+
 @lru_cache(maxsize=1)
 def localizer_of_units(checkpoint: str) -> PointLocalizationPipeline:
     """The localizer of a build, loaded once for all units of a process."""
@@ -226,6 +238,7 @@ def build_unit(unit: Path, folder: Path, options: BuildOptions, teacher: Any) ->
     plan = json.loads((folder / "work" / "plan.json").read_text())
     described = unit_queries(photos, options, teacher.styles)
     ask_teacher(teacher, described, plan["vocabulary"])
+    check_texts(described)
     if options.localizer and described:
         measure_distances(localizer_of_units(options.localizer), described)
     kept = within_distance(described, options.most_distance)

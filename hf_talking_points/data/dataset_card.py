@@ -19,14 +19,16 @@ from PIL import Image
 from ..metrics import distinct_n, pck
 from ..models.images import to_rgb
 from ..visualization import draw_round_trip, stack
+from ..words.claims import KINDS
 from .build_plan import BuildOptions
+from .diversity import repeated_skeletons, spread_sample
+from .false_claims import false_shares
 from .photos import SPLITS
 from .rows import reason_kind
 
-COUNTED = ("object", "part", "stratum", "style", "plan")
-OPTIONAL = ("plan", "fallback", "localization_distance")
+COUNTED = ("object", "part", "stratum", "style")
+OPTIONAL = ("text_from", "fallback", "false_claims", "localization_distance")
 MOST_LINES = 30  # of a table or list
-MOST_TEXTS = 5000  # of a style, of which the diversity is measured
 WORDS_STEP = 10
 # an absolute path up to its last folder; folders may have spaces in their names
 _FOLDERS = re.compile(r"(?:(?<=[\s'\"(])|^)(?:file:/|~|[A-Za-z]:)?[\\/].*[\\/]")
@@ -41,7 +43,9 @@ class BuildCounts:
         splits (`dict`): split -> (photos, rows).
         columns (`dict`): column of [`COUNTED`] -> how often each value comes.
         lengths (`Counter`): words // `WORDS_STEP` -> rows.
-        texts (`dict`): style -> descriptions, those that the rule-based writer replaced apart.
+        texts (`dict`): style -> descriptions, those of the sources apart, and those that the rule-based writer
+            replaced.
+        claims (`dict`): style -> the false claims of each description.
         distances (`dict`): style -> normalized distances at which the localizer found them.
         fallbacks (`Counter`): reason -> texts that were replaced.
     """
@@ -50,6 +54,9 @@ class BuildCounts:
     columns: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     lengths: Counter = field(default_factory=Counter)
     texts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    claims: dict[str, list[list[Any]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     distances: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     fallbacks: Counter = field(default_factory=Counter)
 
@@ -57,19 +64,22 @@ class BuildCounts:
         """Counts the rows of a file: column -> values."""
         for name in COUNTED:
             self.columns[name].update(table.get(name, ()))
-        reasons = table.get("fallback") or [None] * len(table["style"])
-        distances = table.get("localization_distance")
-        for index, (style, text) in enumerate(
-            zip(table["style"], table["description"])
-        ):
-            reason = reasons[index]
-            if reason:
-                self.fallbacks[reason.partition(":")[0]] += 1
+        missing = [None] * len(table["style"])
+        reasons = table.get("fallback", missing)
+        origins = table.get("text_from", missing)
+        for index, text in enumerate(table["description"]):
+            style = table["style"][index]
+            if origins[index] == "source":
+                style = f"{style}, of the sources"
+            if reasons[index]:
+                self.fallbacks[reasons[index].partition(":")[0]] += 1
                 style = f"{style}, rule-based instead"
             self.lengths[len(text.split()) // WORDS_STEP] += 1
             self.texts[style].append(text)
-            if distances is not None:
-                self.distances[style].append(distances[index])
+            if "false_claims" in table:
+                self.claims[style].append(table["false_claims"][index])
+            if "localization_distance" in table:
+                self.distances[style].append(table["localization_distance"][index])
 
 
 def count_rows(folder: Path, columns: Iterable[str]) -> BuildCounts:
@@ -87,13 +97,6 @@ def count_rows(folder: Path, columns: Iterable[str]) -> BuildCounts:
             counts.add(table)
         counts.splits[split] = (len(photos), rows)
     return counts
-
-
-def entropy(counts: dict[Any, int]) -> float:
-    """Shannon entropy in bits of counts."""
-    numbers = np.array(list(counts.values()))
-    shares = numbers / max(numbers.sum(), 1)
-    return float(-(shares * np.log2(shares)).sum())
 
 
 def count_table(title: str, counts: Counter) -> str:
@@ -145,8 +148,24 @@ def diversity_table(texts: dict[str, list[str]]) -> str:
     """Rows of a Markdown table: how different the texts of each style are."""
     lines = []
     for style, descriptions in sorted(texts.items()):
-        diversity = distinct_n(descriptions[:MOST_TEXTS])
-        lines.append(f"| {style} | {len(descriptions):,} | {diversity:.3f} |")
+        sample = spread_sample(descriptions)
+        diversity = distinct_n(sample)
+        repeated = repeated_skeletons(sample)
+        lines.append(
+            f"| {style} | {len(descriptions):,} | {diversity:.3f} | {repeated:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def claims_table(claims: dict[str, list[list[Any]]]) -> str:
+    """Rows of a Markdown table: how many texts of each style say something false, and of which kind."""
+    lines = []
+    for style, of_style in sorted(claims.items()):
+        having = sum(bool(of_text) for of_text in of_style)
+        cells = [style, f"{100 * having / len(of_style):.1f}"]
+        for share in false_shares(of_style).values():
+            cells.append(f"{share:.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -158,13 +177,6 @@ def distance_table(distances: dict[str, list[float]]) -> str:
             f"| {style} | {len(found):,} | {pck(found, 0.1):.1f} | {np.median(found):.3f} |"
         )
     return "\n".join(lines)
-
-
-def plan_sentence(plans: Counter) -> str:
-    """How many sentence plans there are, and how evenly they come."""
-    if not plans:
-        return ""
-    return f"Sentence plans: {len(plans)}, entropy {entropy(plans):.2f} bits."
 
 
 def data_file_lines(splits: dict[str, tuple[int, int]]) -> str:
@@ -226,9 +238,7 @@ def dataset_card(
             of its card, and would give the rows of an earlier build in the same folder if the head were the same.
     """
     counts = count_rows(folder, columns)
-    tables = [
-        count_table(name, counts.columns[name]) for name in COUNTED if name != "plan"
-    ]
+    tables = [count_table(name, counts.columns[name]) for name in COUNTED]
     made = without_folders({"teacher": teacher.info, "options": asdict(options)})
     samples = ""
     if options.images_may_be_shared:
@@ -243,7 +253,9 @@ def dataset_card(
         diversity=diversity_table(counts.texts),
         found=distance_table(counts.distances),
         fallbacks=count_list(counts.fallbacks),
-        plans=plan_sentence(counts.columns["plan"]),
+        kinds=" | ".join(KINDS),
+        rules="---|" * len(KINDS),
+        claims=claims_table(counts.claims),
         made=json.dumps(made, indent=2),
         rejects=count_list(rejected_kinds(folder)),
         shared="may" if options.images_may_be_shared else "may not",
@@ -297,11 +309,19 @@ Splits are by photo; train photos that nearly equal a test or validation photo w
 |---|---|
 {lengths}
 
-| style | rows | distinct-2 (first 5,000) |
-|---|---|---|
+How different the texts of a style are, on 2,000 of them spread over all: different pairs of neighboring words among
+all pairs, and texts whose skeleton, what is left when names, colors, positions and sizes are masked, another one has
+too.
+
+| style | rows | distinct-2 | with a repeated skeleton, % |
+|---|---|---|---|
 {diversity}
 
-{plans}
+Texts that say something that annotation or pixels contradict (column `false_claims`), in percent, and of which kind:
+
+| style | any | {kinds} |
+|---|---|{rules}
+{claims}
 
 Found again by the localizer, if one looked:
 

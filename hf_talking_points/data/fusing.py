@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ..prompts import Message, ask, fading_crop, prompt_hash, ring_point
+from ..words.facts import PointFacts
+from ..words.writer import spot, write
+from . import wording
 from .checks import check
-from .wording import PointFacts, fact_lines, write
 
 PROMPTS = Path(__file__).parent / "prompts"
 SEEN_PROMPTS = ("context", "local", "fuse")
@@ -52,6 +54,19 @@ def check_styles(queries: Sequence[PointQuery], styles: Sequence[str]) -> None:
             raise ValueError(
                 f"query {index} asks for style {query.style!r}: this teacher writes {styles}"
             )
+
+
+def plain_facts(facts: PointFacts) -> wording.PointFacts:
+    """Of the facts those that prompts show to a model, and that its answer is held to."""
+    return wording.PointFacts(
+        object=facts.object,
+        size=facts.size,
+        part=facts.part,
+        in_image=facts.in_image,
+        on_object=facts.on_object,
+        in_part=facts.in_part,
+        spot=spot(facts.looks),
+    )
 
 
 def reword_prompt(facts: PointFacts) -> str:
@@ -148,7 +163,8 @@ class FusingTeacher:
         for query, row, text in zip(queries, rows, fused):
             seen = f"{row['context']} {row['local']}" if self.vision else ""
             row["fused"] = text.strip()
-            row["fallback"] = check(row["fused"], query.facts, vocabulary, seen) or ""
+            plain = plain_facts(query.facts)
+            row["fallback"] = check(row["fused"], plain, vocabulary, seen) or ""
             row["description"] = row["rule"] if row["fallback"] else row["fused"]
         return [{name: row[name] for name in self.columns} for row in rows]
 
@@ -186,7 +202,7 @@ class FusingTeacher:
         for query, row in zip(queries, rows):
             prompt = "fuse" if self.vision else reword_prompt(query.facts)
             words = {
-                "facts": fact_lines(query.facts),
+                "facts": wording.fact_lines(plain_facts(query.facts)),
                 "context": row.get("context"),
                 "local": row.get("local"),
             }

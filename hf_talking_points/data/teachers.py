@@ -22,10 +22,10 @@ import torch
 from transformers import AutoConfig, LogitsProcessor, Pipeline, pipeline
 
 from ..prompts import Message
+from ..words.writer import STYLES, write
 from .checks import check
 from .endpoint import EndpointError, EndpointTeacher
 from .fusing import FusingTeacher, PointQuery, check_styles
-from .wording import STYLES, write_with_plan
 
 __all__ = [
     "EndpointError",
@@ -39,9 +39,9 @@ __all__ = [
 
 
 class RuleTeacher:
-    """The sentence plans of [`write`], no model. "plan" names the one that was used, as "full 3"."""
+    """The sentences of [`write`], no model."""
 
-    columns = ("description", "plan")
+    columns = ("description",)
     styles = STYLES
     info = {"teacher": "rule"}
 
@@ -52,10 +52,7 @@ class RuleTeacher:
         answers = []
         for query in queries:
             rng = np.random.default_rng(query.seed)
-            number, description = write_with_plan(query.facts, query.style, rng)
-            answers.append(
-                {"description": description, "plan": f"{query.style} {number}"}
-            )
+            answers.append({"description": write(query.facts, query.style, rng)})
         return answers
 
 

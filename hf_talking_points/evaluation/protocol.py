@@ -53,7 +53,15 @@ from .round_trip import (
     true_points,
     view_distances,
 )
-from .scores import agreement, compare_with_reference, image_ids, points_table, scores
+from .scores import (
+    agreement,
+    claim_scores,
+    claims_of_systems,
+    compare_with_reference,
+    image_ids,
+    points_table,
+    scores,
+)
 from .written_descriptions import WrittenDescriptions
 
 __all__ = [
@@ -421,6 +429,8 @@ def judged(
     """(the rows of the report, (system, localizer) -> its rows of `samples.parquet`)."""
     rows = []
     samples = {}
+    texts = {answer.system: answer.texts for answer in answers}
+    claims = claims_of_systems(views, texts)
     for answer in answers:
         numbers, distances = scores(answer.found, points)
         row = {
@@ -431,11 +441,15 @@ def judged(
         }
         if not answer.control:
             row["naming"] = naming_accuracy(views, answer.texts)
+        false = claim_scores(answer.texts, claims[answer.system], points.image_id)
+        if false is not None:
+            row["false_claims"] = false
         rows.append(row)
         samples[answer.system, answer.localizer] = points.assign(
             system=answer.system,
             localizer=answer.localizer,
             description=answer.texts,
+            false_claims=claims[answer.system],
             distance=distances,
             found_x=answer.found[:, 0],
             found_y=answer.found[:, 1],

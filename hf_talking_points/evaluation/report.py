@@ -13,6 +13,7 @@ import pandas as pd
 from ..data.triplets import View
 from ..metrics import clustered_interval, pck_curve
 from ..visualization import draw_extremes, plot_intervals, plot_pck_curves
+from ..words.claims import KINDS
 
 THRESHOLDS_OF_CURVE = np.linspace(0.005, 0.25, 50)
 MOST_CURVES = 8  # that a plot can tell apart
@@ -95,6 +96,13 @@ def results_table(report: dict[str, Any]) -> str:
                 f"and the part in {naming['part']:.1f} %; "
                 f"their mPCK less that of {report['reference']} is {difference(row['versus'])}."
             )
+            if "false_claims" in row:
+                false = row["false_claims"]
+                low, high = false["ci95"]
+                pieces[-1] += (
+                    f" Of them {false['share']:.1f} % [{low:.1f}, {high:.1f}] say something that annotation or pixels "
+                    "contradict."
+                )
     return "\n\n".join(pieces)
 
 
@@ -135,6 +143,27 @@ def comparison_table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def claims_table(rows: Sequence[Row]) -> str:
+    """The share of texts of each system that say something false, with its interval, and of each kind, as a Markdown
+    table."""
+    lines = [
+        table_row(["text", "any", *KINDS]),
+        "|---|---|" + "---|" * len(KINDS),
+    ]
+    shown = set()
+    for row in rows:
+        if row["system"] in shown or "false_claims" not in row:
+            continue  # through another localizer a text is the same
+        shown.add(row["system"])
+        false = row["false_claims"]
+        low, high = false["ci95"]
+        cells = [row["system"], f"{false['share']:.1f} [{low:.1f}, {high:.1f}]"]
+        for kind in KINDS:
+            cells.append(f"{false['kinds'][kind]:.1f}")
+        lines.append(table_row(cells))
+    return "\n".join(lines)
+
+
 def cost_table(report: dict[str, Any]) -> str:
     """Milliseconds of a description and of a localization."""
     lines = ["| | ms |", "|---|---|"]
@@ -168,6 +197,10 @@ def markdown(report: dict[str, Any]) -> str:
         f"## Against {report['reference']}",
         "Paired bootstrap over photos.",
         comparison_table(report),
+        "## False claims",
+        "Texts that say something of the point that annotation or pixels contradict, in percent, and of which kind. "
+        "What neither of them tells is left open.",
+        claims_table(report["rows"]),
     ]
     if report["agreement"] is not None:
         pages.append(

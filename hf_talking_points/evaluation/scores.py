@@ -3,16 +3,17 @@ compare."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..data.false_claims import false_claim_rows, false_shares
 from ..data.photos import AnnotatedObject, PartPoint, Photo
 from ..data.triplets import View
-from ..data.wording import spot
 from ..metrics import (
+    clustered_interval,
     mpck_values,
     normalized_distances,
     paired_difference,
@@ -20,6 +21,8 @@ from ..metrics import (
     score_points,
     summary,
 )
+from ..words.facts import Scene
+from ..words.looks import PixelLooks
 
 UNKNOWN_BOX = [float("nan")] * 4
 STRATUM_NUMBERS = ("pck@0.05", "mpck", "n")
@@ -54,10 +57,11 @@ def points_table(views: Sequence[View]) -> pd.DataFrame:
     """
     rows = []
     for view, image_id in zip(views, image_ids(views)):
-        pixels = np.asarray(view.image())
+        looks = PixelLooks(np.asarray(view.image()))
         points = view.points()
         names = [name_pair(annotated, point) for annotated, point in points]
         for (annotated, point), name in zip(points, names):
+            spot = looks.at(point.x, point.y)
             row = {
                 "image_id": image_id,
                 "x": point.x,
@@ -71,7 +75,8 @@ def points_table(views: Sequence[View]) -> pd.DataFrame:
                 "stratum": point.stratum,
                 "object_area": object_area(annotated, view.photo),
                 "objects": len(view.photo.objects),
-                "spot": spot(pixels, point.x, point.y),
+                "color": spot.color,
+                "pattern": spot.pattern,
                 "unambiguous": None not in name and names.count(name) == 1,
             }
             rows.append(row)
@@ -96,9 +101,7 @@ def object_area(annotated: AnnotatedObject | None, photo: Photo) -> float:
 
 def subsets(points: pd.DataFrame) -> dict[str, np.ndarray]:
     """Name -> which points of [`points_table`] belong to it, bool arrays of shape `(n,)`."""
-    flat_places = (points.stratum == "low_gradient") | points.spot.str.contains(
-        "smooth"
-    )
+    flat_places = (points.stratum == "low_gradient") | (points.pattern == "plain")
     masks = {
         "SIFT points": points.stratum == "sift",
         "uniform points": points.stratum == "uniform",
@@ -137,6 +140,58 @@ def scores(
             summarized = summary(distances[mask])
             numbers["strata"][name] = {key: summarized[key] for key in STRATUM_NUMBERS}
     return numbers, distances
+
+
+def claims_of_systems(
+    views: Sequence[View], texts: Mapping[str, Sequence[str]]
+) -> dict[str, list[list[dict[str, str]]]]:
+    """What the texts of systems say that annotation or pixels contradict.
+
+    Args:
+        views (list of [`View`])
+        texts (`dict`): system -> a text for each point of the views.
+    Returns:
+        `dict`: system -> the [`false_claim_rows`] of each text.
+    """
+    claims: dict[str, list[list[dict[str, str]]]] = {system: [] for system in texts}
+    number = 0
+    for view in views:
+        scene = Scene(view.photo, np.asarray(view.image()))
+        for annotated, point in view.points():
+            for system, of_system in texts.items():
+                found = false_claim_rows(of_system[number], scene, annotated, point)
+                claims[system].append(found)
+            number += 1
+    return claims
+
+
+def claim_scores(
+    texts: Sequence[str],
+    claims: Sequence[Sequence[dict[str, str]]],
+    image_ids: Sequence[str],
+) -> dict[str, Any] | None:
+    """How many texts of a system say something false, in percent; None where it has no text.
+
+    Args:
+        texts (list of `str`): one for each point; empty ones count for nothing.
+        claims (list): the [`false_claim_rows`] of each text.
+        image_ids (list of `str`): of the photo of each point.
+    Returns:
+        `dict`: "share" with its interval "ci95", "kinds" with the share of texts that have a false claim of each kind,
+        and "n", the number of texts.
+    """
+    written = [index for index, text in enumerate(texts) if text]
+    if not written:
+        return None
+    kept = [claims[index] for index in written]
+    having = np.array([100.0 * bool(found) for found in kept])
+    photos = [image_ids[index] for index in written]
+    return {
+        "share": float(having.mean()),
+        "ci95": list(clustered_interval(having, photos)),
+        "kinds": false_shares(kept),
+        "n": len(written),
+    }
 
 
 def compare_with_reference(

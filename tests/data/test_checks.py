@@ -24,6 +24,7 @@ from hf_talking_points.data.wording import (
 )
 from hf_talking_points.prompts import read_prompt
 
+EYE, LIGHT, BESIDE = map(fusing.plain_facts, (EYE, LIGHT, BESIDE))
 # styles that say everything, of which a text is checked
 COMPLETE_STYLES = ("full", "unseen", "colloquial")
 

@@ -10,9 +10,9 @@ import yaml
 
 from hf_talking_points.data.build_plan import BuildOptions
 from hf_talking_points.data.dataset_card import (
+    OPTIONAL,
     count_table,
     dataset_card,
-    entropy,
     shareable_kind,
     without_folders,
 )
@@ -36,8 +36,9 @@ def write_build(folder, rejects=()):
             "stratum": ["given"] * 2,
             "style": ["full"] * 2,
             "description": texts,
-            "plan": ["full 1", "full 2"],
-            "fallback": [None, "invents: 'paw'"],
+            "text_from": ["teacher", "source" if split == "test" else "teacher"],
+            "false_claims": [[], [{"kind": "color", "phrase": "blue"}]],
+            "fallback": [None, "invents: 'paw'" if split == "train" else None],
             "localization_distance": [0.05, 0.3],
         }
         pq.write_table(pa.table(table), folder / "data" / f"{split}-00000.parquet")
@@ -53,7 +54,7 @@ def test_the_card_counts_what_the_files_hold(tmp_path):
     folder = write_build(
         tmp_path, [("a.jpg", "size: wrong"), ("b.jpg", "size: wrong too")]
     )
-    columns = [*COLUMNS, "plan", "fallback", "localization_distance"]
+    columns = [*COLUMNS, *OPTIONAL]
     card = dataset_card(
         folder, BuildOptions("cc0-1.0"), RuleTeacher(), columns, "0123" * 16
     )
@@ -66,9 +67,11 @@ def test_the_card_counts_what_the_files_hold(tmp_path):
     assert "| dog | 2 |" in card
     assert "| 0–9 | 3 |\n| 10–19 | 1 |" in card
     assert "| full | 2 | 0.2" in card
-    assert "| full, rule-based instead | 2 | 0.0 | 0.300 |" in card
-    assert "- 2: invents\n" in card
-    assert "Sentence plans: 2, entropy 1.00 bits." in card
+    assert "| full, of the sources | 1 | 0.000 | 0.0 |" in card
+    assert "| full | 0.0 | 0.0 |" in card
+    assert "| full, of the sources | 100.0 | 0.0 | 0.0 | 0.0 | 100.0 |" in card
+    assert "| full, rule-based instead | 1 | 0.0 | 0.300 |" in card
+    assert "- 1: invents\n" in card
     assert "- 2: size\n" in card
     assert "may not be passed on" in card
     assert "samples.jpg" not in card
@@ -159,5 +162,3 @@ def test_diversity():
     assert distinct_n(["a b c", "A b d"]) == 3 / 4
     assert distinct_n(["word"]) == 0
     assert distinct_n(["a b", "b a"], 1) == 1 / 2
-    assert entropy({"a": 5, "b": 5}) == 1
-    assert entropy({"a": 3}) == 0

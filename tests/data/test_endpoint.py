@@ -14,7 +14,7 @@ from PIL import Image
 from word_examples import EYE, GOOD, LIGHT
 
 from hf_talking_points.data.endpoint import EndpointError, EndpointTeacher, Turns
-from hf_talking_points.data.fusing import PointQuery
+from hf_talking_points.data.fusing import PointQuery, plain_facts
 from hf_talking_points.data.wording import fact_lines
 
 
@@ -95,7 +95,7 @@ def test_an_endpoint_rewords(server):
         assert body["max_tokens"] == 77
         assert "seed" not in body
         questions.add(body["messages"][-1]["content"])
-    assert questions == {fact_lines(EYE), fact_lines(LIGHT)}
+    assert questions == {fact_lines(plain_facts(EYE)), fact_lines(plain_facts(LIGHT))}
     copy = pickle.loads(pickle.dumps(teacher))
     assert copy([query_of(EYE)]) == [right]
 

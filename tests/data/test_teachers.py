@@ -12,11 +12,17 @@ from tiny_models import save_chat_model, save_vision_language_model
 from word_examples import BESIDE, EYE, LIGHT
 
 from hf_talking_points.data import endpoint, fusing, teachers
-from hf_talking_points.data.fusing import PROMPTS, PointQuery, reword_prompt
+from hf_talking_points.data.fusing import (
+    PROMPTS,
+    PointQuery,
+    plain_facts,
+    reword_prompt,
+)
 from hf_talking_points.data.teachers import ModelTeacher, RuleTeacher, SeededSampling
-from hf_talking_points.data.wording import STYLES, fact_lines, write
+from hf_talking_points.data.wording import fact_lines
 from hf_talking_points.offline import smollm2_checkpoint
 from hf_talking_points.prompts import ask
+from hf_talking_points.words.writer import STYLES, write
 
 
 def make_queries(style, count=3):
@@ -34,20 +40,15 @@ def rule_text(query, style="full"):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_rule_teacher_writes_what_write_writes_and_names_the_plan(style):
+def test_rule_teacher_writes_what_write_writes(style):
     queries = make_queries(style, 60)
     answers = RuleTeacher()(queries)
-    texts_of_plan = {}
+    texts = set()
     for query, answer in zip(queries, answers):
         assert set(answer) == set(RuleTeacher.columns)
         assert answer["description"] == rule_text(query, style)
-        if query.facts is EYE:
-            texts_of_plan.setdefault(answer["plan"], set()).add(answer["description"])
-    assert len(texts_of_plan) > 3
-    for plan, texts in texts_of_plan.items():
-        assert plan.startswith(f"{style} ")
-        assert len(texts) == 1
-    assert len(set().union(*texts_of_plan.values())) == len(texts_of_plan)
+        texts.add(answer["description"])
+    assert len(texts) > 6
 
 
 def test_a_style_that_a_teacher_does_not_write_is_an_error():
@@ -114,7 +115,7 @@ def test_sharing_the_examples_changes_no_answer(folders):
     for query, answer in zip(queries, answers):
         rng = np.random.default_rng(query.seed)
         prompt = reword_prompt(query.facts)
-        chat = ask(PROMPTS, prompt, rng, facts=fact_lines(query.facts))
+        chat = ask(PROMPTS, prompt, rng, facts=fact_lines(plain_facts(query.facts)))
         options = dict(return_full_text=False, do_sample=False, max_new_tokens=12)
         [alone] = teacher.text_pipeline([chat], **options)
         assert alone[0]["generated_text"].strip() == answer["fused"]

@@ -7,6 +7,7 @@ from conftest import noise_image
 
 from hf_talking_points.evaluation import report as report_module
 from hf_talking_points.evaluation.report import (
+    claims_table,
     comparison_table,
     curve_of,
     labels,
@@ -18,6 +19,7 @@ from hf_talking_points.evaluation.report import (
     strata_table,
 )
 from hf_talking_points.metrics import pck
+from hf_talking_points.words.claims import KINDS
 
 
 def row(system, localizer="judge", control=False, **fields):
@@ -39,13 +41,19 @@ def row(system, localizer="judge", control=False, **fields):
 
 VERSUS = {"difference": -3.21, "ci95": [-5.0, -1.0], "p_value": 0.0004}
 NAMING = {"category": 90.0, "part": 45.55}
+FALSE_CLAIMS = {
+    "share": 12.34,
+    "ci95": [8.0, 17.0],
+    "kinds": {**dict.fromkeys(KINDS, 0.0), "color": 11.11},
+    "n": 34,
+}
 
 
 @pytest.fixture
 def report():
     rows = [
         row("ground truth, full", naming={"category": 100.0, "part": 100.0}),
-        row("people", naming=NAMING, versus=VERSUS),
+        row("people", naming=NAMING, versus=VERSUS, false_claims=FALSE_CLAIMS),
         row("image center", "-", control=True, versus={**VERSUS, "p_value": 0.04}),
     ]
     return {
@@ -93,7 +101,26 @@ def test_the_table_of_cards(report):
     assert pieces[1] == scores_table(report["rows"])
     assert pieces[2:] == [
         "The texts of people name the object's category in 90.0 % and the part in 45.5 %; "
-        "their mPCK less that of ground truth, full is -3.2 [-5.0, -1.0]."
+        "their mPCK less that of ground truth, full is -3.2 [-5.0, -1.0]. "
+        "Of them 12.3 % [8.0, 17.0] say something that annotation or pixels contradict."
+    ]
+
+
+def test_the_table_of_a_report_without_false_claims(report):
+    del report["rows"][1]["false_claims"]
+    assert results_table(report).endswith("full is -3.2 [-5.0, -1.0].")
+
+
+def test_false_claims_have_a_row_for_each_source_of_texts():
+    rows = [
+        row("people", false_claims=FALSE_CLAIMS),
+        row("people", "another judge", false_claims=FALSE_CLAIMS),
+        row("image center", "-", control=True),
+    ]
+    assert claims_table(rows).splitlines() == [
+        "| text | any | object | part | side | color | texture | relation | place |",
+        "|---|---|---|---|---|---|---|---|---|",
+        "| people | 12.3 [8.0, 17.0] | 0.0 | 0.0 | 0.0 | 11.1 | 0.0 | 0.0 | 0.0 |",
     ]
 
 
@@ -123,6 +150,7 @@ def test_the_page_has_its_parts(report):
         "# Descriptions through localizers",
         "## Controls",
         "## Against ground truth, full",
+        "## False claims",
         "## Strata",
         "## Cost",
         "## Best and worst",

@@ -10,6 +10,8 @@ from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
 from hf_talking_points.evaluation.scores import (
     agreement,
+    claim_scores,
+    claims_of_systems,
     compare_with_reference,
     image_ids,
     points_table,
@@ -113,6 +115,33 @@ def test_points_on_no_object(photo):
     assert numbers["box_n"] == 1 and len(distances) == 2
     assert points.unambiguous.tolist() == [False, True]
     assert points.object.isna().tolist() == [True, False]
+
+
+def test_false_claims_are_counted_by_text_and_kind():
+    color = {"kind": "color", "phrase": "blue"}
+    part = {"kind": "part", "phrase": "the tail"}
+    texts = ["a", "b", "", "d"]
+    claims = [[color, color, part], [], [], [color]]
+    numbers = claim_scores(texts, claims, ["1.png", "1.png", "2.png", "3.png"])
+    assert numbers["n"] == 3
+    assert numbers["share"] == pytest.approx(200 / 3)
+    assert numbers["kinds"]["color"] == pytest.approx(200 / 3)
+    assert numbers["kinds"]["part"] == pytest.approx(100 / 3)
+    assert numbers["kinds"]["object"] == 0
+    low, high = numbers["ci95"]
+    assert low <= numbers["share"] <= high
+    assert claim_scores(["", ""], [[], []], ["1.png", "2.png"]) is None
+
+
+def test_texts_are_held_against_the_annotation_of_their_point(views):
+    right, wrong = [], []
+    for view in views:
+        for _, point in view.points():
+            right.append(f"The {point.part} of the dog.")
+            wrong.append("The door of a car.")
+    claims = claims_of_systems(views, {"right": right, "wrong": wrong})
+    assert not any(claims["right"])
+    assert all(claims["wrong"])
 
 
 def rows_of(first, second):
