@@ -6,7 +6,9 @@ words alone do not carry the coordinates.
 
 from __future__ import annotations
 
-from functools import cache
+import re
+from collections.abc import Iterable
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -14,10 +16,18 @@ from ..data.photos import AnnotatedObject, PartPoint
 from .english import british, indefinite, punctuated
 from .facts import PointFacts, Scene
 from .grammar import Grammar, read_grammar
-from .looks import SpotLooks
+from .lexicon import (
+    COLOR_WORDS,
+    HORIZONTAL_WORDS,
+    OBJECT_WORDS,
+    PART_WORDS,
+    VERTICAL_WORDS,
+    phrase_pattern,
+)
+from .looks import COLORS, SpotLooks
 from .slots import OWN, SEEN, FreeSlots, free_grammar, object_slots, side_of
 
-__all__ = ["STYLES", "describe_point", "spot", "write"]
+__all__ = ["STYLES", "describe_point", "skeleton", "spot", "write"]
 
 PLAIN_STYLES = (
     "full",
@@ -45,6 +55,15 @@ SPOTS = {
     "highlight": "a {color} highlight",
     "shadow": "a {color} shadow",
 }
+# beside the lexicon's names, colors and sides
+CONTENT_WORDS = frozenset(
+    (
+        "above below beneath under underneath over middle center centre central mid-height halfway far "
+        "upward downward end tip edge corner side small medium-sized large big tiny "
+        "plain even smooth uniform fine finely faint slight slightly lightly light coarse coarsely rough roughly "
+        "strong strongly textured texture stripe strip streak line fleck dot highlight glint shadow dark"
+    ).split()
+)
 OWN_SHARE = 0.3  # of the texts that could say the left or right of a part either way
 BRITISH_SHARE = 0.4
 
@@ -107,6 +126,31 @@ def describe_point(
         style (`str`), rng (`np.random.Generator`, *optional*): as [`write`] takes them.
     """
     return write(scene.facts(annotated, point), style, rng)
+
+
+def skeleton(text: str, names: Iterable[str] = ()) -> str:
+    """What is left of a text without names, colors, positions, directions, sizes and textures, for each of which a
+    "_" stands: how it is put, whatever it is about.
+
+    Args:
+        text (`str`): by the writer or by anyone.
+        names (list of `str`): of objects and parts beside those of the lexicon.
+    """
+    masked = _content(frozenset(names)).sub("_", text.lower())
+    masked = re.sub(r"_(?:[ -]_)+", "_", masked)
+    return re.sub(r"\ban _", "a _", masked)
+
+
+@lru_cache(maxsize=8)
+def _content(names: frozenset[str]) -> re.Pattern[str]:
+    """The expression that finds the words that [`skeleton`] leaves out."""
+    words = {*names, *COLOR_WORDS, *VERTICAL_WORDS, *HORIZONTAL_WORDS, *CONTENT_WORDS}
+    for color in COLORS:
+        words |= {color, color.replace("gray", "grey")}
+    for table in (OBJECT_WORDS, PART_WORDS):
+        for name, called in table.items():
+            words.update((name, *called))
+    return re.compile(phrase_pattern(words))
 
 
 def write_plain(

@@ -22,6 +22,7 @@ from hf_talking_points.words.writer import (
     describe_point,
     plain_grammar,
     plain_slots,
+    skeleton,
     spot,
     write,
 )
@@ -226,6 +227,20 @@ def test_slots_of_the_grammars_are_those_of_the_writer():
     known |= {"large", "tiny", "long", "upright", "flat", "round", "region"}
     known |= {"british", "hoofed"}
     assert free_grammar().slots <= known
+
+
+def test_skeleton():
+    text = "The point is on the dog's own left eye, an orange, smooth spot."
+    other = "The point is on the cow's own right ear, a dark brown, smooth spot."
+    assert skeleton(text) == "the point is on the _'s own _, a _, _ spot."
+    assert skeleton(text) == skeleton(other)
+    assert skeleton("A cup, on the left.", ["cup"]) == "a _, on the _."
+    assert skeleton("Nothing of that kind.") == "nothing of that kind."
+
+
+def test_free_texts_are_put_in_many_ways():
+    texts = texts_of(EYE, "free", 400)
+    assert len({skeleton(text) for text in texts}) > 390
 
 
 def test_spot():
