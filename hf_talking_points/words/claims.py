@@ -87,7 +87,7 @@ _POINT_BEFORE = re.compile(
 )
 _BEGINS_SENTENCE = re.compile(r"(?<=\w)\.$")
 _AS_HIGH = re.compile(r"\b(?:height|level|line) of$")
-_PLACE_OF = re.compile(r"(?:the|its|an?) (?:[\w'-]+ ){0,4}of$")
+_PLACE_OF = re.compile(r"\b(?:the|its|an?) (?:(?!(?:the|its|an?) )[\w'-]+ ){0,3}of$")
 _VERTICAL = "|".join(sorted(VERTICAL, key=len, reverse=True))
 _HORIZONTAL = "|".join(sorted(HORIZONTAL, key=len, reverse=True))
 _FRAME = rf"(?P<frame>{'|'.join(IMAGE_WORDS)}|{_OBJECT})"
