@@ -12,9 +12,10 @@ from datasets import Dataset, load_dataset
 from transformers import HfArgumentParser
 
 from hf_talking_points.models.images import to_rgb
-from hf_talking_points.visualization import draw_round_trip, stack
+from hf_talking_points.visualization import beside, draw_round_trip, stack
 
-WIDTH = 1000
+WIDTH = 560  # of a row
+COLUMNS = 2
 
 
 @dataclass
@@ -51,9 +52,12 @@ def main() -> None:
     pictures = []
     for row in random_rows(rows, args.styles, args.count, args.seed):
         false = [claim["phrase"] for claim in row["false_claims"]]
-        print(f"{row['style']}: {row['description']}", f"false: {false}" * bool(false))
+        print(f"{row['style']}: {row['description']}", false or "")
         pictures.append(draw_round_trip(to_rgb(row["image"]), [row], WIDTH))
-    stack(pictures).save(args.output, quality=80)
+    bands = []
+    for start in range(0, len(pictures), COLUMNS):
+        bands.append(beside(pictures[start : start + COLUMNS], WIDTH))
+    stack(bands).save(args.output, quality=80)
 
 
 if __name__ == "__main__":
