@@ -21,7 +21,6 @@ from transformers import HfArgumentParser
 from hf_talking_points.data.diversity import (
     MOST_TEXTS,
     repeated_skeletons,
-    skeleton,
 )
 from hf_talking_points.data.false_claims import false_claim_rows, false_shares
 from hf_talking_points.data.keypoints import choose_points
@@ -31,7 +30,7 @@ from hf_talking_points.data.triplets import Owned
 from hf_talking_points.metrics import distinct_n
 from hf_talking_points.words.claims import KINDS
 from hf_talking_points.words.facts import Scene
-from hf_talking_points.words.writer import STYLES, write
+from hf_talking_points.words.writer import STYLES, skeleton, write
 
 PER_PHOTO = 2  # points of a photo whose texts are measured
 GIVEN = {"given": 1}

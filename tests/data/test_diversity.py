@@ -2,7 +2,6 @@
 
 from hf_talking_points.data.diversity import (
     repeated_skeletons,
-    skeleton,
     spread_sample,
 )
 
@@ -31,8 +30,3 @@ def test_texts_that_differ_in_what_is_true_of_the_point_alone_have_one_skeleton(
     assert repeated_skeletons(same) == 100
     assert repeated_skeletons([*same, "Look for something else here.", "Hm."]) == 50
     assert repeated_skeletons([]) == 0
-
-
-def test_neighboring_words_of_the_lexicon_are_one():
-    assert skeleton("The dog's left ear, dark brown.") == "the _'s _, _."
-    assert skeleton("An orange cat.") == skeleton("A light grey sheepdog.")
