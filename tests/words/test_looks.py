@@ -145,6 +145,22 @@ def test_an_edge_does_not_blend_the_colors_beside_it():
     assert looks.at(30, 100).pattern == "plain"
 
 
+def test_a_border_has_its_color_in_its_direction_alone():
+    pixels = drawn((200, 30, 30))
+    pixels[:, 100:] = (30, 60, 205)
+    looks = PixelLooks(pixels)
+    assert looks.says_border("right", "blue", 95, 100) is True
+    assert looks.says_border("right", "dark blue", 95, 100) is not False
+    assert looks.says_border("left", "blue", 95, 100) is False
+    assert looks.says_border("right", "yellow", 95, 100) is False
+    assert looks.says_border("right", "blue", 60, 100) is False
+    assert looks.says_border("right", "blue", 200, 100) is None
+    with pytest.raises(ValueError, match="direction must be one of.*'beside'"):
+        looks.says_border("beside", "blue", 95, 100)
+    with pytest.raises(ValueError, match="color must be one of.*'mauve'"):
+        looks.says_border("left", "mauve", 95, 100)
+
+
 @pytest.mark.parametrize("is_upright", [False, True])
 def test_a_stripe_has_one_color_on_both_sides(is_upright):
     pixels = drawn((245, 245, 245))
@@ -277,6 +293,8 @@ def test_any_picture_has_looks_everywhere(sampler):
     assert found.pattern in PATTERNS
     assert looks.says_color(found.color, x, y) is True
     assert looks.says_pattern(found.pattern, x, y) is True
+    for direction, color in found.borders:
+        assert looks.says_border(direction, color, x, y) is True
     assert looks.at(x, y) == found
     assert 0 < found.region.share <= 1
     assert found.region.elongation >= 1
