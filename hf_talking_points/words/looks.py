@@ -129,6 +129,7 @@ DIRECTIONS = ("above", "below", "left", "right")
 
 WORK_SIDE = 256  # of the picture that colors are read from, longer side in pixels
 SEGMENTED_SIDE = 96
+STRIP = 3.0  # pixels of the segmented picture: thinner segments are blends of colors along an edge
 # shares of the longer side
 SPOT_RADIUS = 0.012  # the spot itself
 NEAR_RADIUS = 0.025  # what a text may rightly name the color of
@@ -247,7 +248,7 @@ class SpotLooks:
             "highlight": such a light spot, tiny and near white on something even. Else what is said is the texture.
         borders (`tuple`): (direction, color) pairs where a clearly different color lies close by: ("above", "white").
             Directions are those of `DIRECTIONS`.
-        region ([`Region`], *optional*)
+        region ([`Region`], *optional*): None in a thin strip, as those along edges.
     """
 
     color: str
@@ -423,8 +424,8 @@ class PixelLooks:
         radius = min([self.steps(TEXTURE_RADIUS), *(int(d) - 1 for d in distances)])
         return self.texture(column, row, max(radius, 1))
 
-    def region(self, x: float, y: float) -> Region:
-        """The [`Region`] at (x, y) in pixels of the photo."""
+    def region(self, x: float, y: float) -> Region | None:
+        """The [`Region`] at (x, y) in pixels of the photo; None in a thin strip, as those along edges."""
         column, row = self.pixel(x, y, self.segments)
         shape = self.segment_shapes[self.segments[row, column] - 1]
         rows, columns = self.segments.shape
@@ -433,12 +434,15 @@ class PixelLooks:
         # a pixel is one wide, while the moments of a line of pixels have no width
         longer = max(shape.axis_major_length, 1)
         shorter = max(shape.axis_minor_length, 1)
-        perimeter = max(shape.perimeter, 1)
+        if shape.area / longer < STRIP:
+            return None
+        # skimage's runs through the middles of the outer pixels
+        perimeter = shape.perimeter + np.pi
         center_row, center_column = shape.centroid
         return Region(
             share=float(shape.area / self.segments.size),
             elongation=float(longer / shorter),
-            # perimeters of few pixels come out too short
+            # of few pixels it is a rough estimate
             roundness=float(min(4 * np.pi * shape.area / perimeter**2, 1)),
             is_upright=bool(abs(shape.orientation) < np.pi / 4),
             at_border=top == 0 or left == 0 or bottom == rows or right == columns,
