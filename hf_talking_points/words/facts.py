@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -40,6 +40,8 @@ SIDES_APART = 0.06  # share of the object's size between the two of a pair that 
 OBJECTS_APART = (
     0.08  # share of the photo's width between objects that are counted from the left
 )
+# of the photo's longer side: far from a small object is not what is far only for its size
+LEAST_SIZE = 0.4
 CLEARLY_LARGER = 2.0  # ratio of areas
 EDGE = 0.15  # share of a part's box that is its edge, or its end
 MIDDLE = (0.35, 0.65)
@@ -196,13 +198,18 @@ class Scene:
                 category,
                 annotated.box,
                 number,
-                longer_side(annotated.box),
+                max(longer_side(annotated.box), self.least_size),
                 is_object=True,
                 category=category,
                 which=which,
             )
             landmarks.append(whole)
         return landmarks
+
+    @property
+    def least_size(self) -> float:
+        """In pixels, what distances from an object that the point is not on are shares of, where that is smaller."""
+        return LEAST_SIZE * max(self.photo.size)
 
     def number_of(self, annotated: AnnotatedObject) -> int:
         """The number of an object in the photo. Raises ValueError for one of another photo."""
@@ -235,6 +242,8 @@ class Scene:
                     and landmark.seen == seen
                 )
                 if names[bare_name(landmark)] == 1 and not is_itself:
+                    if owner is None and landmark.size < self.least_size:
+                        landmark = replace(landmark, size=self.least_size)
                     landmarks.append(landmark)
         return landmarks
 

@@ -64,7 +64,7 @@ class Landmark:
         name (`str`): of the object ("dog") or of the part, with the object's own side ("left eye").
         box (`tuple`): (x1, y1, x2, y2) in pixels; without area where only a point is known.
         owner (`int`): number of the object in its photo, itself or the one that the part belongs to.
-        size (`float`): of that object, in pixels.
+        size (`float`): of that object, in pixels; more where a point beside a small object is told from it.
         is_object (`bool`)
         seen (`str`, *optional*): "left" or "right", which of the object's two it is as seen in the picture; None where
             there are not two of it, or where they do not lie apart.

@@ -103,6 +103,16 @@ def test_a_point_beside_several_is_told_from_the_one_that_is_meant():
     }
 
 
+@pytest.mark.parametrize(
+    ("x", "word"), [(36, "just"), (45, "a little"), (60, "some way"), (120, "far")]
+)
+def test_what_is_far_from_a_small_object_is_far_in_the_photo(x, word):
+    scene = scene_of(AnnotatedObject("cup", (20.0, 50.0, 30.0, 60.0)))
+    facts = scene.facts(None, PartPoint(None, float(x), 55.0))
+    (distance,) = [one.distance for one in facts.relations if one.kind == "beside"]
+    assert distance == word
+
+
 def test_a_point_without_a_part_is_not_known_to_be_on_the_object():
     annotated = dog(20.0, eyes(20.0))
     scene = scene_of(annotated)
