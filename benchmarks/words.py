@@ -33,6 +33,7 @@ from hf_talking_points.words.facts import Scene
 from hf_talking_points.words.writer import STYLES, skeleton, write
 
 PER_PHOTO = 2  # points of a photo whose texts are measured
+POINTS_OF_SKELETONS = 6
 GIVEN = {"given": 1}
 ANYWHERE = {"anywhere": 2}
 
@@ -95,7 +96,8 @@ def measure(photos: list[Photo], count: int, seed: int) -> dict[str, Measured]:
         for annotated, point in points:
             for style, text in point.texts:
                 add(f"{style}, of the sources", text, scene, annotated, point)
-        for annotated, point in points[:PER_PHOTO]:
+        wanted = count - len(measured[STYLES[0]].texts)
+        for annotated, point in points[: min(PER_PHOTO, wanted)]:
             facts = scene.facts(annotated, point)
             for style in STYLES:
                 add(style, write(facts, style, rng), scene, annotated, point)
@@ -108,7 +110,7 @@ def count_skeletons(photos: list[Photo], count: int, seed: int) -> int:
     per_photo = -(-count // len(photos))
     skeletons: set[str] = set()
     for scene, points in tqdm(scenes_of(photos, rng), total=len(photos)):
-        facts = [scene.facts(annotated, point) for annotated, point in points]
+        facts = [scene.facts(*owned) for owned in points[:POINTS_OF_SKELETONS]]
         for number in range(per_photo):
             skeletons.add(skeleton(write(facts[number % len(facts)], "free", rng)))
     return len(skeletons)
@@ -147,7 +149,7 @@ def main() -> None:
     )
     print("|---" * (6 + len(KINDS)) + "|")
     for style, of_style in measured.items():
-        print(table_line(style, of_style))
+        print(table_line(style, of_style), flush=True)
     if args.skeletons:
         different = count_skeletons(photos, args.skeletons, args.seed)
         print(f"free: {different:,} different skeletons in {args.skeletons:,} texts")
