@@ -17,11 +17,8 @@ from .facts import HORIZONTAL, VERTICAL, Scene, center_of, longer_side, without_
 from .lexicon import (
     ANIMAL_PARTS,
     ANIMALS,
-    COLOR_WORDS,
     HORIZONTAL_WORDS,
     IMAGE_WORDS,
-    OBJECT_WORDS,
-    PART_WORDS,
     VEHICLE_PARTS,
     VEHICLES,
     VERTICAL_WORDS,
@@ -29,10 +26,10 @@ from .lexicon import (
     color_names,
     is_a,
     parts_called,
-    phrase_pattern,
     side_in,
+    singular,
 )
-from .looks import COLORS
+from .mentions import ANY_NAME, COLOR, OBJECT, PART, MarkedText
 from .relations import ALIGNED, Landmark
 
 __all__ = ["KINDS", "VERDICTS", "Claim", "check_claims", "false_claims"]
@@ -43,54 +40,66 @@ CONFIRMED, CONTRADICTED, OPEN = VERDICTS
 
 # shares of the object's size
 AT_PART = 0.1  # a point that near to a part may be said to be on it
-OFF_PART = 0.22  # one that far from every part of that name is not on it
-OFF_LEG = 0.4  # legs are long, and bend
+OFF_BOX = 0.12  # one that far from every box of a part of that name is not on it
+OFF_PLACE = 0.22  # the same of named points, which have no box
+OFF_KNOWN = 0.15  # of a point that is known to be on another part
+OFF_VAGUE = 0.45  # of words for what is large or has no clear border
 WRONG_SIDE = 0.03  # so far on the other side of a landmark a direction is wrong
 WRONG_LEVEL = 0.2
 WRONG_HALF = 0.6  # share of the frame
+MOST_OF_CORNER = 0.4
+PLURAL_NAMES = frozenset(["handlebars", "headlights", "lips", "nostrils", "leaves"])
 BORDER_REACH = (
     0.02,
     0.04,
     0.06,
 )  # of the photo's longer side, where a bordering color is looked for
-OTHER_MEANINGS = frozenset("foot head back side crown face neck mouth shoulder".split())
-LARGE_PARTS = frozenset(
-    ["torso", "body", "head", "back", "neck", "hair", "bodywork", "plant"]
+OTHER_MEANINGS = frozenset("foot head back crown face neck mouth shoulder".split())
+# legs are long, and bend; where a shoulder or a rump ends nobody can say
+VAGUE_WORDS = frozenset(
+    "arm back belly body breast brow cheek chest chin face flank hair jaw lip mane neck plant rump shoulder spine "
+    "thigh trunk underside".split()
 )
+# one of them stands for the other
+LIKE_VEHICLES = frozenset(["car", "bus", "truck", "train"])
 
-_OBJECT = phrase_pattern(word for words in OBJECT_WORDS.values() for word in words)
-_PART = phrase_pattern(
-    word for name, words in PART_WORDS.items() for word in (name, *words)
-)
-_ADJECTIVE = r"(?:[\w'-]+ ){0,3}?"
+_ADJECTIVE = rf"(?:(?:[\w'-]|{ANY_NAME})+ ){{0,3}}?"
 _MENTION = re.compile(
-    rf"(?:(?P<determiner>the|an?|its|his|her|their|one of its|one of the) )?"
-    rf"(?:(?P<before>{_OBJECT})'s? )?"
-    rf"(?P<adjectives>(?:(?:own|left|right|left-hand|right-hand|near|far|other) )*)"
-    rf"(?P<word>{_PART})"
-    rf"(?: on the (?P<seen>left|right)(?:(?! of)|(?= of (?:the|an?) {_ADJECTIVE}{_OBJECT})))?"
-    rf"(?: of (?:the|an?|this|that) {_ADJECTIVE}(?P<behind>{_OBJECT}))?"
+    rf"(?:(?P<determiner>one of (?:the|its|his|her|their)|one|the|an?|its|his|her|their) )?"
+    rf"(?:(?P<before>{OBJECT})'s? )?"
+    rf"(?P<adjectives>(?:(?:own|left|right|left-hand|right-hand|near|far|other"
+    r"|front(?= left| right)|back(?= left| right)) )*)"
+    rf"(?P<word>{PART})"
+    rf"(?: on the (?P<seen>left|right)(?:(?! of)|(?= of (?:the|an?) {_ADJECTIVE}{OBJECT})))?"
+    rf"(?: of (?:the|an?|this|that) {_ADJECTIVE}(?P<behind>{OBJECT}))?"
 )
-_OBJECT_MENTION = re.compile(_OBJECT)
+_OBJECT_MENTION = re.compile(OBJECT)
 _ON_OBJECT = re.compile(
     rf"\b(?:(?:point|spot|pixel|target|it) (?:is|lies|sits)|marks|meant is|mean) (?:on )?(?:the|an?) {_ADJECTIVE}"
-    rf"(?P<object>{_OBJECT})(?!'s)"
+    rf"(?P<object>{OBJECT})(?!'s)"
 )
 _LANDMARK_BEFORE = re.compile(
     r"(?:above|below|beneath|under|underneath|over|beside|near|nearer|next to|close to|closer to|left of|right of"
-    r"|between|and|toward|towards|behind|from|with|beyond|past|than|as|against|around|before|level|to|for|or|by"
+    r"|between|and|toward|towards|behind|from|with|beyond|past|than|as|against|around|before|level|for|or|by"
+    r"|(?<!go )(?<!move )(?<! on )(?<!belongs )to"
     r"|into|has|have|shows|showing|like)$"
 )
 _POINT_BEFORE = re.compile(
-    r"(?:^|[:.]|\b(?:on|onto|at|of|in|marks|mean|meant|this is|go to|look at|find|take|along|inside|touch|after|about"
-    r"|comes|move to|on to|lies|there is|belongs to|pointing at|target is|meant is|pixel is|photo))\s*$"
+    r"(?:^|[:.]|\b(?:on|onto|at|of|in|marks|mean|meant|this is|that is|it's|after is"
+    r"|check out|go to|look at|find|take|along|inside|touch|after|about|comes|move to|on to|lies"
+    r"|there is|is its|is the|belongs to|pointing at|target is|meant is|pixel is"
+    r"|photo))\s*$"
 )
-_BEGINS_SENTENCE = re.compile(r"(?<=\w)\.$")
+_BEGINS_SENTENCE = re.compile(r"(?<=[^.;])[.;]$")
+_AFTER_OBJECT = re.compile(
+    rf"^(?:on )?(?:(?:the|an?) )?(?:(?:\w+|{COLOR}) )?{OBJECT}[,:]$"
+)
+_AT_A_HEIGHT = re.compile(r"[ -](?:height|level|end|side)\b")
 _AS_HIGH = re.compile(r"\b(?:height|level|line) of$")
-_PLACE_OF = re.compile(r"\b(?:the|its|an?) (?:(?!(?:the|its|an?) )[\w'-]+ ){0,3}of$")
+_PLACE_OF = re.compile(r"\b(?:the|its|an?) (?:(?!(?:the|its|an?) )[^ .,;:]+ ){0,3}of$")
 _VERTICAL = "|".join(sorted(VERTICAL, key=len, reverse=True))
 _HORIZONTAL = "|".join(sorted(HORIZONTAL, key=len, reverse=True))
-_FRAME = rf"(?P<frame>{'|'.join(IMAGE_WORDS)}|{_OBJECT})"
+_FRAME = rf"(?P<frame>{'|'.join(IMAGE_WORDS)}|{OBJECT})"
 _STEPS = re.compile(
     rf"\b(?:(?P<down>{_VERTICAL}) and (?P<across>{_HORIZONTAL})|(?P<across2>{_HORIZONTAL}) and (?P<down2>{_VERTICAL}))"
     rf" (?:of|in|within) (?:the|this) {_FRAME}"
@@ -103,12 +112,12 @@ _PLACES = rf"(?P<words>(?:(?:{_PLACE_WORD})[ -]?(?:hand )?)+)"
 _REGION = re.compile(
     rf"\b{_PLACES}{_REGION_NOUN}?,? ?of (?:the|this) (?P<frame>{'|'.join(IMAGE_WORDS)})\b"
     rf"|\b(?:at the (?:very|far|extreme) {_PLACES.replace('words', 'far')}|in the {_PLACES.replace('words', 'within')}"
-    rf"{_REGION_NOUN} )of (?:the|this) (?P<thing>{_OBJECT})(?!'s)"
+    rf"{_REGION_NOUN} )of (?:the|this) (?P<thing>{OBJECT})(?!'s)"
 )
 _NAMED_SIDES = r"(?:(?:own|left|right|left-hand|right-hand) )*"
-_ON_THE_SIDE = rf"(?: on the (?:left|right)(?:(?! of)| of the {_OBJECT}))?"
-_PART_LANDMARK = rf"(?:(?:the|its|his|her|their) )?(?:{_OBJECT}'s? )?{_NAMED_SIDES}{_PART}{_ON_THE_SIDE}"
-_LANDMARK = rf"(?:{_PART_LANDMARK}|(?:the |this |that )?{_OBJECT})"
+_ON_THE_SIDE = rf"(?: on the (?:left|right)(?:(?! of)| of the {OBJECT}))?"
+_PART_LANDMARK = rf"(?:(?:the|its|his|her|their) )?(?:{OBJECT}'s? )?{_NAMED_SIDES}{PART}{_ON_THE_SIDE}"
+_LANDMARK = rf"(?:{_PART_LANDMARK}|(?:the |this |that )?{OBJECT})"
 _AND_SIDE = r"(?:,? and (?:\w+ )?(?:to the )?(?:left|right) of)?"
 _DIRECTION = re.compile(
     r"(?P<words>level with|at the (?:height|level) of|(?:straight )?(?:up|down) from"
@@ -119,47 +128,32 @@ _DIRECTION = re.compile(
 _BETWEEN = re.compile(
     rf"between (?P<first>{_PART_LANDMARK}) and (?P<second>{_PART_LANDMARK})"
 )
-_COLOR = "|".join(
-    sorted(
-        {
-            *(name.replace("gray", "gr[ae]y") for name in COLORS),
-            *COLOR_WORDS,
-            "gr[ae]yish",
-            "brownish",
-            "reddish",
-            "whitish",
-            "blackish",
-            "yellowish",
-            "greenish",
-            "bluish",
-        },
-        key=len,
-        reverse=True,
-    )
-)
-_SPOT_NOUN = r"(?:spot|patch|bit|area|fleck|dot|speck|stripe|strip|streak|line|highlight|shadow|point|pixel)"
+_SPOT_NOUN = r"(?:spot|patch|bit|area|fleck|dot|speck|stripe|strip|streak|line|highlight|glint|shadow|point|pixel)"
 _POINT_LOOKS_BEFORE = (
     r"(?:^|[.:,;—-] |\b(?:(?:it|point|spot|pixel|target|this|meant) is|it's|see|find|shows|you are|on|at|mean|like"
     r"|after|would touch|and) )"
-    r"(?:an? |the |some )?(?:(?:small|tiny|narrow|thin|slim|plain|even|smooth|uniform|flat|light|dark),? )*"
+    r"(?:an? |some )?(?:(?:small|tiny|narrow|thin|slim|plain|even|smooth|uniform|flat|light|dark),? )*"
 )
 _SPOT_COLOR = re.compile(
-    rf"{_POINT_LOOKS_BEFORE}(?P<color>{_COLOR})"
+    rf"(?:{_POINT_LOOKS_BEFORE}|\b(?:for|want|see there is|at|on|find|expect|see|shows|just|that's) an? (?:\w+,? )??)"
+    rf"(?P<color>{COLOR})"
     rf"(?:,? (?:and )?(?:[\w]+ly )?(?:smooth|plain|even|uniform|flat|textured))*,? (?:shaded )?{_SPOT_NOUN}\b"
-    rf"|\bthe (?P<edge>{_COLOR}) side of an edge"
-    rf"|\bcolou?r(?:'s| (?:there |of the spot |here )?is) (?P<said>{_COLOR})\b"
-    rf"|\b(?:it|spot|point|pixel)(?: itself)? is (?P<called>{_COLOR})\b(?! (?:fur|hair|wool|background))"
-    rf"|(?:^|[,;:] )(?:plain |even |smooth )?(?P<noted>{_COLOR})"
+    rf"|\bwhere (?P<meeting>{COLOR}) (?:meets|borders on|gives way to)"
+    rf"|\b(?:border|edge|line) between (?P<between>{COLOR}) and"
+    rf"|\bthe (?P<edge>{COLOR}) side of an edge"
+    rf"|\bcolou?r(?:'s| (?:there |of the spot |here )?is) (?P<said>{COLOR})"
+    rf"|\b(?:it|spot|point|pixel)(?: itself)? is (?P<called>{COLOR})(?! (?:fur|hair|wool|background))"
+    rf"|(?:^|[,;:] )(?:plain |even |smooth )?(?P<noted>{COLOR})"
     r"(?=,? (?:(?:[\w]+ly )?textured|with a (?:\w+ )?texture|plain|at an edge|no texture)|[.;,]|$)"
 )
 _BORDER = re.compile(
-    rf"\b(?P<color>{_COLOR})(?: \w+)? (?:just |directly |immediately )?"
+    rf"(?P<color>{COLOR})(?: (?:area|color|colour|patch|part))? (?:just |directly |immediately )?"
     r"(?P<direction>above|below|underneath|(?:to|on) the left|(?:to|on) the right|on the (?:upper|lower) side"
     r"|on its (?:left|right)-hand side)\b(?! (?:of|the|its|and|edge|side|half))"
 )
 _TEXTURE = re.compile(
-    rf"\ban? (?P<texture>(?:[\w]+ly )?textured|smooth|plain|even)(?:,? (?:{_COLOR}))? {_SPOT_NOUN}\b"
-    rf"|(?:{_COLOR}), (?P<said>(?:[\w]+ly )?textured|smooth|plain|even)\b"
+    rf"\ban? (?P<texture>(?:[\w]+ly )?textured|smooth|plain|even)(?:,? (?:{COLOR}))? {_SPOT_NOUN}\b"
+    rf"|(?:{COLOR}), (?P<said>(?:[\w]+ly )?textured|smooth|plain|even)\b"
 )
 _STRONG = re.compile(r"strongly|coarsely|roughly")
 
@@ -208,7 +202,8 @@ class _Reading:
         annotated: AnnotatedObject | None,
         point: PartPoint,
     ) -> None:
-        self.text = text.lower().replace("’", "'")
+        self.words = MarkedText(text)
+        self.text = self.words.marked
         self.scene = scene
         self.annotated = annotated
         self.point = point
@@ -235,13 +230,13 @@ class _Reading:
     def object_claims(self) -> Iterator[Claim]:
         owners = self.owner_starts()
         for found in _OBJECT_MENTION.finditer(self.text):
-            categories = categories_called(found[0])
+            categories = categories_called(self.words.original(found))
             if found.start() in owners or self.is_on_known_part:
                 verdict = self.verdict_on_owner(categories)
             else:
                 is_known = categories & self.known_categories
                 verdict = CONFIRMED if is_known else OPEN
-            yield Claim("object", found[0], verdict)
+            yield Claim("object", self.words.original(found), verdict)
 
     @property
     def is_on_known_part(self) -> bool:
@@ -254,7 +249,14 @@ class _Reading:
             for group in ("before", "behind"):
                 if found[group]:
                     starts.add(found.start(group))
-            if found["determiner"] in ("its", "one of its", "their", "his", "her"):
+            if found["determiner"] in (
+                "its",
+                "one of its",
+                "their",
+                "one of their",
+                "his",
+                "her",
+            ):
                 earlier = [
                     mention.start()
                     for mention in _OBJECT_MENTION.finditer(self.text, 0, found.start())
@@ -272,6 +274,8 @@ class _Reading:
             known = is_a(self.annotated.category)
         if categories & known:
             return CONFIRMED
+        if categories & LIKE_VEHICLES and known & LIKE_VEHICLES:
+            return OPEN
         if not known or not categories <= ANIMALS | VEHICLES:
             return OPEN
         return CONTRADICTED if self.names_nothing_known() else OPEN
@@ -279,7 +283,7 @@ class _Reading:
     def names_nothing_known(self) -> bool:
         """Whether the text names nothing that the photo is known to show."""
         for found in _OBJECT_MENTION.finditer(self.text):
-            if categories_called(found[0]) & self.known_categories:
+            if categories_called(self.words.original(found)) & self.known_categories:
                 return False
         return True
 
@@ -294,18 +298,28 @@ class _Reading:
     def part_claims(self) -> Iterator[Claim]:
         for found in self.part_mentions:
             verdict = self.verdict_on_part(found)
-            yield Claim("part", found[0], verdict)
+            phrase = self.words.original(found)
+            yield Claim("part", phrase, verdict)
             side = side_in(f"{found['adjectives']} {found['seen'] or ''}")
             if side is not None and verdict == CONFIRMED:
-                yield Claim("side", found[0], self.verdict_on_side(found, side))
+                yield Claim("side", phrase, self.verdict_on_side(found, side))
 
     def is_of_point(self, found: re.Match[str]) -> bool:
         """Whether a part is named as the one that the point is on, not as a landmark."""
-        if found["word"] in OTHER_MEANINGS and self.text.startswith(" of", found.end()):
+        word = self.words.original(found, "word")
+        if word in OTHER_MEANINGS and self.text.startswith(" of", found.end()):
             return found["behind"] is not None
+        if _AT_A_HEIGHT.match(self.text, found.end()):
+            return False
+        is_one = (found["determiner"] or "").startswith("one of")
+        if not is_one and word not in PLURAL_NAMES:
+            if singular(word) != word:
+                return False
         before = self.text[: found.start()].rstrip()
         if _AS_HIGH.search(before):
             return False
+        if _AFTER_OBJECT.search(before):
+            return True
         # "level with the top of the head": what comes before the place of the part
         before_place = _PLACE_OF.sub("", before).rstrip()
         if _LANDMARK_BEFORE.search(before) or _LANDMARK_BEFORE.search(before_place):
@@ -313,19 +327,19 @@ class _Reading:
         if _BEGINS_SENTENCE.search(before):
             # a later sentence may tell of something else
             return self.text.startswith(
-                (" is at", " is meant", ",", " sits"), found.end()
+                (" is at", " is meant", ",", ".", " sits"), found.end()
             )
         return _POINT_BEFORE.search(before) is not None
 
     def verdict_on_part(self, found: re.Match[str]) -> str:
-        word = found["word"]
+        word = self.words.original(found, "word")
         names = parts_called(word)
         own = self.point.part
         if own is not None and without_side(own) in names:
             return CONFIRMED
         if self.is_part_of_other_kind(names):
             return CONTRADICTED
-        places = self.landmarks_called(word, found["before"] or found["behind"])
+        places = self.landmarks_called(word, self.owner_of(found))
         if not places:
             return OPEN
         distances = [
@@ -333,11 +347,17 @@ class _Reading:
         ]
         if min(distances) <= AT_PART:
             return CONFIRMED
-        is_small = not names & LARGE_PARTS
-        off = OFF_LEG if "leg" in names else OFF_PART
-        if own is not None and "leg" not in names:
-            off = AT_PART
-        return CONTRADICTED if is_small and min(distances) > off else OPEN
+        off = OFF_PLACE if any(is_spot(place) for place in places) else OFF_BOX
+        if self.is_on_known_part:
+            off = min(off, OFF_KNOWN)
+        if "leg" in names or singular(word) in VAGUE_WORDS:
+            off = OFF_VAGUE
+        return CONTRADICTED if min(distances) > off else OPEN
+
+    def owner_of(self, mention: re.Match[str]) -> str:
+        """What the text calls the object whose part it names, "" where it does not say."""
+        before = self.words.original(mention, "before")
+        return before or self.words.original(mention, "behind")
 
     def is_part_of_other_kind(self, names: frozenset[str]) -> bool:
         """Whether only vehicles have such a part and only animals are annotated, or the other way round."""
@@ -350,8 +370,8 @@ class _Reading:
             return all(categories & VEHICLES for categories in annotated)
         return False
 
-    def landmarks_called(self, word: str, owner: str | None) -> list[Landmark]:
-        """The annotated parts that a word may mean, of objects that another word may mean."""
+    def landmarks_called(self, word: str, owner: str) -> list[Landmark]:
+        """The annotated parts that a word may mean, of objects that another word may mean, if there is one."""
         names = parts_called(word)
         categories = categories_called(owner) if owner else frozenset()
         found = []
@@ -383,15 +403,18 @@ class _Reading:
 
     def color_claims(self) -> Iterator[Claim]:
         for found in _SPOT_COLOR.finditer(self.text):
-            groups = ("color", "edge", "said", "called", "noted")
-            words = next(found[name] for name in groups if found[name])
+            groups = ("color", "meeting", "between", "edge", "said", "called", "noted")
+            name = next(name for name in groups if found[name])
+            words = self.words.original(found, name)
             yield Claim(
                 "color",
-                found[0],
+                self.words.original(found),
                 self.verdict_on_color(words, self.point.x, self.point.y),
             )
         for found in _BORDER.finditer(self.text):
-            yield Claim("color", found[0], self.verdict_on_border(found))
+            yield Claim(
+                "color", self.words.original(found), self.verdict_on_border(found)
+            )
 
     def verdict_on_color(self, words: str, x: float, y: float) -> str:
         names = color_names(words)
@@ -415,7 +438,9 @@ class _Reading:
             reach = share * max(width, height)
             x = min(max(self.point.x + step_x * reach, 0), width)
             y = min(max(self.point.y + step_y * reach, 0), height)
-            verdicts.append(self.verdict_on_color(found["color"], x, y))
+            verdicts.append(
+                self.verdict_on_color(self.words.original(found, "color"), x, y)
+            )
         if CONFIRMED in verdicts:
             return CONFIRMED
         return OPEN if OPEN in verdicts else CONTRADICTED
@@ -433,7 +458,7 @@ class _Reading:
                 verdict = CONTRADICTED if is_plain else OPEN
             if is_plain and pattern == "plain" or not is_plain and "texture" in pattern:
                 verdict = CONFIRMED
-            yield Claim("texture", found[0], verdict)
+            yield Claim("texture", self.words.original(found), verdict)
 
     # ---------------------------------------------------------------- relations
 
@@ -445,17 +470,23 @@ class _Reading:
             # "the eye on the left of the dog" says which eye
             if any(start < found.start() < end for start, end in sides):
                 continue
-            yield Claim("relation", found[0], self.verdict_on_direction(found))
+            yield Claim(
+                "relation", self.words.original(found), self.verdict_on_direction(found)
+            )
         for found in _BETWEEN.finditer(self.text):
-            yield Claim("relation", found[0], self.verdict_on_between(found))
+            yield Claim(
+                "relation", self.words.original(found), self.verdict_on_between(found)
+            )
 
-    def named_landmarks(self, words: str) -> list[Landmark]:
+    def named_landmarks(self, found: re.Match[str], group: str) -> list[Landmark]:
         """What the words of a landmark may mean."""
-        mention = _MENTION.search(words)
+        mention = _MENTION.search(self.text, *found.span(group))
         if mention is None:
             landmarks = []
-            found = re.search(_OBJECT, words)
-            categories = categories_called(found[0]) if found else frozenset()
+            named = _OBJECT_MENTION.search(self.text, *found.span(group))
+            if named is None:
+                return []
+            categories = categories_called(self.words.original(named))
             for number, annotated in enumerate(self.scene.photo.objects):
                 if categories & is_a(annotated.category):
                     size = longer_side(annotated.box)
@@ -463,9 +494,8 @@ class _Reading:
                         Landmark(annotated.category, annotated.box, number, size, True)
                     )
             return landmarks
-        landmarks = self.landmarks_called(
-            mention["word"], mention["before"] or mention["behind"]
-        )
+        word = self.words.original(mention, "word")
+        landmarks = self.landmarks_called(word, self.owner_of(mention))
         side = side_in(f"{mention['adjectives']} {mention['seen'] or ''}")
         if side is None:
             return landmarks
@@ -479,7 +509,7 @@ class _Reading:
         ]
 
     def verdict_on_direction(self, found: re.Match[str]) -> str:
-        landmarks = self.named_landmarks(found["landmark"])
+        landmarks = self.named_landmarks(found, "landmark")
         if not landmarks:
             return OPEN
         verdicts = [
@@ -526,8 +556,8 @@ class _Reading:
         return CONFIRMED if rights and all(rights) else OPEN
 
     def verdict_on_between(self, found: re.Match[str]) -> str:
-        firsts = self.named_landmarks(found["first"])
-        seconds = self.named_landmarks(found["second"])
+        firsts = self.named_landmarks(found, "first")
+        seconds = self.named_landmarks(found, "second")
         shares = []
         for first in firsts:
             for second in seconds:
@@ -554,10 +584,14 @@ class _Reading:
 
     def place_claims(self) -> Iterator[Claim]:
         for found in _STEPS.finditer(self.text):
-            yield Claim("place", found[0], self.verdict_on_steps(found))
+            yield Claim(
+                "place", self.words.original(found), self.verdict_on_steps(found)
+            )
         for found in _REGION.finditer(self.text):
             if _STEPS.search(found[0]) is None:
-                yield Claim("place", found[0], self.verdict_on_region(found))
+                yield Claim(
+                    "place", self.words.original(found), self.verdict_on_region(found)
+                )
 
     def places_in_image(self) -> list[tuple[float, float]]:
         """Where in the image a text may put something: the point, and the objects that it is near to."""
@@ -584,7 +618,7 @@ class _Reading:
 
     def verdict_on_steps(self, found: re.Match[str]) -> str:
         """Five steps for each axis: a neighboring one is as good."""
-        frame = found["frame"]
+        frame = self.words.original(found, "frame")
         places = (
             self.places_in_image()
             if frame in IMAGE_WORDS
@@ -608,8 +642,11 @@ class _Reading:
         words = re.findall(r"[\w-]+", found["words"] or found["far"] or found["within"])
         places = self.places_in_image()
         if found["thing"]:
-            places = self.places_in_object(found["thing"])
+            places = self.places_in_object(self.words.original(found, "thing"))
         verdicts = []
+        is_corner = "corner" in found[0] or self.text.endswith(
+            ("extreme ", "very "), 0, found.start()
+        )
         for u, v in places:
             shares = []
             for word in words:
@@ -622,7 +659,14 @@ class _Reading:
                 shares.append(share)
             if not shares:
                 return OPEN
-            if max(shares) <= 0.5:
+            if max(shares) <= (MOST_OF_CORNER if is_corner else 0.5):
                 return CONFIRMED
-            verdicts.append(CONTRADICTED if max(shares) > WRONG_HALF else OPEN)
+            wrong = 0.5 if is_corner else WRONG_HALF
+            verdicts.append(CONTRADICTED if max(shares) > wrong else OPEN)
         return OPEN if OPEN in verdicts or not verdicts else CONTRADICTED
+
+
+def is_spot(landmark: Landmark) -> bool:
+    """Whether only a point of a landmark is known."""
+    x1, y1, x2, y2 = landmark.box
+    return x1 == x2 and y1 == y2
