@@ -144,9 +144,11 @@ SAME = 14.0  # within one surface
 DIFFERENT = 22.0  # clearly another color
 # contrast of lightness, standard deviation; CIELAB stretches the dark, where cameras are noisy
 UNSEEN = 1.5
-SEEN = 5.0
-SEEN_IN_THE_DARK = 9.0
-STRONG = 14.0
+SEEN = 3.0
+SEEN_IN_THE_DARK = 6.0
+CLEAR = 4.5
+STRONG = 10.0
+FINE = 0.7  # change from pixel to pixel, in contrasts
 # differences in CIEDE2000 with half the weight on lightness, which shade and sun change
 RIGHT_COLOR = 9.0
 WRONG_COLOR = 17.0  # of what people call by a color, three in a hundred are farther
@@ -382,28 +384,40 @@ class PixelLooks:
                 borders[direction] = Border(distance, means[ray, start])
         return borders
 
-    def unevenness(self, column: int, row: int, radius: int) -> np.ndarray:
-        """The lightness of the square around a pixel, less its even slope; shape `(rows, columns)`."""
-        lightness = self.patch(column, row, radius)[..., 0]
-        rest = lightness - lightness.mean()
-        for along in np.ogrid[: rest.shape[0], : rest.shape[1]]:
-            # of a full grid, the slopes along rows and columns are independent
-            along = along - along.mean()
-            if along.size > 1:
-                steepness = (rest * along).mean() / (along**2).mean()
-                rest = rest - steepness * along
-        return rest
+    def quarters(self, column: int, row: int) -> list[np.ndarray]:
+        """The lightness of the four quarters of the square around a spot, each less its even slope: arrays of shape
+        `(rows, columns)`, without those of which half or more lies beside the photo. What has a texture has it in all
+        of them, unlike what lies beside an edge."""
+        radius = self.steps(TEXTURE_RADIUS)
+        above = slice(max(row - radius, 0), row + 1)
+        below = slice(row, row + radius + 1)
+        left = slice(max(column - radius, 0), column + 1)
+        right = slice(column, column + radius + 1)
+        quarters = [
+            self.lab[rows, columns, 0]
+            for rows in (above, below)
+            for columns in (left, right)
+        ]
+        return [
+            less_slope(quarter)
+            for quarter in quarters
+            if min(quarter.shape) > max(radius / 2, 1)
+        ]
 
-    def texture(self, column: int, row: int, radius: int) -> str:
-        """One of "plain", "fine texture" and "coarse texture", by the lightness around the spot."""
-        rest = self.unevenness(column, row, radius)
-        contrast = rest.std()
+    def texture(self, column: int, row: int, has_borders: bool) -> str:
+        """One of "plain", "fine texture" and "coarse texture", by the lightness around the spot. Coarse is only what
+        is clearly seen, and has no borders close by: they are what one sees there."""
+        quarters = self.quarters(column, row)
+        contrasts = np.array([quarter.std() for quarter in quarters])
         is_dark = self.lab[row, column, 0] < 20
-        if contrast < (SEEN_IN_THE_DARK if is_dark else SEEN):
+        seen = SEEN_IN_THE_DARK if is_dark else SEEN
+        if not quarters or contrasts.min() < seen:
             return "plain"
-        changes = [np.abs(np.diff(rest, axis=axis)).ravel() for axis in (0, 1)]
-        change = np.concatenate(changes).mean()
-        return "fine texture" if change > 0.4 * contrast else "coarse texture"
+        changes = np.array([change(quarter) for quarter in quarters])
+        if np.mean(changes / contrasts) > FINE:
+            return "fine texture"
+        is_coarse = contrasts.min() > CLEAR and not has_borders
+        return "coarse texture" if is_coarse else "plain"
 
     def pattern(self, column: int, row: int, spot: np.ndarray, borders: dict) -> str:
         """One of `PATTERNS`."""
@@ -420,9 +434,7 @@ class PixelLooks:
             return "shadow" if is_shaded(spot, sides) else "stripe"
         if distances and min(distances) <= self.steps(AT_EDGE):
             return "edge"
-        # what lies beyond a border is not the spot's texture
-        radius = min([self.steps(TEXTURE_RADIUS), *(int(d) - 1 for d in distances)])
-        return self.texture(column, row, max(radius, 1))
+        return self.texture(column, row, has_borders=bool(distances))
 
     def region(self, x: float, y: float) -> Region | None:
         """The [`Region`] at (x, y) in pixels of the photo; None in a thin strip, as those along edges."""
@@ -527,12 +539,31 @@ class PixelLooks:
         if pattern == self.at(x, y).pattern:
             return True
         column, row = self.pixel(x, y, self.lab)
-        contrast = self.unevenness(column, row, self.steps(TEXTURE_RADIUS)).std()
+        contrasts = [quarter.std() for quarter in self.quarters(column, row)]
+        if not contrasts:
+            return None
         if pattern == "plain":
-            return False if contrast > STRONG else None
+            return False if min(contrasts) > STRONG else None
         if pattern in ("fine texture", "coarse texture"):
-            return False if contrast < UNSEEN else None
+            return False if max(contrasts) < UNSEEN else None
         return None
+
+
+def less_slope(lightness: np.ndarray) -> np.ndarray:
+    """Lightness of shape `(rows, columns)`, two or more of both, less the plane that fits it best: shading."""
+    rest = lightness - lightness.mean()
+    for along in np.ogrid[: rest.shape[0], : rest.shape[1]]:
+        # on a full grid, the slopes along rows and columns are independent
+        along = along - along.mean()
+        steepness = (rest * along).mean() / (along**2).mean()
+        rest = rest - steepness * along
+    return rest
+
+
+def change(lightness: np.ndarray) -> float:
+    """Mean difference of neighboring pixels of shape `(rows, columns)`."""
+    differences = [np.abs(np.diff(lightness, axis=axis)).ravel() for axis in (0, 1)]
+    return float(np.concatenate(differences).mean())
 
 
 def check_color(name: str) -> None:
