@@ -268,7 +268,7 @@ def test_a_thin_strip_has_no_region():
     assert PixelLooks(drawn((1, 2, 3), size=(1, 90))).at(0, 45).region is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_spot_of_a_mirrored_photo_has_the_same_looks(sampler):
     pixels = photo(sampler.draw(st.sampled_from(["chelsea", "coffee", "astronaut"])))
@@ -284,7 +284,7 @@ def test_any_spot_of_a_mirrored_photo_has_the_same_looks(sampler):
     assert set(here.borders) == mirrored
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_picture_has_looks_everywhere(sampler):
     width = sampler.draw(st.sampled_from([1, 2, 3, 17, 300]))
