@@ -44,7 +44,7 @@ from .build_plan import (
     write_atomically,
 )
 from .dataset_card import dataset_card, draw_samples
-from .false_claims import FALSE_CLAIMS, false_claim_rows
+from .false_claims import FALSE_CLAIMS, false_claim_rows, false_claims_of
 from .keypoints import choose_points, draw_number
 from .photo_files import shareable_file
 from .photos import SPLITS, AnnotatedObject, PartPoint, Photo
@@ -141,6 +141,9 @@ def photo_queries(
                 facts=facts,
                 style=style,
                 seed=seed_of(options, "words", photo.id, number, style),
+                false_claims=partial(
+                    false_claims_of, scene=scene, annotated=annotated, point=point
+                ),
             )
             for columns in texts_of_style(point, style, teacher_styles):
                 described.append(

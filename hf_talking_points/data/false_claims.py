@@ -7,18 +7,25 @@ from typing import Any
 
 from datasets import List, Value
 
-from ..words.claims import KINDS, check_claims, false_claims
+from ..words.claims import KINDS, Claim, check_claims, false_claims
 from ..words.facts import Scene
 from .photos import AnnotatedObject, PartPoint
 
 FALSE_CLAIMS = List({"kind": Value("string"), "phrase": Value("string")})
 
 
+def false_claims_of(
+    text: str, scene: Scene, annotated: AnnotatedObject | None, point: PartPoint
+) -> list[Claim]:
+    """What a text says of a point that annotation or pixels contradict."""
+    return false_claims(check_claims(text, scene, annotated, point))
+
+
 def false_claim_rows(
     text: str, scene: Scene, annotated: AnnotatedObject | None, point: PartPoint
 ) -> list[dict[str, str]]:
     """What a text says of a point that annotation or pixels contradict: a dict with "kind" and "phrase" each."""
-    claims = false_claims(check_claims(text, scene, annotated, point))
+    claims = false_claims_of(text, scene, annotated, point)
     return [{"kind": claim.kind, "phrase": claim.phrase} for claim in claims]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..prompts import Message, ask, fading_crop, prompt_hash, ring_point
+from ..words.claims import Claim
 from ..words.facts import PointFacts
 from ..words.writer import spot, write
 from . import wording
@@ -25,6 +26,7 @@ CONTEXT_QUESTION = 0
 LOCAL_QUESTION = 1
 TEXT_QUESTION = 2
 
+FindFalse = Callable[[str], Sequence[Claim]]
 ShowPoint = Callable[[Image.Image, tuple[float, float]], Image.Image]
 
 
@@ -38,6 +40,8 @@ class PointQuery:
         facts ([`PointFacts`])
         style (`str`): one of the teacher's `styles`.
         seed (`int` or tuple of `int`): for `np.random.default_rng`.
+        false_claims (callable, *optional*): what of a text is false of the point, as [`false_claims`] gives it; a
+            model's answer is held to the facts alone without it.
     """
 
     image: Image.Image = field(repr=False)
@@ -45,6 +49,7 @@ class PointQuery:
     facts: PointFacts
     style: str = "full"
     seed: int | tuple[int, ...] = 0
+    false_claims: FindFalse | None = field(default=None, repr=False)
 
 
 def check_styles(queries: Sequence[PointQuery], styles: Sequence[str]) -> None:
@@ -87,6 +92,18 @@ def question_seed(query: PointQuery, number: int) -> int:
     """A seed for one of the questions about a query."""
     seed = query.seed if isinstance(query.seed, tuple) else (query.seed,)
     return int(np.random.SeedSequence([*seed, number]).generate_state(1)[0])
+
+
+def fault_of_answer(
+    text: str, query: PointQuery, vocabulary: Iterable[str], seen: str
+) -> str:
+    """Why a model's answer must not stand for a point, "" where nothing speaks against it: [`check`] of its facts, and
+    what annotation or pixels contradict."""
+    if fault := check(text, plain_facts(query.facts), vocabulary, seen):
+        return fault
+    for claim in query.false_claims(text) if query.false_claims else ():
+        return f"false {claim.kind}: {claim.phrase!r}"
+    return ""
 
 
 class FusingTeacher:
@@ -163,8 +180,7 @@ class FusingTeacher:
         for query, row, text in zip(queries, rows, fused):
             seen = f"{row['context']} {row['local']}" if self.vision else ""
             row["fused"] = text.strip()
-            plain = plain_facts(query.facts)
-            row["fallback"] = check(row["fused"], plain, vocabulary, seen) or ""
+            row["fallback"] = fault_of_answer(row["fused"], query, vocabulary, seen)
             row["description"] = row["rule"] if row["fallback"] else row["fused"]
         return [{name: row[name] for name in self.columns} for row in rows]
 

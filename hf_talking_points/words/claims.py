@@ -47,7 +47,8 @@ OFF_VAGUE = 0.45  # of words for what is large or has no clear border
 WRONG_SIDE = 0.03  # so far on the other side of a landmark a direction is wrong
 WRONG_LEVEL = 0.2
 WRONG_HALF = 0.6  # share of the frame
-MOST_OF_CORNER = 0.4
+IN_CORNER = 0.35
+OFF_CORNER = 0.45
 PLURAL_NAMES = frozenset(["handlebars", "headlights", "lips", "nostrils", "leaves"])
 BORDER_REACH = (
     0.02,
@@ -87,7 +88,7 @@ _LANDMARK_BEFORE = re.compile(
 _POINT_BEFORE = re.compile(
     r"(?:^|[:.]|\b(?:on|onto|at|of|in|marks|mean|meant|this is|that is|it's|after is"
     r"|check out|go to|look at|find|take|along|inside|touch|after|about|comes|move to|on to|lies"
-    r"|there is|is its|is the|belongs to|pointing at|target is|meant is|pixel is"
+    r"|there is|then|is its|is the|belongs to|pointing at|target is|meant is|pixel is"
     r"|photo))\s*$"
 )
 _BEGINS_SENTENCE = re.compile(r"(?<=[^.;])[.;]$")
@@ -446,17 +447,18 @@ class _Reading:
         return OPEN if OPEN in verdicts else CONTRADICTED
 
     def texture_claims(self) -> Iterator[Claim]:
-        pattern = self.scene.looks.at(self.point.x, self.point.y).pattern
+        x, y = self.point.x, self.point.y
+        seen = self.scene.looks.at(x, y).pattern
         for found in _TEXTURE.finditer(self.text):
             said = found["texture"] or found["said"]
-            is_strong = _STRONG.search(said) is not None
-            is_plain = "textured" not in said
+            pattern = "plain"
+            if "textured" in said:
+                pattern = "coarse texture" if _STRONG.search(said) else "fine texture"
+            answer = self.scene.looks.says_pattern(pattern, x, y)
             verdict = OPEN
-            if pattern == "plain":
-                verdict = CONTRADICTED if is_strong else OPEN
-            elif pattern == "coarse texture":
-                verdict = CONTRADICTED if is_plain else OPEN
-            if is_plain and pattern == "plain" or not is_plain and "texture" in pattern:
+            if {pattern, seen} == {"plain", "coarse texture"} or answer is False:
+                verdict = CONTRADICTED
+            elif answer or (pattern != "plain" and "texture" in seen):
                 verdict = CONFIRMED
             yield Claim("texture", self.words.original(found), verdict)
 
@@ -659,9 +661,9 @@ class _Reading:
                 shares.append(share)
             if not shares:
                 return OPEN
-            if max(shares) <= (MOST_OF_CORNER if is_corner else 0.5):
+            if max(shares) <= (IN_CORNER if is_corner else 0.5):
                 return CONFIRMED
-            wrong = 0.5 if is_corner else WRONG_HALF
+            wrong = OFF_CORNER if is_corner else WRONG_HALF
             verdicts.append(CONTRADICTED if max(shares) > wrong else OPEN)
         return OPEN if OPEN in verdicts or not verdicts else CONTRADICTED
 

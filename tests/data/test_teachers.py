@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import save_chat_model, save_vision_language_model
-from word_examples import BESIDE, EYE, LIGHT
+from word_examples import BESIDE, EYE, GOOD, LIGHT
 
 from hf_talking_points.data import endpoint, fusing, teachers
 from hf_talking_points.data.fusing import (
     PROMPTS,
     PointQuery,
+    fault_of_answer,
     plain_facts,
     reword_prompt,
 )
@@ -22,6 +23,7 @@ from hf_talking_points.data.teachers import ModelTeacher, RuleTeacher, SeededSam
 from hf_talking_points.data.wording import fact_lines
 from hf_talking_points.offline import smollm2_checkpoint
 from hf_talking_points.prompts import ask
+from hf_talking_points.words.claims import Claim
 from hf_talking_points.words.writer import STYLES, write
 
 
@@ -150,3 +152,14 @@ def test_smollm2_rewords(tmp_path):
     answers = teacher(make_queries("reworded", 12))
     assert sum(not answer["fallback"] for answer in answers) >= 4
     assert len({answer["fused"] for answer in answers}) >= 6
+
+
+def test_what_is_false_of_the_point_does_not_stand_for_it():
+    (query, *_) = make_queries("reworded", 1)
+    assert fault_of_answer(GOOD, query, (), "") == ""
+    claim = Claim("color", "a black, smooth spot", "contradicted")
+    checked = replace(query, false_claims=lambda text: [claim] * (text == GOOD))
+    assert fault_of_answer(GOOD, checked, (), "") == (
+        "false color: 'a black, smooth spot'"
+    )
+    assert "object dropped" in fault_of_answer("It is.", checked, (), "")
