@@ -14,7 +14,11 @@ from transformers import HfArgumentParser
 
 from hf_talking_points.data.rows import load_photos
 from hf_talking_points.data.triplets import make_views
-from hf_talking_points.evaluation.controls import ground_truth_texts, text_only_points
+from hf_talking_points.evaluation.controls import (
+    describable_views,
+    ground_truth_texts,
+    text_only_points,
+)
 from hf_talking_points.evaluation.round_trip import flat, true_points
 from hf_talking_points.evaluation.scores import image_ids
 from hf_talking_points.metrics import score_points
@@ -34,6 +38,7 @@ def main() -> None:
     photos = load_photos(args.data_dir)
     train_views = make_views([photo for photo in photos if photo.split == "train"])
     views = make_views([photo for photo in photos if photo.split == args.split])
+    views = describable_views(views, args.styles)
     true, sizes = true_points(views)
     ids = []
     for view, image_id in zip(views, image_ids(views)):
