@@ -1,5 +1,6 @@
 """The YAML file that a build is started from."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from hf_talking_points.data.build_config import read_build_config
 from hf_talking_points.data.builder import BuildOptions
 from hf_talking_points.data.teachers import RuleTeacher
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "build_llama_point_in_part.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = EXAMPLES / "build_llama_point_in_part.yaml"
 
 
 def test_the_example_names_sources_options_and_teacher(tmp_path):
@@ -20,6 +22,20 @@ def test_the_example_names_sources_options_and_teacher(tmp_path):
     ]
     assert config.options == BuildOptions("unknown", styles=["full", "terse"])
     assert isinstance(config.teacher, RuleTeacher)
+
+
+@pytest.mark.parametrize("name", ["llama_point_in_part", "all", "things"])
+def test_every_example_calls_its_readers_as_they_are(name, tmp_path):
+    config = read_build_config(EXAMPLES / f"build_{name}.yaml", tmp_path)
+    for source in config.sources:
+        inspect.signature(source.func).bind(*source.args, **source.keywords)
+
+
+def test_the_example_of_all_folders_combines_annotations_and_texts(tmp_path):
+    config = read_build_config(EXAMPLES / "build_all.yaml", tmp_path)
+    assert config.sources[0].keywords["more"] == ["pascal_part.jsonl"]
+    assert config.options.per_photo == {"anywhere": 2}
+    assert {"free", "brief", "rich", "short"} <= set(config.options.styles)
 
 
 def test_without_a_teacher_the_rule_based_writer_is_meant(tmp_path):
