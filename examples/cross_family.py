@@ -29,7 +29,6 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_talking_points import MINI_LOCALIZER
 from hf_talking_points.data.json_lines import parse_json, read_json_lines
 from hf_talking_points.data.names import names_it
-from hf_talking_points.data.wording import HORIZONTAL, VERTICAL
 from hf_talking_points.evaluation.protocol import (
     EvaluationOptions,
     evaluate_descriptions,
@@ -42,6 +41,7 @@ from hf_talking_points.metrics import (
     paired_difference,
 )
 from hf_talking_points.visualization import plot_learning_curves
+from hf_talking_points.words.facts import HORIZONTAL, VERTICAL
 
 EXAMPLES = Path(__file__).parent
 FAMILIES = {"Canidae": {"dog"}, "Bovidae": {"cow", "sheep"}}
