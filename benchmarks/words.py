@@ -4,7 +4,7 @@
 
 Prints for each style, on up to `--texts` texts of points that are spread over the photos: words of a text, different
 pairs of neighboring words among all pairs (distinct-2), the share of texts whose skeleton another one has too, and the
-share of texts that say something that annotation or pixels contradict. `--skeletons 200000` writes so many texts in
+share of texts that say something that annotation or pixels contradict. `--skeletons 120000` writes so many texts in
 style "free" and counts their different skeletons.
 """
 
@@ -104,8 +104,8 @@ def measure(photos: list[Photo], count: int, seed: int) -> dict[str, Measured]:
     return measured
 
 
-def count_skeletons(photos: list[Photo], count: int, seed: int) -> int:
-    """Different skeletons among `count` texts in style "free", as many of each photo."""
+def count_skeletons(photos: list[Photo], count: int, seed: int) -> tuple[int, int]:
+    """(different skeletons, texts) of `count` texts in style "free", or a few more: as many of each photo."""
     rng = np.random.default_rng(seed)
     per_photo = -(-count // len(photos))
     skeletons: set[str] = set()
@@ -113,7 +113,7 @@ def count_skeletons(photos: list[Photo], count: int, seed: int) -> int:
         facts = [scene.facts(*owned) for owned in points[:POINTS_OF_SKELETONS]]
         for number in range(per_photo):
             skeletons.add(skeleton(write(facts[number % len(facts)], "free", rng)))
-    return len(skeletons)
+    return len(skeletons), per_photo * len(photos)
 
 
 def table_line(style: str, measured: Measured) -> str:
@@ -151,8 +151,8 @@ def main() -> None:
     for style, of_style in measured.items():
         print(table_line(style, of_style), flush=True)
     if args.skeletons:
-        different = count_skeletons(photos, args.skeletons, args.seed)
-        print(f"free: {different:,} different skeletons in {args.skeletons:,} texts")
+        different, texts = count_skeletons(photos, args.skeletons, args.seed)
+        print(f"free: {different:,} different skeletons in {texts:,} texts")
 
 
 if __name__ == "__main__":
