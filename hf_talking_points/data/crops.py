@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageOps
 
+from .moved_texts import moved_texts
 from .names import mirrored_part
 from .photos import AnnotatedObject, Box, Part, PartPoint, Photo
 
@@ -16,13 +17,14 @@ LEAST = 1  # pixels of an object or part, in each direction, that a crop must sh
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where a crop lies on its photo, in whole pixels, and whether it is mirrored."""
+    """Where a crop lies on its photo, in whole pixels, whether it is mirrored, and whether it is the whole photo."""
 
     left: int
     top: int
     width: int
     height: int
     mirror: bool
+    is_whole: bool
 
     def name(self, part: str | None) -> str | None:
         """The name of a part in the crop."""
@@ -52,13 +54,14 @@ class _Frame:
         return left, self.row(y1), right, self.row(y2)
 
     def point(self, point: PartPoint) -> PartPoint:
-        """A point in the crop's pixels, without texts."""
+        """A point in the crop's pixels, with those of its texts that are true of the crop."""
         x = point.x - self.left
         return PartPoint(
             part=self.name(point.part),
             x=self.width - x if self.mirror else x,
             y=point.y - self.top,
             box=None if point.box is None else self.box(point.box),
+            texts=moved_texts(point.texts, self.is_whole, self.mirror),
         )
 
     def points(self, points: tuple[PartPoint, ...]) -> tuple[PartPoint, ...]:
@@ -111,8 +114,9 @@ def is_too_small(box: Box) -> bool:
 def crop_photo(photo: Photo, crop: Crop | None = None, mirror: bool = False) -> Photo:
     """The annotation of a photo that is cut out and mirrored.
 
-    Texts, which say where things are in the whole photo, are dropped. So are points outside the crop, and objects and
-    parts of which less than a pixel is visible. Boxes are cut to the crop.
+    Left and right swap in the texts of a mirrored photo. Texts that say where things are in the whole photo are
+    dropped from a smaller crop, [`is_about_frame`]; what the others name may lie outside it. Points outside the crop
+    are dropped, and so are objects and parts of which less than a pixel is visible. Boxes are cut to the crop.
 
     Args:
         photo ([`Photo`])
@@ -122,7 +126,8 @@ def crop_photo(photo: Photo, crop: Crop | None = None, mirror: bool = False) -> 
         [`Photo`] in the pixels of [`crop_image`].
     """
     x1, y1, x2, y2 = crop or (0, 0, *photo.size)
-    frame = _Frame(x1, y1, x2 - x1, y2 - y1, mirror)
+    is_whole = (x1, y1, x2, y2) == (0, 0, *photo.size)
+    frame = _Frame(x1, y1, x2 - x1, y2 - y1, mirror, is_whole)
     objects = []
     for annotated in photo.objects:
         shown = frame.object(annotated)

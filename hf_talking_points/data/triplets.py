@@ -9,9 +9,11 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
+from ..words.facts import Scene
+from ..words.writer import STYLES, WORD_LIMITS, describe_point
 from .crops import Crop, crop_image, crop_photo, random_crop
+from .moved_texts import is_about_frame
 from .photos import AnnotatedObject, PartPoint, Photo
-from .wording import STYLES, describe_point, describe_surroundings
 
 RULE_STYLE = "full"  # what the rule-based writer writes where it does not know a style
 Owned = tuple[AnnotatedObject | None, PartPoint]
@@ -26,12 +28,15 @@ class View:
         source ([`Photo`]): the whole photo.
         crop (`tuple`, *optional*): (x1, y1, x2, y2) in whole pixels of the source.
         mirror (`bool`)
+        styles (`tuple` of `str`, *optional*): only points that can be described in all of them are its points; the
+            others stay in the annotation.
     """
 
     photo: Photo
     source: Photo
     crop: Crop | None = None
     mirror: bool = False
+    styles: tuple[str, ...] | None = None
 
     @property
     def key(self) -> str:
@@ -48,7 +53,28 @@ class View:
         for annotated in self.photo.objects:
             pairs.extend((annotated, point) for point in annotated.points)
         pairs.extend((None, point) for point in self.photo.points)
-        return pairs
+        if self.styles is None:
+            return pairs
+        return [pair for pair in pairs if is_describable(*pair, self.styles)]
+
+
+def is_describable(
+    annotated: AnnotatedObject | None, point: PartPoint, styles: Sequence[str]
+) -> bool:
+    """Whether a point can be described in every one of the styles.
+
+    That is where its source has a text in that style. The rule-based writer's styles describe the points of annotated
+    parts, and "free" and "brief" also those that have a text in another one of the styles.
+    """
+    own_styles = {style for style, _ in point.texts}
+    has_part = annotated is not None and point.part is not None
+    is_told = not own_styles.isdisjoint(styles)
+    for style in styles:
+        is_written = style in STYLES and has_part
+        is_free = style in WORD_LIMITS and is_told
+        if not (style in own_styles or is_written or is_free):
+            return False
+    return True
 
 
 def make_views(
@@ -78,25 +104,31 @@ def make_view(photo: Photo, number: int, index: int, seed: int) -> View:
 
 
 def crop_view(photo: Photo, rng: np.random.Generator) -> View:
-    """A random crop of a photo, mirrored half the time, without the texts, which say where things are in all of it.
+    """A random crop of a photo, mirrored half the time, with those of its texts that are true of it, [`crop_photo`].
 
-    A point comes along where its description can be written anew, or where it had none.
+    A point comes along where one of its texts does, where it can be described anew, or where it had no text.
     """
     crop, mirror = random_crop(photo, rng)
-    kept = replace(photo, points=without_own_words(photo.points))
+    kept = replace(photo, points=describable_on_crops(photo.points))
     objects = []
     for annotated in photo.objects:
         named = [point for point in annotated.points if point.part is not None]
         nameless = [point for point in annotated.points if point.part is None]
-        points = (*named, *without_own_words(nameless))
+        points = (*named, *describable_on_crops(nameless))
         objects.append(replace(annotated, points=points))
     kept = replace(kept, objects=tuple(objects))
     return View(crop_photo(kept, crop, mirror), photo, crop, mirror)
 
 
-def without_own_words(points: Sequence[PartPoint]) -> tuple[PartPoint, ...]:
-    """Those of the points that no text describes."""
-    return tuple(point for point in points if not point.texts)
+def describable_on_crops(points: Sequence[PartPoint]) -> tuple[PartPoint, ...]:
+    """Those of points without a part that have no text, or one that stays true of a crop."""
+    return tuple(point for point in points if not is_only_on_photo(point))
+
+
+def is_only_on_photo(point: PartPoint) -> bool:
+    """Whether a point has texts, and each of them says where it is in the whole photo."""
+    about_frame = [is_about_frame(text) for _, text in point.texts]
+    return bool(about_frame) and all(about_frame)
 
 
 @dataclass
@@ -105,8 +137,8 @@ class TextCount:
 
     Args:
         described (`int`): points of whole photos that the dataset describes, in whatever style.
-        own (`int`): texts of the dataset.
-        on_crops (`int`): of points on crops, which the rule-based writer describes anew.
+        own (`int`): texts of the dataset, also on crops where they stay true.
+        on_crops (`int`): of other points on crops, which the rule-based writer describes anew.
         without_text (`int`): of points on whole photos that the dataset does not describe in that style.
         only_on_photos (`int`): points that come on no crop, because nothing but their own text describes them.
     """
@@ -133,14 +165,14 @@ def count_texts(
     for view in views:
         for owner, point in view.points():
             is_nameless = owner is None or point.part is None
-            if point.texts:  # those of a crop have none
+            if point.texts and view.crop is None:
                 count.described += 1
-                count.only_on_photos += is_nameless
+                count.only_on_photos += is_nameless and is_only_on_photo(point)
             for style in styles:
-                if view.crop is not None:
-                    count.on_crops += 1
-                elif has_own_text(point, style, is_nameless):
+                if has_own_text(point, style, is_nameless):
                     count.own += 1
+                elif view.crop is not None:
+                    count.on_crops += 1
                 else:
                     count.without_text += 1
     return count
@@ -148,7 +180,7 @@ def count_texts(
 
 def has_own_text(point: PartPoint, style: str | None, is_nameless: bool) -> bool:
     """Whether a point gets one of its own texts in a style; of all styles for None."""
-    if style is None or is_nameless:
+    if style is None or is_nameless and style not in WORD_LIMITS:
         return bool(point.texts)
     return any(style == own_style for own_style, _ in point.texts)
 
@@ -193,8 +225,7 @@ class TextChooser:
         style_weights: dict[str, float] | None,
         rng: np.random.Generator,
     ) -> None:
-        self.photo = photo
-        self.pixels = cache(lambda: np.asarray(image()))
+        self.scene = cache(lambda: Scene(photo, np.asarray(image())))
         self.rng = rng
         self.styles: list[str] | None = None
         if style_weights:
@@ -220,7 +251,8 @@ class TextChooser:
         of_style = [text for style, text in point.texts if style == drawn]
         if of_style:
             return self.one_of(of_style)
-        if texts and (owner is None or point.part is None):
+        is_nameless = owner is None or point.part is None
+        if texts and is_nameless and drawn not in WORD_LIMITS:
             return self.one_of(texts)
         return self.write(owner, point, drawn)
 
@@ -229,16 +261,9 @@ class TextChooser:
         return texts[0] if len(texts) == 1 else texts[self.rng.integers(len(texts))]
 
     def write(self, owner: AnnotatedObject | None, point: PartPoint, style: str) -> str:
-        """A text of the rule-based writer: of object and part where both are known, else of the place alone."""
-        if owner is None or point.part is None:
-            return self.write_surroundings(point.x, point.y, style)
+        """A text of the rule-based writer, in "full" where it does not know the style."""
         known = style if style in STYLES else RULE_STYLE
-        return describe_point(self.photo, owner, point, self.pixels(), known, self.rng)
-
-    def write_surroundings(self, x: float, y: float, style: str) -> str:
-        """A text of the rule-based writer on a point beside all objects."""
-        known = style if style in STYLES else RULE_STYLE
-        return describe_surroundings(self.photo, x, y, self.pixels(), known, self.rng)
+        return describe_point(self.scene(), owner, point, known, self.rng)
 
 
 def sample_triplets(
@@ -258,7 +283,8 @@ def sample_triplets(
         style_weights (`dict[str, float]`, *optional*): chance of each style. A point's own text in the style is taken
             where its source has one, else the rule-based writer's; a style that this writer does not know becomes
             "full". Without it all texts of a point are as likely, and a point without any is described in "full".
-            A point without object or part gets one of its own texts, and is described as surroundings without any.
+            A point without object or part gets one of its own texts, but in "free" and "brief", which tell any point
+            from its surroundings; without texts the rule-based writer says what is left.
         surroundings (`float`): chance of a point beside all objects instead of an annotated one.
         image (function, *optional*): gives the pixels of the view, by default [`View.image`]. Called at most once.
     Returns:
@@ -278,7 +304,7 @@ def sample_triplets(
         if free is not None:
             style = drawn if isinstance(drawn, str) else RULE_STYLE
             points.append(free)
-            texts.append(chooser.write_surroundings(*free, style))
+            texts.append(chooser.write(None, PartPoint(None, *free), style))
             sources.append(None)
             continue
         owner, point = annotated[order[number % len(order)]]

@@ -4,13 +4,16 @@ give away."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 from PIL import Image
 
 from ..data.photos import AnnotatedObject, PartPoint
 from ..data.triplets import View
-from ..data.wording import describe_point, position
+from ..words.facts import Scene, position
+from ..words.writer import WORD_LIMITS, describe_point
 from .round_trip import flat, true_points
 from .text_only import TextOnlyPredictor
 
@@ -28,33 +31,51 @@ def ground_truth_texts(
     texts = []
     for index, view in enumerate(views):
         rng = np.random.default_rng([seed, index])
-        pixels = np.asarray(view.image())
+        scene = cache(partial(scene_of, view))
         row = []
         for annotated, point in view.points():
             text = dict(point.texts).get(style)
-            row.append(text or written_text(view, annotated, point, pixels, style, rng))
+            if not text:
+                text = written_text(scene(), annotated, point, style, rng)
+            row.append(text)
         texts.append(row)
     return texts
 
 
+def scene_of(view: View) -> Scene:
+    """What the words see of a view."""
+    return Scene(view.photo, np.asarray(view.image()))
+
+
+def describable_views(views: Sequence[View], styles: Sequence[str]) -> list[View]:
+    """The views with those of their points that can be described in every style, [`is_describable`], without views
+    that have none.
+
+    Args:
+        views (list of [`View`])
+        styles (list of `str`)
+    """
+    chosen = [replace(view, styles=tuple(styles)) for view in views]
+    return [view for view in chosen if view.points()]
+
+
 def written_text(
-    view: View,
+    scene: Scene,
     annotated: AnnotatedObject | None,
     point: PartPoint,
-    pixels: np.ndarray,
     style: str,
     rng: np.random.Generator,
 ) -> str:
     """The rule-based writer's text. Raises ValueError naming photo and point where it cannot write one."""
-    where = f"{view.photo.id}, point ({point.x:g}, {point.y:g})"
-    if annotated is None:
+    where = f"{scene.photo.id}, point ({point.x:g}, {point.y:g})"
+    if annotated is None and style not in WORD_LIMITS:
         known = [name for name, _ in point.texts]
         raise ValueError(
             f"{where} has no text in style {style!r} and lies on no object that one could be written from: "
             f"its styles are {known}"
         )
     try:
-        return describe_point(view.photo, annotated, point, pixels, style, rng)
+        return describe_point(scene, annotated, point, style, rng)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
@@ -103,12 +124,13 @@ def text_only_points(
 
     Args:
         texts (list of `str`): one for each point of the views.
-        views, train_views (lists of [`View`])
+        views, train_views (lists of [`View`]): of the train views those points are used that have such a text.
         style (`str`): of the train texts.
         seed (`int`)
     Returns:
         array of shape `(n, 2)` in pixels.
     """
+    train_views = describable_views(train_views, [style])
     train_points, train_sizes = true_points(train_views)
     train_texts = flat(ground_truth_texts(train_views, style, seed))
     predictor = TextOnlyPredictor(seed=seed).fit(

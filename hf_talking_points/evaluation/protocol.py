@@ -28,9 +28,11 @@ from ..data.sources import read_dataset
 from ..data.triplets import View, make_views
 from ..metrics import METRIC_VERSION
 from ..offline import package_folder
+from ..words.writer import STYLES
 from .answer_cache import AnswerCache
 from .controls import (
     NO_TEXT,
+    describable_views,
     gray_image,
     grid_phrases,
     ground_truth_texts,
@@ -188,6 +190,8 @@ def evaluate_descriptions(options: EvaluationOptions) -> dict[str, Any]:
     Returns:
         `dict`: the content of `report.json`.
 
+    The points of a run are those that can be described in all of its styles, [`is_describable`].
+
     Raises ValueError where no annotated point is left in the split, with the reasons.
     """
     # the plots come last: what they need is looked for first
@@ -297,7 +301,13 @@ def photos_and_views(options: EvaluationOptions) -> tuple[list[Photo], list[View
     for reason in reasons:
         logger.warning("left out %s", reason)
     in_split = [photo for photo in photos if photo.split == options.split]
-    views = make_views(in_split)[: options.max_photos]
+    all_views = make_views(in_split)
+    views = describable_views(all_views, options.styles)[: options.max_photos]
+    if all_views and not views:
+        raise ValueError(
+            f"no point of the split {options.split!r} can be described in all of the styles {list(options.styles)}: "
+            f"sources have texts in {styles_of_views(all_views)}, the rule-based writer's are {list(STYLES)}"
+        )
     if not views:
         names = ", ".join(dataset_title(source) for source in options.dataset)
         splits = Counter(photo.split for photo in photos)
@@ -309,6 +319,15 @@ def photos_and_views(options: EvaluationOptions) -> tuple[list[Photo], list[View
             + "; ".join([found or "no photo", *reasons])
         )
     return photos, views
+
+
+def styles_of_views(views: Sequence[View]) -> list[str]:
+    """The styles of the texts that points have of their own."""
+    styles: set[str] = set()
+    for view in views:
+        for _, point in view.points():
+            styles.update(style for style, _ in point.texts)
+    return sorted(styles)
 
 
 def ground_truth_systems(

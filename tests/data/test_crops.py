@@ -1,7 +1,6 @@
 """Crops, whose annotation moves with the pixels."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -56,13 +55,26 @@ def test_what_a_crop_leaves_out_is_dropped():
     assert moved.points == (PartPoint(None, 19, 3),)
 
 
-@pytest.mark.parametrize("crop, mirror", [((0, 0, 20, 20), False), (None, True)])
-def test_texts_say_where_things_are_in_the_whole_photo_and_are_dropped(crop, mirror):
-    point = PartPoint("nose", 10, 10, texts=(("full", "The nose on the left."),))
-    free = PartPoint(None, 5, 5, texts=(("full", "A stone on the left."),))
+def test_texts_that_speak_of_the_whole_photo_are_dropped_from_a_crop():
+    texts = (("full", "The nose on the left."), ("mine", "Nose, left of the ball."))
+    point = PartPoint("nose", 10, 10, texts=texts)
+    free = PartPoint(None, 5, 5, texts=texts)
     dog = AnnotatedObject("dog", (5, 5, 40, 40), (point,))
-    moved = crop_photo(Photo("a", "a", (64, 64), (dog,), points=(free,)), crop, mirror)
-    assert moved.objects[0].points[0].texts == moved.points[0].texts == ()
+    photo = Photo("a", "a", (64, 64), (dog,), points=(free,))
+
+    def seen(crop, mirror):
+        moved = crop_photo(photo, crop, mirror)
+        assert moved.objects[0].points[0].texts == moved.points[0].texts
+        return moved.points[0].texts
+
+    assert seen((0, 0, 20, 20), False) == (("mine", "Nose, left of the ball."),)
+    assert seen((0, 0, 20, 20), True) == (("mine", "Nose, right of the ball."),)
+    mirrored = (
+        ("full", "The nose on the right."),
+        ("mine", "Nose, right of the ball."),
+    )
+    assert seen(None, True) == seen((0, 0, 64, 64), True) == mirrored
+    assert seen(None, False) == texts
 
 
 def test_a_mask_moves_with_the_pixels():

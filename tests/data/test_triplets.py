@@ -128,13 +128,25 @@ def test_a_text_of_the_style_is_taken_where_there_is_one(photo):
         assert "dog" in text and "red, smooth spot" in text
 
 
+ON_THE_LEFT = "A dog on the left."
+
+
 def test_texts_of_the_whole_photo_are_not_those_of_a_crop(photo, free_photo):
-    for described in (with_texts(photo, ("full", "One.")), free_photo):
+    for described in (with_texts(photo, ("full", ON_THE_LEFT)), free_photo):
         whole, *crops = make_views([described], views_per_photo=4)
         assert any(point.texts for _, point in whole.points())
         for crop in crops:
             _, texts, _ = sample_triplets(crop, 6, rng())
-            assert not {"One.", "A stone.", "A gray stone on the right."} & set(texts)
+            assert not {ON_THE_LEFT, "A gray stone on the right."} & set(texts)
+
+
+def test_texts_that_stay_true_come_along_on_crops(photo):
+    described = with_texts(photo, ("full", "Right under the left ear."))
+    _, *crops = make_views([described], views_per_photo=4)
+    for crop in crops:
+        _, texts, _ = sample_triplets(crop, 6, rng())
+        side = "right" if crop.mirror else "left"
+        assert set(texts) == {f"Right under the {side} ear."}
 
 
 def test_points_without_facts_have_their_texts(free_photo):
@@ -182,9 +194,16 @@ def test_a_photo_filled_by_its_object_has_no_surroundings(photo):
     assert None not in sources
 
 
+def test_free_texts_tell_any_point_from_its_surroundings(free_photo):
+    [view] = make_views([free_photo])
+    _, texts, _ = sample_triplets(view, 10, rng(), {"free": 0.5, "brief": 0.5})
+    assert not {"A stone.", "A gray stone on the right."} & set(texts)
+    assert all("red" in text for text in texts)
+
+
 def test_a_point_that_cannot_be_described_anew_is_on_no_crop(photo, free_photo):
-    [dog] = with_texts(photo, ("full", "One.")).objects
-    nameless = PartPoint(None, 9, 9, texts=(("full", "A speck."),))
+    [dog] = with_texts(photo, ("full", ON_THE_LEFT)).objects
+    nameless = PartPoint(None, 9, 9, texts=(("full", "A speck at the top."),))
     bare = PartPoint(None, 12, 9)
     dog = replace(dog, points=(*dog.points, nameless, bare))
     mixed = replace(free_photo, objects=(dog,))
@@ -193,13 +212,16 @@ def test_a_point_that_cannot_be_described_anew_is_on_no_crop(photo, free_photo):
     assert crops
     for crop in crops:
         for owner, point in crop.points():
-            assert not point.texts
-            assert point.part is not None or owner is not None
+            assert point.texts in ((), (("short", "A stone."),))
+            assert point.part is not None or owner is not None or point.texts
             assert owner is None or len(owner.points) <= 4
 
 
 def test_the_texts_of_views_are_counted(photo, free_photo):
-    one = with_texts(photo, ("full", "One."))
+    one = with_texts(photo, ("full", ON_THE_LEFT))
+    short, long = free_photo.points[0].texts
+    lost = replace(free_photo.points[0], texts=(long,))
+    free_photo = replace(free_photo, points=(lost, free_photo.points[1]))
     views = make_views([one, free_photo], views_per_photo=3)
     on_crops = sum(len(view.points()) for view in views[2:])
     counted = count_texts(views, None)
@@ -209,6 +231,25 @@ def test_the_texts_of_views_are_counted(photo, free_photo):
     # the described stone has no facts, so that it gets its own texts in every style
     assert both == TextCount(4, 3 + 2, 2 * on_crops, 3 + 2, 1)
     assert count_texts(make_views([photo]), None).described == 0
+
+
+def test_texts_on_crops_are_counted(photo):
+    one = with_texts(photo, ("full", "The ear."))
+    views = make_views([one], views_per_photo=3)
+    points = sum(len(view.points()) for view in views)
+    assert count_texts(views, None) == TextCount(3, points, 0, 0, 0)
+
+
+def test_the_points_of_a_view_can_be_described_in_its_styles(photo, free_photo):
+    mixed = replace(photo, points=free_photo.points)
+    [view] = make_views([mixed])
+
+    def count(*styles):
+        return len(replace(view, styles=styles).points())
+
+    assert count("full") == count("free") == count("full", "free") == 3
+    assert count("short") == count("short", "free") == count("short", "long") == 1
+    assert count("short", "full") == count("nobody") == 0
 
 
 def test_the_photo_is_opened_only_where_the_writer_has_to_look(photo):

@@ -10,6 +10,7 @@ from hf_talking_points.data.photos import PartPoint
 from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import View, make_views
 from hf_talking_points.evaluation.controls import (
+    describable_views,
     gray_image,
     grid_phrases,
     ground_truth_texts,
@@ -71,6 +72,26 @@ def test_points_on_no_object_need_texts_of_their_own(views):
         ValueError, match=r"point \(5, 6\) has no text in style 'full'.*'people'"
     ):
         ground_truth_texts([bare], "full")
+
+
+def test_views_keep_the_points_that_all_styles_describe(views):
+    point = PartPoint(None, 5.0, 6.0, texts=(("people", "a spot"),))
+    photo = replace(views[0].photo, points=(point,))
+    bare = replace(photo, objects=())
+    mixed = [View(photo, photo), View(bare, bare)]
+    counts = {}
+    for styles in (["full"], ["people"], ["people", "free"], ["people", "full"]):
+        chosen = describable_views(mixed, styles)
+        counts[" ".join(styles)] = [len(view.points()) for view in chosen]
+    assert counts == {
+        "full": [3],
+        "people": [1, 1],
+        "people free": [1, 1],
+        "people full": [],
+    }
+    described = describable_views(mixed, ["people", "free"])
+    assert all(text for [text] in ground_truth_texts(described, "free"))
+    assert described[0].photo == photo  # landmarks of the texts
 
 
 def test_another_points_text_is_a_permutation():
