@@ -125,6 +125,11 @@ def describable_on_crops(points: Sequence[PartPoint]) -> tuple[PartPoint, ...]:
     return tuple(point for point in points if not is_only_on_photo(point))
 
 
+def has_text_about_frame(point: PartPoint) -> bool:
+    """Whether a text of a point does not hold on crops."""
+    return any(is_about_frame(text) for _, text in point.texts)
+
+
 def is_only_on_photo(point: PartPoint) -> bool:
     """Whether a point has texts, and each of them says where it is in the whole photo."""
     about_frame = [is_about_frame(text) for _, text in point.texts]

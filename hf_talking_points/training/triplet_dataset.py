@@ -20,6 +20,7 @@ from ..data.sources import read_dataset
 from ..data.triplets import (
     View,
     count_texts,
+    has_text_about_frame,
     make_view,
     make_views,
     sample_triplets,
@@ -193,7 +194,7 @@ class StreamedRows:
 
     def __call__(self) -> Iterator[dict[str, Any]]:
         number = 0
-        described = 0  # points with texts of their own
+        described = 0  # points with a text that does not hold on crops
         for draw in range(self.draws):
             for crop_number in range(self.views_per_photo):
                 if draw == 0 and crop_number == 1 and described:
@@ -201,7 +202,7 @@ class StreamedRows:
                 for view in self.views(crop_number):
                     if draw == 0 and crop_number == 0:
                         described += sum(
-                            bool(point.texts) for _, point in view.points()
+                            has_text_about_frame(point) for _, point in view.points()
                         )
                     yield self.sampler.row(view, number)
                     number += 1
@@ -217,8 +218,8 @@ class StreamedRows:
     def tell_replaced_texts(self, described: int) -> None:
         """Warns where a dataset has texts that are not those of its crops."""
         logger.warning(
-            "views_per_photo=%d: train_dataset describes %d points, but on %d of %d views of each photo, which are "
-            "crops, where a text about the whole photo does not hold, the rule-based writer does.",
+            "views_per_photo=%d: texts of train_dataset on %d points speak of the whole photo: on %d of %d views of "
+            "each photo, which are crops, the rule-based writer describes them.",
             self.views_per_photo,
             described,
             self.views_per_photo - 1,

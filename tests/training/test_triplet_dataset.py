@@ -249,7 +249,8 @@ def described(photo, style="full"):
     for annotated in photo.objects:
         points = []
         for point in annotated.points:
-            points.append(replace(point, texts=((style, f"by hand: {point.part}"),)))
+            text = f"by hand: {point.part} of the dog in the picture"
+            points.append(replace(point, texts=((style, text),)))
         objects.append(replace(annotated, points=tuple(points)))
     return replace(photo, objects=tuple(objects))
 
