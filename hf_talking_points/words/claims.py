@@ -61,8 +61,8 @@ VAGUE_WORDS = frozenset(
     "arm back belly body breast brow cheek chest chin face flank hair jaw lip mane neck plant rump shoulder spine "
     "thigh trunk underside".split()
 )
-# one of them stands for the other
-LIKE_VEHICLES = frozenset(["car", "bus", "truck", "train"])
+# one of them may stand for the other, or beside it
+LIKE_VEHICLES = VEHICLES - {"boat", "airplane"}
 
 _ADJECTIVE = rf"(?:(?:[\w'-]|{ANY_NAME})+ ){{0,3}}?"
 _MENTION = re.compile(
@@ -95,8 +95,10 @@ _BEGINS_SENTENCE = re.compile(r"(?<=[^.;])[.;]$")
 _AFTER_OBJECT = re.compile(
     rf"^(?:on )?(?:(?:the|an?) )?(?:(?:\w+|{COLOR}) )?{OBJECT}[,:]$"
 )
-_AT_A_HEIGHT = re.compile(r"[ -](?:height|level|end|side)\b")
-_AS_HIGH = re.compile(r"\b(?:height|level|line) of$")
+_AT_A_HEIGHT = re.compile(r"(?:'s)?[ -](?:height|level|length|width|end|side)\b")
+# "the lamb with the red mark on its head": what another thing has
+_WITH_MORE = re.compile(r"\bwith (?!(?:an? )?(?:\w+ )?texture)[^.;:,]*$")
+_AS_HIGH = re.compile(r"\b(?:height|level|line|length|width|size|clear|front) of$")
 _PLACE_OF = re.compile(r"\b(?:the|its|an?) (?:(?!(?:the|its|an?) )[^ .,;:]+ ){0,3}of$")
 _VERTICAL = "|".join(sorted(VERTICAL, key=len, reverse=True))
 _HORIZONTAL = "|".join(sorted(HORIZONTAL, key=len, reverse=True))
@@ -317,19 +319,22 @@ class _Reading:
             if singular(word) != word:
                 return False
         before = self.text[: found.start()].rstrip()
-        if _AS_HIGH.search(before):
+        if _AS_HIGH.search(before) or _WITH_MORE.search(before):
             return False
         if _AFTER_OBJECT.search(before):
             return True
+        is_bare = not (found["determiner"] or found["before"] or found["behind"])
+        if word in OTHER_MEANINGS and is_bare and not found["adjectives"]:
+            return False
         # "level with the top of the head": what comes before the place of the part
         before_place = _PLACE_OF.sub("", before).rstrip()
         if _LANDMARK_BEFORE.search(before) or _LANDMARK_BEFORE.search(before_place):
             return False
         if _BEGINS_SENTENCE.search(before):
             # a later sentence may tell of something else
-            return self.text.startswith(
-                (" is at", " is meant", ",", ".", " sits"), found.end()
-            )
+            if self.text.startswith(" is at", found.end()):
+                return before.endswith(".")
+            return self.text.startswith((" is meant", ",", ".", " sits"), found.end())
         return _POINT_BEFORE.search(before) is not None
 
     def verdict_on_part(self, found: re.Match[str]) -> str:
@@ -497,6 +502,9 @@ class _Reading:
                     )
             return landmarks
         word = self.words.original(mention, "word")
+        is_followed = self.text.startswith(" of", mention.end())
+        if word in OTHER_MEANINGS and is_followed and not mention["before"]:
+            return []
         landmarks = self.landmarks_called(word, self.owner_of(mention))
         side = side_in(f"{mention['adjectives']} {mention['seen'] or ''}")
         if side is None:

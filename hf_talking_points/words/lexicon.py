@@ -92,6 +92,7 @@ SAME_CATEGORY = {
     "television": "tv monitor",
     # kinds whose names mean something else in a text
     "boxer": "dog", "cairn": "dog", "cardigan": "dog", "chow": "dog", "pembroke": "dog",
+    "dhole": "dog", "dingo": "dog", "dogsled": "dog", "drake": "bird",
     "bison": "cow", "water buffalo": "cow", "oxcart": "cow", "horse cart": "horse",
     "car mirror": "car", "car wheel": "car", "grille": "car", "odometer": "car", "seat belt": "car",
 }  # fmt: skip

@@ -67,6 +67,7 @@ def verdicts(scene):
         ("nose", "An orange spot.", "A dark gray spot.", "color"),
         ("nose", "The color there is orange.", "The colour there is navy.", "color"),
         ("withers", "A plain orange patch.", "A grey, strongly textured spot.", "color"),
+        ("nose", "It is at the nose of the cat; its eye is above.", "The spot: its left back paw.", "part"),
         ("nose", "A smooth, orange spot.", "An orange, strongly textured spot.", "texture"),
         ("left ear", "It is above the left eye.", "It is below the left eye.", "relation"),
         ("tail base", "To the right of the withers.", "To the left of the withers.", "relation"),
@@ -97,6 +98,8 @@ def test_true_and_false(verdicts, part, true, false, kind):
     "text",
     [
         "A goat, perhaps.",
+        "The cat, about the length of its tail from the lamb with a red mark on its ear.",
+        "At ear height, clear of the left back paw.",
         "Just above the collar, left of the bell.",
         "Level with the top of its ear, the nose; the tail is far away on the right.",
         "A white fence runs behind the cat, and there is a red line under a gray strip.",
