@@ -8,19 +8,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..words.english import capitalized
+from ..words.facts import HORIZONTAL, SIZE_WORDS, VERTICAL, PointFacts
+from ..words.looks import COLORS
+from ..words.writer import plain_grammar, spot
 from .names import names_it
-from .wording import (
-    COLOR_PROTOTYPES,
-    HORIZONTAL,
-    PLANS,
-    SIZE_WORDS,
-    SURROUNDINGS_PLANS,
-    VERTICAL,
-    PointFacts,
-    capitalized,
-    fact_lines,
-    spot_looks,
-)
 
 MOST_WORDS = 90  # of a text; each name counts as one
 
@@ -39,7 +31,7 @@ RELATIONS = set(
 LOOKS = set(
     "bright colored coloured grey lightly pale smooth strongly textured".split()
 )
-for _color in COLOR_PROTOTYPES:
+for _color in COLORS:
     LOOKS.update(_color.split())
 POSES = set("flying lying resting running sitting sleeping standing walking".split())
 SIZES = set(
@@ -100,6 +92,27 @@ def check(
     )
 
 
+def fact_lines(facts: PointFacts) -> str:
+    """Object, part, their places and the looks of a point, a phrase a line, as prompts show them to a model, which
+    copies their words."""
+    looks = spot(facts.looks)
+    if facts.object is None:
+        return f"in the {facts.in_image} of the image\n{looks}"
+    within = (
+        f", in the {facts.in_part} within the {facts.part}" if facts.in_part else ""
+    )
+    return (
+        f"a {facts.size} {facts.object} in the {facts.in_image} of the image\n"
+        f"its {facts.part} at the {facts.on_object} of the {facts.object}{within}\n"
+        f"{looks}"
+    )
+
+
+def spot_looks(facts: PointFacts) -> str:
+    """Color and texture of the spot without article and noun: "dark brown, smooth"."""
+    return spot(facts.looks).split(" ", 1)[1].removesuffix(" spot")
+
+
 class Place(NamedTuple):
     """A position of the facts: its mark, its phrase ("top and left of the dog") and the expression that finds it."""
 
@@ -152,7 +165,7 @@ def mark_facts(text: str, facts: PointFacts) -> str:
     # "top and left of the image frame" before "top and left of the image"
     for place in sorted(places_of(facts), key=phrase_length, reverse=True):
         text = re.sub(place.pattern, place.mark, text, flags=re.IGNORECASE)
-    looks = whole_words(re.escape(spot_looks(facts.spot)))
+    looks = whole_words(re.escape(spot_looks(facts)))
     text = re.sub(looks, LOOKS_OF_SPOT, text, flags=re.IGNORECASE)
     object_name = facts.object
     if object_name is None:
@@ -194,7 +207,7 @@ def expected_marks(facts: PointFacts) -> Counter[str]:
 def spelled_out(marked: str, facts: PointFacts) -> str:
     """A piece of a marked text in words again."""
     words = {
-        LOOKS_OF_SPOT: spot_looks(facts.spot),
+        LOOKS_OF_SPOT: spot_looks(facts),
         OBJECT: facts.object or "",
         PART: facts.part or "",
     }
@@ -257,7 +270,9 @@ def fault_of_spot(marked: str, facts: PointFacts) -> str | None:
     expected = expected_marks(facts)[LOOKS_OF_SPOT]
     if found == expected:
         return None
-    return f"spot {'dropped' if found < expected else 'repeated'}: {spot_looks(facts.spot)!r}"
+    return (
+        f"spot {'dropped' if found < expected else 'repeated'}: {spot_looks(facts)!r}"
+    )
 
 
 def false_statement(marked: str, facts: PointFacts) -> str | None:
@@ -328,7 +343,7 @@ def invented_word(marked: str, facts: PointFacts, seen: str) -> str | None:
     """Whether it says more of places, relations, looks, poses and sizes than the facts and what a model saw."""
     allowed = set()
     if seen:
-        allowed = words_of(f"{facts.spot} {seen}") - PLACES
+        allowed = words_of(f"{spot(facts.looks)} {seen}") - PLACES
     if facts.size:
         allowed.add(facts.size)
     words = words_of(_MARK.sub(" ", marked))
@@ -351,8 +366,6 @@ def is_writers_word(name: str) -> bool:
 
 @lru_cache(maxsize=1)
 def writers_words() -> str:
-    """All sentence plans, less what is filled in, and the words for sizes and spots."""
-    sentences = [*SIZE_WORDS, "spot"]
-    for plans in (*PLANS.values(), *SURROUNDINGS_PLANS.values()):
-        sentences += plans
-    return re.sub(r"\{\w+\}", " ", " ".join(sentences))
+    """All that the sentences of the plain styles say, less what is filled in, and the words for sizes and spots."""
+    filled_in = [*SIZE_WORDS, "spot", "own", "its", "their", "is", "are", "has", "have"]
+    return " ".join([*filled_in, *plain_grammar().literals])

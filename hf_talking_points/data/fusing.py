@@ -13,9 +13,8 @@ from PIL import Image
 from ..prompts import Message, ask, fading_crop, prompt_hash, ring_point
 from ..words.claims import Claim
 from ..words.facts import PointFacts
-from ..words.writer import spot, write
-from . import wording
-from .checks import check
+from ..words.writer import write
+from .checks import check, fact_lines
 
 PROMPTS = Path(__file__).parent / "prompts"
 SEEN_PROMPTS = ("context", "local", "fuse")
@@ -61,19 +60,6 @@ def check_styles(queries: Sequence[PointQuery], styles: Sequence[str]) -> None:
             )
 
 
-def plain_facts(facts: PointFacts) -> wording.PointFacts:
-    """Of the facts those that prompts show to a model, and that its answer is held to."""
-    return wording.PointFacts(
-        object=facts.object,
-        size=facts.size,
-        part=facts.part,
-        in_image=facts.in_image,
-        on_object=facts.on_object,
-        in_part=facts.in_part,
-        spot=spot(facts.looks),
-    )
-
-
 def reword_prompt(facts: PointFacts) -> str:
     """The prompt file whose worked examples have the same facts."""
     if facts.object is None:
@@ -99,7 +85,7 @@ def fault_of_answer(
 ) -> str:
     """Why a model's answer must not stand for a point, "" where nothing speaks against it: [`check`] of its facts, and
     what annotation or pixels contradict."""
-    if fault := check(text, plain_facts(query.facts), vocabulary, seen):
+    if fault := check(text, query.facts, vocabulary, seen):
         return fault
     for claim in query.false_claims(text) if query.false_claims else ():
         return f"false {claim.kind}: {claim.phrase!r}"
@@ -218,7 +204,7 @@ class FusingTeacher:
         for query, row in zip(queries, rows):
             prompt = "fuse" if self.vision else reword_prompt(query.facts)
             words = {
-                "facts": wording.fact_lines(plain_facts(query.facts)),
+                "facts": fact_lines(query.facts),
                 "context": row.get("context"),
                 "local": row.get("local"),
             }

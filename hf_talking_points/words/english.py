@@ -172,7 +172,7 @@ _MARKS = re.compile(r"[,;:](?=\s*[.;:?!])|,(?=,)")
 _OWNER_OF_PART = re.compile(
     r"\b(its|their|the (?:\w+ )?\w+'s) (base|root|top|back) of the(?= )", re.IGNORECASE
 )
-_SENTENCE = re.compile(r"(^|[.!?] )([a-z])")
+_SENTENCE = re.compile(r"(^|[.!?] )([^\W\d_])")
 _BRITISH = re.compile(rf"\b({'|'.join(BRITISH)})\b", re.IGNORECASE)
 
 
@@ -239,12 +239,23 @@ def punctuated(words: str, names: Sequence[str] = ()) -> str:
     text = _ARTICLE.sub(r"\1n", text)
     text = _SENTENCE.sub(_capital, text)
     for stand_in, name in reversed(stand_ins.items()):
+        if text.startswith(stand_in):
+            text = capitalized(name) + text[1:]
+        for end in ".!?":
+            text = text.replace(f"{end} {stand_in}", f"{end} {capitalized(name)}")
         text = text.replace(stand_in, name)
     return text
 
 
+def capitalized(words: str) -> str:
+    """`words` as a sentence begins: the first letter a capital, if it has one that is read as the same letter."""
+    first = words[:1]
+    capital = first.upper()
+    return capital + words[1:] if capital.lower() == first else words
+
+
 def _capital(found: re.Match[str]) -> str:
-    return found[1] + found[2].upper()
+    return found[1] + capitalized(found[2])
 
 
 def british(text: str) -> str:

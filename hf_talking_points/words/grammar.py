@@ -126,6 +126,14 @@ class Grammar:
             found |= _names(choice)
         return found - self.symbols.keys()
 
+    @property
+    def literals(self) -> list[str]:
+        """All words that the alternatives say themselves."""
+        found: list[str] = []
+        for choice in self.symbols.values():
+            found += _literals(choice)
+        return found
+
     def expand(
         self, symbol: str, slots: Slots, rng: np.random.Generator | None = None
     ) -> str | None:
@@ -339,6 +347,18 @@ def _names(choice: Choice) -> set[str]:
                 found |= _names(item)
             elif not isinstance(item, Literal):
                 found.add(item.name)
+    return found
+
+
+def _literals(choice: Choice) -> list[str]:
+    """All words that a choice says itself."""
+    found: list[str] = []
+    for items in choice.alternatives:
+        for item in items:
+            if isinstance(item, Choice):
+                found += _literals(item)
+            elif isinstance(item, Literal):
+                found.append(item.words)
     return found
 
 

@@ -11,22 +11,16 @@ from hypothesis import strategies as st
 from word_examples import BESIDE, EYE, GOOD, LIGHT
 
 from hf_talking_points.data import fusing
-from hf_talking_points.data.checks import check
+from hf_talking_points.data.checks import check, fact_lines
 from hf_talking_points.data.names import normalize_category, normalize_part
-from hf_talking_points.data.wording import (
-    COLOR_PROTOTYPES,
-    HORIZONTAL,
-    PLANS,
-    VERTICAL,
-    PointFacts,
-    fact_lines,
-    write,
-)
 from hf_talking_points.prompts import read_prompt
+from hf_talking_points.words.facts import HORIZONTAL, VERTICAL, PointFacts
+from hf_talking_points.words.looks import COLORS, PATTERNS, SpotLooks
+from hf_talking_points.words.writer import TEXTURES, write
 
-EYE, LIGHT, BESIDE = map(fusing.plain_facts, (EYE, LIGHT, BESIDE))
 # styles that say everything, of which a text is checked
 COMPLETE_STYLES = ("full", "unseen", "colloquial")
+TEXTS = 300  # of a style
 
 # names that hold characters of expressions, capitals, words of position, color, size or of the sentences themselves
 RAW_NAMES = (
@@ -96,7 +90,6 @@ RAW_NAMES = (
     "medium-sized",
     "sitting dog",
     "the",
-    "a",
     "its",
     "in",
     "Éclair",
@@ -112,15 +105,11 @@ NAMES = st.sampled_from(RAW_NAMES) | st.text(
 POSITIONS = st.builds(
     "{} and {}".format, st.sampled_from(VERTICAL), st.sampled_from(HORIZONTAL)
 )
-SPOTS = st.builds(
-    "a {}, {} spot".format,
-    st.sampled_from(list(COLOR_PROTOTYPES)),
-    st.sampled_from(("smooth", "lightly textured", "strongly textured")),
-)
+LOOKS = st.builds(SpotLooks, st.sampled_from(list(COLORS)), st.sampled_from(PATTERNS))
 FACTS = st.builds(
     PointFacts,
     in_image=POSITIONS,
-    spot=SPOTS,
+    looks=LOOKS,
     object=NAMES.map(normalize_category).filter(bool),
     size=st.sampled_from(("small", "medium-sized", "large")),
     part=NAMES.map(normalize_part).filter(bool),
@@ -133,7 +122,7 @@ VOCABULARY = [normalize_category(name) for name in RAW_NAMES]
 def texts_of(facts, style):
     """Every text that the style has for these facts."""
     texts = set()
-    for seed in range(40 * len(PLANS[style])):
+    for seed in range(TEXTS):
         texts.add(write(facts, style, np.random.default_rng(seed)))
     return texts
 
@@ -171,19 +160,9 @@ def test_a_right_text_with_an_odd_name_is_never_refused(name, style):
             LIGHT, object=category, in_image="top and left", on_object="top and left"
         ),
     ):
-        for number in range(len(PLANS[style])):
-            text = write(facts, style, FixedChoice(number))
+        for seed in range(30):
+            text = write(facts, style, np.random.default_rng(seed))
             assert check(text, facts, VOCABULARY) is None, text
-
-
-class FixedChoice:
-    """In the place of a generator: always draws the same number."""
-
-    def __init__(self, number):
-        self.number = number
-
-    def integers(self, count):
-        return self.number
 
 
 @pytest.mark.parametrize(
@@ -300,14 +279,25 @@ def test_check_lets_a_text_tell_what_a_model_saw_but_no_other_position():
 def facts_of_lines(lines):
     """The facts that a question of the prompts holds."""
     *named, spot = lines.split("\n")
+    color, texture = re.fullmatch("an? (.*), (.*) spot", spot).groups()
+    (pattern,) = [name for name, words in TEXTURES.items() if words == texture]
+    looks = SpotLooks(color, pattern)
     in_image = re.search("in the (.*) of the image", named[0])[1]
     if len(named) == 1:
-        return PointFacts(in_image=in_image, spot=spot)
+        return PointFacts(in_image, looks)
     size, category = re.match(r"a (\S+) (\S+) in the", named[0]).groups()
     part, on_object, in_part = re.match(
         r"its (.*) at the (.*) of the \w+(?:, in the (.*) within the .*)?$", named[1]
     ).groups()
-    return PointFacts(in_image, spot, category, size, part, on_object, in_part)
+    return PointFacts(
+        in_image,
+        looks,
+        object=category,
+        size=size,
+        part=part,
+        on_object=on_object,
+        in_part=in_part,
+    )
 
 
 @pytest.mark.parametrize("name", ["reword", "reword_within", "reword_surroundings"])

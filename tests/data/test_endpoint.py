@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from word_examples import EYE, GOOD, LIGHT
 
+from hf_talking_points.data.checks import fact_lines
 from hf_talking_points.data.endpoint import EndpointError, EndpointTeacher, Turns
-from hf_talking_points.data.fusing import PointQuery, plain_facts
-from hf_talking_points.data.wording import fact_lines
+from hf_talking_points.data.fusing import PointQuery
 
 
 def query_of(facts, style="reworded", seed=5):
@@ -95,7 +95,7 @@ def test_an_endpoint_rewords(server):
         assert body["max_tokens"] == 77
         assert "seed" not in body
         questions.add(body["messages"][-1]["content"])
-    assert questions == {fact_lines(plain_facts(EYE)), fact_lines(plain_facts(LIGHT))}
+    assert questions == {fact_lines(EYE), fact_lines(LIGHT)}
     copy = pickle.loads(pickle.dumps(teacher))
     assert copy([query_of(EYE)]) == [right]
 

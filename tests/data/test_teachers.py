@@ -12,15 +12,14 @@ from tiny_models import save_chat_model, save_vision_language_model
 from word_examples import BESIDE, EYE, GOOD, LIGHT
 
 from hf_talking_points.data import endpoint, fusing, teachers
+from hf_talking_points.data.checks import fact_lines
 from hf_talking_points.data.fusing import (
     PROMPTS,
     PointQuery,
     fault_of_answer,
-    plain_facts,
     reword_prompt,
 )
 from hf_talking_points.data.teachers import ModelTeacher, RuleTeacher, SeededSampling
-from hf_talking_points.data.wording import fact_lines
 from hf_talking_points.offline import smollm2_checkpoint
 from hf_talking_points.prompts import ask
 from hf_talking_points.words.claims import Claim
@@ -117,7 +116,7 @@ def test_sharing_the_examples_changes_no_answer(folders):
     for query, answer in zip(queries, answers):
         rng = np.random.default_rng(query.seed)
         prompt = reword_prompt(query.facts)
-        chat = ask(PROMPTS, prompt, rng, facts=fact_lines(plain_facts(query.facts)))
+        chat = ask(PROMPTS, prompt, rng, facts=fact_lines(query.facts))
         options = dict(return_full_text=False, do_sample=False, max_new_tokens=12)
         [alone] = teacher.text_pipeline([chat], **options)
         assert alone[0]["generated_text"].strip() == answer["fused"]
