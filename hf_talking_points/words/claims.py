@@ -328,6 +328,8 @@ class _Reading:
             return False
         # "level with the top of the head": what comes before the place of the part
         before_place = _PLACE_OF.sub("", before).rstrip()
+        if _AS_HIGH.search(before_place):
+            return False
         if _LANDMARK_BEFORE.search(before) or _LANDMARK_BEFORE.search(before_place):
             return False
         if _BEGINS_SENTENCE.search(before):

@@ -172,6 +172,7 @@ _MARKS = re.compile(r"[,;:](?=\s*[.;:?!])|,(?=,)")
 _OWNER_OF_PART = re.compile(
     r"\b(its|their|the (?:\w+ )?\w+'s) (base|root|top|back) of the(?= )", re.IGNORECASE
 )
+_PLURAL_OWNER = re.compile(rf"\b({'|'.join(sorted(PAIRS | PLURALS))})'s\b")
 _SENTENCE = re.compile(r"(^|[.!?] )([^\W\d_])")
 _BRITISH = re.compile(rf"\b({'|'.join(BRITISH)})\b", re.IGNORECASE)
 
@@ -220,7 +221,7 @@ def plural(noun: str) -> str:
 
 def punctuated(words: str, names: Sequence[str] = ()) -> str:
     """Words of a grammar as they are written: one space, no mark before a stronger one, "the base of its tail" for
-    "its base of the tail", "an" before vowels, capital letters at the beginning of sentences.
+    "its base of the tail", "the pants' pocket", "an" before vowels, capital letters at the beginning of sentences.
 
     Args:
         words (`str`)
@@ -235,6 +236,7 @@ def punctuated(words: str, names: Sequence[str] = ()) -> str:
     text = _SPACES.sub(" ", words).strip()
     text = _SPACE_BEFORE.sub(r"\1", text)
     text = _MARKS.sub("", text)
+    text = _PLURAL_OWNER.sub(r"\1'", text)
     text = _OWNER_OF_PART.sub(r"the \2 of \1", text)
     text = _ARTICLE.sub(r"\1n", text)
     text = _SENTENCE.sub(_capital, text)

@@ -5,7 +5,7 @@ A text has one frame of left and right: as "seen" in the picture, or the object'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -20,7 +20,8 @@ from .relations import Landmark, Relation
 SEEN = "seen"
 OWN = "own"
 FRAMES = (SEEN, OWN)
-MOST_RELATIONS = 3  # of one text
+MOST_RELATIONS = 4  # of one text
+MOVE_SHARE = 0.4
 NEAREST_FIRST = 1.6  # 1 for landmarks near and far as often
 
 TINY_REGION = 0.01  # shares of the photo
@@ -112,7 +113,7 @@ class FreeSlots:
         slots.update(self.part_slots())
         slots.update(self.place_slots())
         slots.update(self.looks_slots())
-        slots["relation"] = self.relation_phrases()
+        slots.update(self.relation_slots())
         return slots
 
     def expand(self, symbol: str, slots: Mapping[str, str | None]) -> str:
@@ -209,13 +210,14 @@ class FreeSlots:
     def looks_slots(self) -> dict[str, str | Sequence[str]]:
         """Color, pattern, what borders the spot, and the form of its region."""
         looks = self.facts.looks
-        slots: dict[str, str | Sequence[str]] = {"color": (looks.color,)}
+        slots: dict[str, str | Sequence[str]] = {"color": (self.color(looks.color),)}
         slots[looks.pattern] = ""
         borders = []
         other_colors = []
         for direction, color in looks.borders:
             if color == looks.color:
                 continue
+            color = self.color(color)
             other_colors.append(color)
             if self.is_clear(direction):
                 borders.append(partial(self.border, direction, color))
@@ -227,25 +229,37 @@ class FreeSlots:
             slots["region"] = Once([lambda: self.expand("region", known)])
         return slots
 
+    def color(self, name: str) -> str:
+        """What the text calls a color, the same every time."""
+        return self.one_name(f"color {name}", name, {})
+
     def border(self, direction: str, color: str) -> str:
         """What borders the spot: "white above"."""
         return self.expand(f"border {direction}", {"border_color": color})
 
-    def relation_phrases(self) -> Once:
-        """Where the point is from things that have a name, each landmark in one relation."""
+    def relation_slots(self) -> dict[str, Sequence[str]]:
+        """Where the point is from things that have a name, each landmark in one relation; one of them as a way that
+        is gone to the point."""
         sayable = [
             relation for relation in self.facts.relations if self.can_say(relation)
         ]
-        phrases: list[Callable[[], str]] = []
+        chosen: list[Relation] = []
         told: set[Landmark] = set()
-        while sayable and len(phrases) < MOST_RELATIONS:
+        while sayable and len(chosen) < MOST_RELATIONS:
             # the nearest landmarks come first, and people choose them more often
             place = int(len(sayable) * self.rng.random() ** NEAREST_FIRST)
-            relation = sayable[place]
-            told.update(relation.landmarks)
-            phrases.append(partial(self.relation_phrase, relation))
+            chosen.append(sayable[place])
+            told.update(sayable[place].landmarks)
             sayable = [other for other in sayable if told.isdisjoint(other.landmarks)]
-        return Once(phrases)
+        slots: dict[str, Sequence[str]] = {}
+        if chosen and chosen[-1].kind == "beside" and self.rng.random() < MOVE_SHARE:
+            slots["move"] = Once([partial(self.relation_phrase, chosen.pop(), "move")])
+        phrases = [
+            partial(self.relation_phrase, relation, relation.kind)
+            for relation in chosen
+        ]
+        slots["relation"] = Once(phrases)
+        return slots
 
     def can_say(self, relation: Relation) -> bool:
         """Whether a relation can be told in the text's frame of left and right."""
@@ -261,17 +275,16 @@ class FreeSlots:
             return True
         return self.frame == OWN or landmark.seen is not None
 
-    def relation_phrase(self, relation: Relation) -> str:
-        """One relation in words."""
+    def relation_phrase(self, relation: Relation, symbol: str) -> str:
+        """One relation in words of a symbol, which has one for each direction."""
         slots: dict[str, str | None] = {
             "landmark": self.landmark_name(relation.landmarks[0])
         }
         if len(relation.landmarks) == 2:
             slots["second"] = self.landmark_name(relation.landmarks[1])
-            return self.expand(relation.kind, slots)
-        symbol = relation.kind
+            return self.expand(symbol, slots)
         if self.is_clear(relation.direction or ""):
-            symbol = f"{relation.kind} {relation.direction}"
+            symbol = f"{symbol} {relation.direction}"
         if relation.distance is not None:
             slots["distance"] = self.expand(f"distance {relation.distance}", {})
             slots[relation.distance] = ""

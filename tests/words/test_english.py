@@ -63,6 +63,13 @@ def test_punctuated():
     assert punctuated(words) == expected
 
 
+def test_owners():
+    assert punctuated("Above the cat's base of the tail.") == (
+        "Above the base of the cat's tail."
+    )
+    assert punctuated("The pants's pocket.") == "The pants' pocket."
+
+
 def test_punctuated_text_stays_as_it_is():
     text = "See that dog? It's an ear, I mean: the tip."
     assert punctuated(text) == text
