@@ -8,9 +8,10 @@ graph-based segmentation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -251,6 +252,9 @@ class Region:
     center: tuple[float, float]
 
 
+FindRegion: TypeAlias = Callable[[], Region | None]
+
+
 @dataclass(frozen=True)
 class SpotLooks:
     """What one spot looks like.
@@ -263,13 +267,19 @@ class SpotLooks:
             "highlight": such a light spot, tiny and near white on something even. Else what is said is the texture.
         borders (`tuple`): (direction, color) pairs where a clearly different color lies close by: ("above", "white").
             Directions are those of `DIRECTIONS`.
-        region ([`Region`], *optional*): None in a thin strip, as those along edges.
+        find_region (callable, *optional*): gives the region; called when it is first asked for, as the segmentation of
+            a photo takes longer than all else.
     """
 
     color: str
     pattern: str
     borders: tuple[tuple[str, str], ...] = ()
-    region: Region | None = None
+    find_region: FindRegion | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def region(self) -> Region | None:
+        """The even region that the spot lies in; None where there is none, or nobody can find it."""
+        return None if self.find_region is None else self.find_region()
 
 
 @dataclass(frozen=True)
@@ -504,7 +514,7 @@ class PixelLooks:
             color=spot_names[0],
             pattern=self.pattern(column, row, spot, borders),
             borders=tuple(named),
-            region=self.region(x, y),
+            find_region=partial(self.region, x, y),
         )
 
     def says_color(self, name: str, x: float, y: float) -> bool | None:

@@ -93,7 +93,7 @@ ALL_LOOKS = st.builds(
     st.sampled_from(sorted(COLORS)),
     st.sampled_from(PATTERNS),
     st.sampled_from([(), LOOKS.borders, (("right", "red"), ("below", "teal"))]),
-    st.none() | REGIONS,
+    (st.none() | REGIONS).map(lambda region: lambda: region),
 )
 ALL_FACTS = st.builds(
     PointFacts,
