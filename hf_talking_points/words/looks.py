@@ -526,6 +526,9 @@ class PixelLooks:
         Raises ValueError for a name that is not in `COLORS` and for a point beside the photo.
         """
         check_color(name)
+        looked_at = self.spots.get((x, y))
+        if looked_at is not None and looked_at.color == name:
+            return True
         column, row = self.pixel(x, y, self.lab)
         spot = self.spot_lab(column, row)
         if name in ranked_colors(spot[np.newaxis], 2)[0]:
