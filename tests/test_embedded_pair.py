@@ -22,7 +22,11 @@ from transformers import (
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
 from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
-from hf_talking_points.evaluation.controls import ground_truth_texts, image_centers
+from hf_talking_points.evaluation.controls import (
+    describable_views,
+    ground_truth_texts,
+    image_centers,
+)
 from hf_talking_points.evaluation.report import results_table
 from hf_talking_points.evaluation.round_trip import (
     describe_points,
@@ -112,7 +116,7 @@ def views():
             "set TALKING_POINTS_DATA to the folder that holds animalpose_voc_256"
         )
     photos = [photo for photo in read_objects(folder) if photo.split == "validation"]
-    return make_views(photos)[:60]
+    return describable_views(make_views(photos), ["full"])[:60]
 
 
 @pytest.fixture(scope="module")
