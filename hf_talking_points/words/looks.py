@@ -165,7 +165,7 @@ STRONG = 10.0
 FINE = 0.7  # change from pixel to pixel, in contrasts
 # differences in CIEDE2000 with half the weight on lightness, which shade and sun change
 RIGHT_COLOR = 9.0
-WRONG_COLOR = 13  # between the two, light and taste decide
+WRONG_COLOR = 13.0  # between the two, light and taste decide
 
 RAYS = {  # step to the right and down
     "above": (0, -1),
