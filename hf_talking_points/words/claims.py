@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..data.photos import AnnotatedObject, PartPoint
-from .facts import HORIZONTAL, VERTICAL, Scene, center_of, longer_side, without_side
+from .facts import (
+    HORIZONTAL,
+    VERTICAL,
+    Scene,
+    center_of,
+    longer_side,
+    shares_of,
+    without_side,
+)
 from .lexicon import (
     ANIMAL_PARTS,
     ANIMALS,
@@ -30,7 +38,7 @@ from .lexicon import (
     singular,
 )
 from .mentions import ANY_NAME, COLOR, OBJECT, PART, MarkedText
-from .relations import ALIGNED, Landmark
+from .relations import ALIGNED, Landmark, along_way
 
 __all__ = ["KINDS", "VERDICTS", "Claim", "check_claims", "false_claims"]
 
@@ -50,11 +58,6 @@ WRONG_HALF = 0.6  # share of the frame
 IN_CORNER = 0.35
 OFF_CORNER = 0.45
 PLURAL_NAMES = frozenset(["handlebars", "headlights", "lips", "nostrils", "leaves"])
-BORDER_REACH = (
-    0.02,
-    0.04,
-    0.06,
-)  # of the photo's longer side, where a bordering color is looked for
 OTHER_MEANINGS = frozenset("foot head back crown face neck mouth shoulder".split())
 # legs are long, and bend; where a shoulder or a rump ends nobody can say
 VAGUE_WORDS = frozenset(
@@ -154,6 +157,12 @@ _BORDER = re.compile(
     r"(?P<direction>above|below|underneath|(?:to|on) the left|(?:to|on) the right|on the (?:upper|lower) side"
     r"|on its (?:left|right)-hand side)\b(?! (?:of|the|its|and|edge|side|half))"
 )
+BORDER_WORDS = {
+    "above": re.compile("above|upper"),
+    "below": re.compile("below|underneath|lower"),
+    "left": re.compile("left"),
+    "right": re.compile("right"),
+}
 _TEXTURE = re.compile(
     rf"\ban? (?P<texture>(?:[\w]+ly )?textured|smooth|plain|even)(?:,? (?:{COLOR}))? {_SPOT_NOUN}\b"
     rf"|(?:{COLOR}), (?P<said>(?:[\w]+ly )?textured|smooth|plain|even)\b"
@@ -417,41 +426,29 @@ class _Reading:
             yield Claim(
                 "color",
                 self.words.original(found),
-                self.verdict_on_color(words, self.point.x, self.point.y),
+                self.verdict_on_color(words),
             )
         for found in _BORDER.finditer(self.text):
             yield Claim(
                 "color", self.words.original(found), self.verdict_on_border(found)
             )
 
-    def verdict_on_color(self, words: str, x: float, y: float) -> str:
+    def verdict_on_color(self, words: str) -> str:
+        x, y = self.point.x, self.point.y
         names = color_names(words)
-        if not names:
-            return OPEN
-        answers = [self.scene.looks.says_color(name, x, y) for name in names]
-        if True in answers:
-            return CONFIRMED
-        return OPEN if None in answers else CONTRADICTED
+        return verdict_of([self.scene.looks.says_color(name, x, y) for name in names])
 
     def verdict_on_border(self, found: re.Match[str]) -> str:
         """A color close by in a direction: contradicted where it is nowhere on the way."""
-        words = found["direction"]
-        step_x = ("right" in words) - ("left" in words)
-        step_y = ("below" in words or "under" in words or "lower" in words) - (
-            "above" in words or "upper" in words
+        x, y = self.point.x, self.point.y
+        direction = next(
+            name
+            for name, words in BORDER_WORDS.items()
+            if words.search(found["direction"])
         )
-        width, height = self.scene.photo.size
-        verdicts = []
-        for share in BORDER_REACH:
-            reach = share * max(width, height)
-            x = min(max(self.point.x + step_x * reach, 0), width)
-            y = min(max(self.point.y + step_y * reach, 0), height)
-            verdicts.append(
-                self.verdict_on_color(self.words.original(found, "color"), x, y)
-            )
-        if CONFIRMED in verdicts:
-            return CONFIRMED
-        return OPEN if OPEN in verdicts else CONTRADICTED
+        names = color_names(self.words.original(found, "color"))
+        looks = self.scene.looks
+        return verdict_of([looks.says_border(direction, name, x, y) for name in names])
 
     def texture_claims(self) -> Iterator[Claim]:
         x, y = self.point.x, self.point.y
@@ -573,24 +570,15 @@ class _Reading:
         shares = []
         for first in firsts:
             for second in seconds:
-                if first.owner == second.owner and first.box != second.box:
-                    shares.append(self.share_of_way(first, second))
+                if first.owner == second.owner and first.center != second.center:
+                    x, y = self.point.x, self.point.y
+                    shares.append(along_way(first, second, x, y))
         if not shares:
             return OPEN
         if any(0 <= along <= 1 and off < 0.5 for along, off in shares):
             return CONFIRMED
         is_off = all(not -0.4 <= along <= 1.4 or off > 1.0 for along, off in shares)
         return CONTRADICTED if is_off else OPEN
-
-    def share_of_way(self, first: Landmark, second: Landmark) -> tuple[float, float]:
-        """(along, off): where the point is on the way between two landmarks, in shares of the way."""
-        x1, y1 = first.center
-        x2, y2 = second.center
-        squared = max((x2 - x1) ** 2 + (y2 - y1) ** 2, 1e-6)
-        x, y = self.point.x - x1, self.point.y - y1
-        along = (x * (x2 - x1) + y * (y2 - y1)) / squared
-        off = abs(x * (y2 - y1) - y * (x2 - x1)) / squared
-        return along, off
 
     # ---------------------------------------------------------------- places
 
@@ -622,10 +610,7 @@ class _Reading:
         objects = [self.annotated] if self.annotated else self.scene.photo.objects
         for annotated in objects:
             if categories & is_a(annotated.category):
-                x1, y1, x2, y2 = annotated.box
-                u = (self.point.x - x1) / max(x2 - x1, 1)
-                v = (self.point.y - y1) / max(y2 - y1, 1)
-                places.append((u, v))
+                places.append(shares_of(self.point, annotated.box))
         return places
 
     def verdict_on_steps(self, found: re.Match[str]) -> str:
@@ -676,6 +661,13 @@ class _Reading:
             wrong = OFF_CORNER if is_corner else WRONG_HALF
             verdicts.append(CONTRADICTED if max(shares) > wrong else OPEN)
         return OPEN if OPEN in verdicts or not verdicts else CONTRADICTED
+
+
+def verdict_of(answers: Sequence[bool | None]) -> str:
+    """The verdict on what has several names, of which one that is right is enough; open for no name."""
+    if True in answers:
+        return CONFIRMED
+    return OPEN if None in answers or not answers else CONTRADICTED
 
 
 def is_spot(landmark: Landmark) -> bool:

@@ -1,8 +1,7 @@
 """Where a point is from things that have a name, each relation defined once.
 
 A definition is a margin in shares of an object's size: how far a point is inside the place that a relation means, 0 on
-its rim, negative outside. The same margin says what may be told of a point and which of what others told is wrong.
-Directions are as seen in the picture. The size of an object is the longer side of its box.
+its rim, negative outside. Directions are as seen in the picture. The size of an object is the longer side of its box.
 """
 
 from __future__ import annotations
@@ -218,12 +217,11 @@ def relations_to(landmark: Landmark, x: float, y: float) -> list[Relation]:
     only = (landmark,)
     dx, dy = landmark.offset(x, y)
     distance = distance_word(math.hypot(dx, dy))
-    candidates = [
+    return [
         Relation("beside", only, direction_of(dx, dy), distance),
         Relation("level with", only, "right" if dx > 0 else "left"),
+        Relation("straight", only, "below" if dy > 0 else "above"),
     ]
-    candidates.append(Relation("straight", only, "below" if dy > 0 else "above"))
-    return candidates
 
 
 def way_between(

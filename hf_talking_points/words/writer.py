@@ -166,11 +166,11 @@ def write_plain(
 
 def plain_symbol(facts: PointFacts, style: str) -> str:
     """The symbol of the grammar that says a style with what is known of a point."""
-    if facts.object is None:
-        return (
-            f"{'full' if style in ('no_part', 'caption') else style} beside all objects"
-        )
-    return style
+    if facts.object is not None:
+        return style
+    # without an object there is no part to leave out
+    said = "full" if style in PARTLESS_STYLES else style
+    return f"{said} beside all objects"
 
 
 def plain_slots(facts: PointFacts) -> dict[str, str | None]:
