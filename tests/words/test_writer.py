@@ -12,6 +12,7 @@ from hf_talking_points.data.names import names_it, normalize_category, normalize
 from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
 from hf_talking_points.words.facts import HORIZONTAL, VERTICAL, PointFacts, Scene
 from hf_talking_points.words.looks import COLORS, PATTERNS, Region, SpotLooks
+from hf_talking_points.words.mentions import COLOR, MarkedText
 from hf_talking_points.words.relations import Landmark, Relation
 from hf_talking_points.words.slots import FRAMES, FreeSlots, free_grammar
 from hf_talking_points.words.writer import (
@@ -212,6 +213,13 @@ def test_an_object_of_several_is_told_apart():
 def test_a_photo_of_a_class_says_it():
     assert any("an orange cup" in text.lower() for text in texts_of(CUP, "free"))
     assert any("an orange cup" in text.lower() for text in texts_of(CUP, "full"))
+
+
+@pytest.mark.parametrize("style", ["free", "brief"])
+def test_what_has_no_name_is_told_from_its_surroundings(style):
+    for seed in range(300):
+        text = write(SKY, style, np.random.default_rng(seed))
+        assert COLOR in MarkedText(text).marked, text
 
 
 def test_slots_of_the_grammars_are_those_of_the_writer():
