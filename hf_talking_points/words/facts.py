@@ -172,6 +172,15 @@ class Scene:
         ]
 
     @cached_property
+    def nameable_parts(self) -> list[list[Landmark]]:
+        """Those of `parts` that no other one of their object is called like."""
+        nameable = []
+        for landmarks in self.parts:
+            names = Counter(bare_name(landmark) for landmark in landmarks)
+            nameable.append([one for one in landmarks if names[bare_name(one)] == 1])
+        return nameable
+
+    @cached_property
     def which_words(self) -> list[str | None]:
         """For each object which of several of its category it is; None for the only one, or where they look alike."""
         numbers_of_category: dict[str, list[int]] = defaultdict(list)
@@ -233,18 +242,14 @@ class Scene:
             owners = [one.owner for one in landmarks if one.which is None]
         else:
             owners = [owner]
+        itself = None if part is None else (without_side(part), seen)
         for number in owners:
-            names = Counter(bare_name(landmark) for landmark in self.parts[number])
-            for landmark in self.parts[number]:
-                is_itself = (
-                    part is not None
-                    and without_side(landmark.name) == without_side(part)
-                    and landmark.seen == seen
-                )
-                if names[bare_name(landmark)] == 1 and not is_itself:
-                    if owner is None and landmark.size < self.least_size:
-                        landmark = replace(landmark, size=self.least_size)
-                    landmarks.append(landmark)
+            for landmark in self.nameable_parts[number]:
+                if (without_side(landmark.name), landmark.seen) == itself:
+                    continue
+                if owner is None and landmark.size < self.least_size:
+                    landmark = replace(landmark, size=self.least_size)
+                landmarks.append(landmark)
         return landmarks
 
     def facts(self, annotated: AnnotatedObject | None, point: PartPoint) -> PointFacts:

@@ -8,9 +8,9 @@ graph-based segmentation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import TypeAlias
 
 import numpy as np
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 Color = tuple[int, int, int]
+Pixels = tuple[np.ndarray, np.ndarray]  # columns and rows, int, of the same length
 
 COLORS: dict[str, tuple[Color, ...]] = {  # name: RGB of its prototypes
     "black": ((10, 10, 10), (30, 28, 27), (22, 24, 32), (35, 28, 22)),
@@ -190,14 +191,25 @@ def lab_of(rgb: np.ndarray) -> np.ndarray:
     return rgb2lab(np.asarray(rgb, dtype=np.float32) / 255)
 
 
-def middle_color(colors: np.ndarray) -> np.ndarray:
-    """The median of CIELAB colors of shape `(colors, 3)`, of each value by itself; many times faster than numpy's for
-    few colors. Of an even number, the upper middle one."""
-    return np.sort(colors, axis=0)[len(colors) // 2]
+def middle_colors(colors: np.ndarray) -> np.ndarray:
+    """The medians of groups of CIELAB colors of shape `(groups, colors, 3)`, of each value by itself and without NaN.
+    Of an even number, the upper middle one; NaN where there is none."""
+    counts = (~np.isnan(colors[:, :, 0])).sum(1)
+    middles = (counts // 2).clip(max=colors.shape[1] - 1)
+    return np.sort(colors, axis=1)[np.arange(len(colors)), middles]
 
 
+def squared_norm(differences: np.ndarray) -> np.ndarray:
+    """Of the last axis; NaN in, NaN out."""
+    return np.einsum("...i,...i->...", differences, differences)
+
+
+COLOR_NAMES = tuple(COLORS)
 PROTOTYPE_NAMES = np.array(
     [name for name, prototypes in COLORS.items() for _ in prototypes]
+)
+FIRST_PROTOTYPES = np.unique(
+    [list(PROTOTYPE_NAMES).index(name) for name in COLOR_NAMES]
 )
 PROTOTYPES = lab_of(np.array([color for some in COLORS.values() for color in some]))
 
@@ -205,8 +217,9 @@ PROTOTYPES = lab_of(np.array([color for some in COLORS.values() for color in som
 def ranked_colors(lab: np.ndarray, count: int) -> list[list[str]]:
     """The `count` names of `COLORS` nearest to every CIELAB color of shape `(colors, 3)`, nearest first."""
     differences = deltaE_ciede2000(lab[:, np.newaxis], PROTOTYPES[np.newaxis])
-    names = PROTOTYPE_NAMES[differences.argsort(axis=1, kind="stable")]
-    return [list(dict.fromkeys(row.tolist()))[:count] for row in names]
+    of_names = np.minimum.reduceat(differences, FIRST_PROTOTYPES, axis=1)
+    nearest = of_names.argsort(axis=1, kind="stable")[:, :count]
+    return [[COLOR_NAMES[number] for number in row] for row in nearest.tolist()]
 
 
 def nearest_colors(rgb: np.ndarray | Iterable, count: int = 1) -> np.ndarray:
@@ -350,22 +363,51 @@ class PixelLooks:
         row = min(int(y / height * rows), rows - 1)
         return column, row
 
+    def pixels(self, points: Sequence[tuple[float, float]]) -> Pixels:
+        """Where points are in the work picture."""
+        places = [self.pixel(x, y, self.lab) for x, y in points]
+        columns, rows = np.array(places).T
+        return columns, rows
+
     def steps(self, share: float) -> int:
         """A share of the longer side in pixels of the work picture, at least 1."""
         return max(1, round(share * max(self.lab.shape[:2])))
 
-    def patch(self, column: int, row: int, radius: int) -> np.ndarray:
-        """The square around a pixel as far as it lies in the work picture, shape `(rows, columns, 3)`."""
-        top, left = max(row - radius, 0), max(column - radius, 0)
-        return self.lab[top : row + radius + 1, left : column + radius + 1]
+    def patches(self, spots: Pixels, radius: int) -> np.ndarray:
+        """The squares around spots, shape `(spots, side^2, 3)`, NaN beside the photo."""
+        right, down = square_steps(radius)
+        colors, is_inside = self.colors_at(spots, right, down)
+        colors[~is_inside] = np.nan
+        return colors.reshape(len(colors), -1, 3)
 
-    def spot_lab(self, column: int, row: int) -> np.ndarray:
-        """The color of the spot, shape `(3,)`: the median of its pixels that are like its middle, so that an edge
-        through the spot does not blend two colors."""
-        middle = middle_color(self.patch(column, row, 1).reshape(-1, 3))
-        pixels = self.patch(column, row, self.steps(SPOT_RADIUS)).reshape(-1, 3)
-        alike = np.linalg.norm(pixels - middle, axis=1) < SAME
-        return middle_color(pixels[alike]) if alike.any() else middle
+    def colors_at(
+        self, spots: Pixels, right: np.ndarray, down: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The colors at some steps from spots, and whether they are in the photo; beside it, the nearest color.
+
+        Args:
+            spots (`tuple`): columns and rows of the work picture.
+            right, down (int `np.ndarray` of one shape): steps.
+        Returns:
+            arrays of shape `(spots, *steps, 3)` and `(spots, *steps)`.
+        """
+        columns, rows = (along.reshape(-1, *[1] * right.ndim) for along in spots)
+        columns, rows = columns + right, rows + down
+        height, width = self.lab.shape[:2]
+        nearest_columns = columns.clip(0, width - 1)
+        nearest_rows = rows.clip(0, height - 1)
+        is_inside = (columns == nearest_columns) & (rows == nearest_rows)
+        return self.lab[nearest_rows, nearest_columns], is_inside
+
+    def spot_labs(self, spots: Pixels) -> np.ndarray:
+        """The colors of spots, shape `(spots, 3)`: the median of the pixels that are like the middle, so that an edge
+        through a spot does not blend two colors."""
+        middles = middle_colors(self.patches(spots, 1))
+        pixels = self.patches(spots, self.steps(SPOT_RADIUS))
+        differences = np.linalg.norm(pixels - middles[:, np.newaxis], axis=2)
+        is_alike = differences < SAME
+        pixels[~is_alike] = np.nan
+        return np.where(is_alike.any(1)[:, np.newaxis], middle_colors(pixels), middles)
 
     @cached_property
     def ray_places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -376,88 +418,66 @@ class PixelLooks:
         right, down = np.array(list(RAYS.values())).T[:, :, np.newaxis, np.newaxis]
         return right * away - down * across, down * away + right * across
 
-    def rays(self, column: int, row: int) -> np.ndarray:
-        """The colors from the pixel next to a spot's middle outward on every ray, shape `(rays, places, 3)`, NaN
-        beside the photo. Each is the median of three pixels across the ray."""
-        right, down = self.ray_places
-        columns, rows = column + right, row + down
-        height, width = self.lab.shape[:2]
-        nearest_columns = columns.clip(0, width - 1)
-        nearest_rows = rows.clip(0, height - 1)
-        colors = np.sort(self.lab[nearest_rows, nearest_columns], axis=2)[:, :, 1]
-        is_beside = (columns != nearest_columns) | (rows != nearest_rows)
-        colors[is_beside[:, :, 1]] = np.nan
+    def rays(self, spots: Pixels) -> np.ndarray:
+        """The colors from the pixel next to each spot's middle outward on every ray, shape `(spots, rays, places, 3)`,
+        NaN beside the photo. Each is the median of three pixels across the ray."""
+        colors, is_inside = self.colors_at(spots, *self.ray_places)
+        one, other, third = np.moveaxis(colors, 3, 0)
+        # of three, the larger one of the smaller two
+        colors = np.maximum(
+            np.minimum(one, other), np.minimum(np.maximum(one, other), third)
+        )
+        colors[~is_inside[..., 1]] = np.nan
         return colors
 
-    def borders(self, column: int, row: int, spot: np.ndarray) -> dict[str, Border]:
-        """By ray, of those that have one within `REACH`: the first color that is clearly not the spot's, is even, and
-        deep enough to be seen."""
-        colors = self.rays(column, row)
-        bands = sliding_window_view(colors, self.steps(BAND), axis=1)
-        means = bands.mean(-1)
-        from_mean = np.linalg.norm(bands - means[..., np.newaxis], axis=2)
-        from_spot = np.linalg.norm(bands - spot[:, np.newaxis], axis=2)
-        is_border = (from_mean < SAME).all(-1) & (from_spot > DIFFERENT).all(-1)
-        first = is_border.argmax(1)
-        borders: dict[str, Border] = {}
-        for ray, (direction, step) in enumerate(RAYS.items()):
-            start = first[ray]
-            if is_border[ray, start]:
-                distance = float((start + 1) * np.hypot(*step))
-                borders[direction] = Border(distance, means[ray, start])
-        return borders
+    def borders(self, spots: Pixels, labs: np.ndarray) -> list[dict[str, Border]]:
+        """For each spot, by ray, of those that have one within `REACH`: the first color that is clearly not the
+        spot's, is even, and deep enough to be seen.
 
-    def quarters(self, column: int, row: int) -> list[np.ndarray]:
-        """The lightness of the four quarters of the square around a spot, each less its even slope: arrays of shape
-        `(rows, columns)`, without those of which half or more lies beside the photo. What has a texture has it in all
-        of them, unlike what lies beside an edge."""
+        Args:
+            spots (`tuple`): columns and rows of the work picture.
+            labs (`np.ndarray` of shape `(spots, 3)`): their colors.
+        """
+        colors = self.rays(spots)
+        is_other = squared_norm(colors - labs[:, np.newaxis, np.newaxis]) > DIFFERENT**2
+        depth = self.steps(BAND)
+        found: list[dict[str, Border]] = [{} for _ in labs]
+        # most rays never leave the surface
+        may_end = sliding_window_view(is_other, depth, axis=2).all(-1)
+        spot, ray, start = np.nonzero(may_end)
+        bands = colors[
+            spot[:, np.newaxis],
+            ray[:, np.newaxis],
+            start[:, np.newaxis] + np.arange(depth),
+        ]
+        means = bands.mean(1)
+        is_even = (squared_norm(bands - means[:, np.newaxis]) < SAME**2).all(1)
+        names = list(RAYS)
+        steps = [float(np.hypot(*step)) for step in RAYS.values()]
+        for number in np.flatnonzero(is_even):
+            borders, direction = found[spot[number]], names[ray[number]]
+            if direction not in borders:
+                distance = (start[number] + 1) * steps[ray[number]]
+                borders[direction] = Border(distance, means[number])
+        return found
+
+    def textures(self, spots: Pixels) -> tuple[np.ndarray, np.ndarray]:
+        """How uneven the lightness is in the four quarters of the square around each spot, less its even slope. What
+        has a texture has it in all of them, unlike what lies beside an edge.
+
+        Returns:
+            (contrasts, changes), both of shape `(spots, 4)`: standard deviation, and mean difference of neighboring
+            pixels; NaN for a quarter of which half or more lies beside the photo.
+        """
         radius = self.steps(TEXTURE_RADIUS)
-        above = slice(max(row - radius, 0), row + 1)
-        below = slice(row, row + radius + 1)
-        left = slice(max(column - radius, 0), column + 1)
-        right = slice(column, column + radius + 1)
-        quarters = [
-            self.lab[rows, columns, 0]
-            for rows in (above, below)
-            for columns in (left, right)
-        ]
-        return [
-            less_slope(quarter)
-            for quarter in quarters
-            if min(quarter.shape) > max(radius / 2, 1)
-        ]
-
-    def texture(self, column: int, row: int, has_borders: bool) -> str:
-        """One of "plain", "fine texture" and "coarse texture", by the lightness around the spot. Coarse is only what
-        is clearly seen, and has no borders close by: they are what one sees there."""
-        quarters = self.quarters(column, row)
-        contrasts = np.array([quarter.std() for quarter in quarters])
-        is_dark = self.lab[row, column, 0] < 20
-        seen = SEEN_IN_THE_DARK if is_dark else SEEN
-        if not quarters or contrasts.min() < seen:
-            return "plain"
-        changes = np.array([change(quarter) for quarter in quarters])
-        if np.mean(changes / contrasts) > FINE:
-            return "fine texture"
-        is_coarse = contrasts.min() > CLEAR and not has_borders
-        return "coarse texture" if is_coarse else "plain"
-
-    def pattern(self, column: int, row: int, spot: np.ndarray, borders: dict) -> str:
-        """One of `PATTERNS`."""
-        near = self.steps(NARROW)
-        distances = [border.distance for border in borders.values()]
-        if len(distances) == len(RAYS) and max(distances) <= near:
-            around = np.array([border.lab for border in borders.values()])
-            is_tiny = max(distances) <= self.steps(TINY)
-            kind = small_spot(spot, around, is_tiny)
-            if kind is not None:
-                return kind
-        sides = stripe_sides(borders, near)
-        if sides is not None:
-            return "shadow" if is_shaded(spot, sides) else "stripe"
-        if distances and min(distances) <= self.steps(AT_EDGE):
-            return "edge"
-        return self.texture(column, row, has_borders=bool(distances))
+        right, down = quarter_steps(radius)
+        colors, is_inside = self.colors_at(spots, right, down)
+        lightness = less_slope(colors[..., 0], is_inside)
+        least = max(radius / 2, 1)
+        is_seen = (is_inside.any(3).sum(2) > least) & (is_inside.any(2).sum(2) > least)
+        contrasts = np.sqrt((lightness**2).sum((2, 3)) / is_inside.sum((2, 3)).clip(1))
+        changes = mean_change(lightness, is_inside)
+        return np.where(is_seen, contrasts, np.nan), np.where(is_seen, changes, np.nan)
 
     def region(self, x: float, y: float) -> Region | None:
         """The [`Region`] at (x, y) in pixels of the photo; None in a thin strip, as those along edges."""
@@ -492,30 +512,75 @@ class PixelLooks:
 
         Raises ValueError for a point beside the photo.
         """
-        # every text of a point asks
         if (x, y) not in self.spots:
-            self.spots[x, y] = self.looks_at(x, y)
+            self.look_at([(x, y)])
         return self.spots[x, y]
 
-    def looks_at(self, x: float, y: float) -> SpotLooks:
-        """As [`at`], computed."""
-        column, row = self.pixel(x, y, self.lab)
-        spot = self.spot_lab(column, row)
-        borders = self.borders(column, row, spot)
-        directions = [direction for direction in DIRECTIONS if direction in borders]
-        labs = [spot, *(borders[direction].lab for direction in directions)]
-        spot_names, *border_names = ranked_colors(np.array(labs), 2)
+    def look_at(self, points: Sequence[tuple[float, float]]) -> None:
+        """Looks at many spots at once, for [`at`] to give; much faster than one by one.
+
+        Raises ValueError for a point beside the photo.
+        """
+        if not points:
+            return
+        spots = self.pixels(points)
+        labs = self.spot_labs(spots)
+        borders = self.borders(spots, labs)
+        patterns = self.patterns(spots, labs, borders)
         named = [
-            (direction, names[0])
-            for direction, names in zip(directions, border_names, strict=True)
-            if names[0] not in spot_names
+            [name for name in DIRECTIONS if name in of_spot] for of_spot in borders
         ]
-        return SpotLooks(
-            color=spot_names[0],
-            pattern=self.pattern(column, row, spot, borders),
-            borders=tuple(named),
-            find_region=partial(self.region, x, y),
-        )
+        border_labs = [
+            of_spot[name].lab
+            for of_spot, names in zip(borders, named)
+            for name in names
+        ]
+        ranked = iter(ranked_colors(np.array([*labs, *border_labs]), 2))
+        spot_names = [next(ranked) for _ in points]
+        for (x, y), names, directions, pattern in zip(
+            points, spot_names, named, patterns, strict=True
+        ):
+            around = [(direction, next(ranked)[0]) for direction in directions]
+            self.spots[x, y] = SpotLooks(
+                color=names[0],
+                pattern=pattern,
+                borders=tuple(border for border in around if border[1] not in names),
+                find_region=partial(self.region, x, y),
+            )
+
+    def patterns(
+        self, spots: Pixels, labs: np.ndarray, borders: Sequence[dict[str, Border]]
+    ) -> list[str]:
+        """One of `PATTERNS` for each spot, from its color, shape `(spots, 3)`, and its borders."""
+        contrasts, changes = self.textures(spots)
+        columns, rows = spots
+        lightness = self.lab[rows, columns, 0]
+        found = []
+        for number, (lab, of_spot) in enumerate(zip(labs, borders, strict=True)):
+            pattern = self.drawn_pattern(lab, of_spot)
+            if pattern is None:
+                pattern = texture_of(
+                    contrasts[number], changes[number], lightness[number], bool(of_spot)
+                )
+            found.append(pattern)
+        return found
+
+    def drawn_pattern(self, lab: np.ndarray, borders: dict[str, Border]) -> str | None:
+        """The pattern that a spot's borders make, None where they make none."""
+        near = self.steps(NARROW)
+        distances = [border.distance for border in borders.values()]
+        if len(distances) == len(RAYS) and max(distances) <= near:
+            around = np.array([border.lab for border in borders.values()])
+            is_tiny = max(distances) <= self.steps(TINY)
+            kind = small_spot(lab, around, is_tiny)
+            if kind is not None:
+                return kind
+        sides = stripe_sides(borders, near)
+        if sides is not None:
+            return "shadow" if is_shaded(lab, sides) else "stripe"
+        if distances and min(distances) <= self.steps(AT_EDGE):
+            return "edge"
+        return None
 
     def says_color(self, name: str, x: float, y: float) -> bool | None:
         """Whether a color may rightly be said of the spot at (x, y), in pixels of the photo.
@@ -529,12 +594,11 @@ class PixelLooks:
         looked_at = self.spots.get((x, y))
         if looked_at is not None and looked_at.color == name:
             return True
-        column, row = self.pixel(x, y, self.lab)
-        spot = self.spot_lab(column, row)
-        if name in ranked_colors(spot[np.newaxis], 2)[0]:
+        spot = self.pixels([(x, y)])
+        if name in ranked_colors(self.spot_labs(spot), 2)[0]:
             return True
-        pixels = self.patch(column, row, self.steps(NEAR_RADIUS)).reshape(-1, 3)
-        return shows_color(pixels, name)
+        (pixels,) = self.patches(spot, self.steps(NEAR_RADIUS))
+        return shows_color(pixels[~np.isnan(pixels[:, 0])], name)
 
     def says_border(self, direction: str, name: str, x: float, y: float) -> bool | None:
         """As [`says_color`], of the color next to the spot in one of `DIRECTIONS`, as far as borders are looked for.
@@ -548,8 +612,7 @@ class PixelLooks:
             )
         if (direction, name) in self.at(x, y).borders:
             return True
-        column, row = self.pixel(x, y, self.lab)
-        colors = self.rays(column, row)[list(RAYS).index(direction)]
+        colors = self.rays(self.pixels([(x, y)]))[0, list(RAYS).index(direction)]
         inside = colors[~np.isnan(colors[:, 0])]
         # at the photo's border nothing is seen there
         return shows_color(inside, name) if len(inside) else None
@@ -564,32 +627,86 @@ class PixelLooks:
             raise ValueError(f"pattern must be one of {PATTERNS}, got {pattern!r}")
         if pattern == self.at(x, y).pattern:
             return True
-        column, row = self.pixel(x, y, self.lab)
-        contrasts = [quarter.std() for quarter in self.quarters(column, row)]
-        if not contrasts:
+        (contrasts,), _ = self.textures(self.pixels([(x, y)]))
+        if np.isnan(contrasts).all():
             return None
         if pattern == "plain":
-            return False if min(contrasts) > STRONG else None
+            return False if np.nanmin(contrasts) > STRONG else None
         if pattern in ("fine texture", "coarse texture"):
-            return False if max(contrasts) < UNSEEN else None
+            return False if np.nanmax(contrasts) < UNSEEN else None
         return None
 
 
-def less_slope(lightness: np.ndarray) -> np.ndarray:
-    """Lightness of shape `(rows, columns)`, two or more of both, less the plane that fits it best: shading."""
-    rest = lightness - lightness.mean()
-    for along in np.ogrid[: rest.shape[0], : rest.shape[1]]:
-        # on a full grid, the slopes along rows and columns are independent
-        along = along - along.mean()
-        steepness = (rest * along).mean() / (along**2).mean()
-        rest = rest - steepness * along
+@cache
+def square_steps(radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps to the right and down to the pixels of the square around a spot, both of shape `(side, side)`."""
+    along = np.arange(-radius, radius + 1)
+    down, right = np.meshgrid(along, along, indexing="ij")
+    return right, down
+
+
+@cache
+def quarter_steps(radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """As [`square_steps`], in the four quarters that share the spot's row and column; shape `(4, side, side)`."""
+    right, down = square_steps(radius)
+    before, after = slice(0, radius + 1), slice(radius, None)
+    quarters = [(down, right) for down in (before, after) for right in (before, after)]
+    return (
+        np.stack([right[quarter] for quarter in quarters]),
+        np.stack([down[quarter] for quarter in quarters]),
+    )
+
+
+def less_slope(lightness: np.ndarray, is_inside: np.ndarray) -> np.ndarray:
+    """Lightness of shape `(..., rows, columns)` less the plane that fits best the rectangle of it that is inside: what
+    is left of it without shading, 0 outside."""
+    counts = is_inside.sum((-2, -1), keepdims=True).clip(1)
+    rest = np.where(is_inside, lightness, 0)
+    rest = rest - is_inside * rest.sum((-2, -1), keepdims=True) / counts
+    for along in np.ogrid[: rest.shape[-2], : rest.shape[-1]]:
+        # on a full rectangle, the slopes along rows and columns are independent
+        middle = (along * is_inside).sum((-2, -1), keepdims=True) / counts
+        along = (along - middle) * is_inside
+        spread = (along**2).sum((-2, -1), keepdims=True).clip(1)
+        rest = rest - (rest * along).sum((-2, -1), keepdims=True) / spread * along
     return rest
 
 
-def change(lightness: np.ndarray) -> float:
-    """Mean difference of neighboring pixels of shape `(rows, columns)`."""
-    differences = [np.abs(np.diff(lightness, axis=axis)).ravel() for axis in (0, 1)]
-    return float(np.concatenate(differences).mean())
+def mean_change(lightness: np.ndarray, is_inside: np.ndarray) -> np.ndarray:
+    """Mean difference of neighboring pixels inside of shape `(..., rows, columns)`, shape `(...)`."""
+    total = np.zeros(lightness.shape[:-2])
+    pairs = np.zeros(lightness.shape[:-2])
+    for axis in (-2, -1):
+        differences = np.abs(np.diff(lightness, axis=axis))
+        count = is_inside.shape[axis]
+        are_inside = is_inside.take(range(1, count), axis) & is_inside.take(
+            range(count - 1), axis
+        )
+        total += (differences * are_inside).sum((-2, -1))
+        pairs += are_inside.sum((-2, -1))
+    return total / pairs.clip(1)
+
+
+def texture_of(
+    contrasts: np.ndarray, changes: np.ndarray, lightness: float, has_borders: bool
+) -> str:
+    """One of "plain", "fine texture" and "coarse texture". Coarse is only what is clearly seen, and has no borders
+    close by: they are what one sees there.
+
+    Args:
+        contrasts, changes (`np.ndarray` of shape `(4,)`): of the quarters around the spot, [`PixelLooks.textures`].
+        lightness (`float`): of the spot.
+        has_borders (`bool`)
+    """
+    is_seen = ~np.isnan(contrasts)
+    contrasts, changes = contrasts[is_seen], changes[is_seen]
+    seen = SEEN_IN_THE_DARK if lightness < 20 else SEEN
+    if not len(contrasts) or contrasts.min() < seen:
+        return "plain"
+    if np.mean(changes / contrasts) > FINE:
+        return "fine texture"
+    is_coarse = contrasts.min() > CLEAR and not has_borders
+    return "coarse texture" if is_coarse else "plain"
 
 
 def check_color(name: str) -> None:

@@ -55,21 +55,27 @@ class MarkedText:
         names = []
         number = 0
         while number < len(words):
-            word, start, _ = words[number]
-            for count in range(most.get(word, 1), 0, -1):
-                if number + count > len(words):
-                    continue
-                end = words[number + count - 1][2]
-                phrase = self.text[start:end]
-                mark = marks.get(phrase) or (color_mark(phrase) if count == 1 else "")
-                if phrase in ("back", "front") and number + 1 < len(words):
-                    if words[number + 1][0] in SIDE_WORDS:  # "the back left door"
+            word, start, end = words[number]
+            last = number
+            mark = ""
+            for count in range(most.get(word, 1), 1, -1):
+                if number + count <= len(words):
+                    last = number + count - 1
+                    end = words[last][2]
+                    mark = marks.get(self.text[start:end], "")
+                    if mark:
+                        break
+            else:
+                last = number
+                end = words[number][2]
+                mark = mark_of_word(word)
+                # "the back left door"
+                if word in ("back", "front") and number + 1 < len(words):
+                    if words[number + 1][0] in SIDE_WORDS:
                         mark = ""
-                if mark:
-                    names.append((start, end, mark))
-                    number += count - 1
-                    break
-            number += 1
+            if mark:
+                names.append((start, end, mark))
+            number = last + 1
         return names
 
     def original(self, found: re.Match[str], group: int | str = 0) -> str:
@@ -112,8 +118,11 @@ def words_of_longest() -> dict[str, int]:
 
 
 @cache
-def color_mark(word: str) -> str:
-    """The mark of a color that other words make up: "greyish", "blue-grey", "pale-brown"; else ""."""
+def mark_of_word(word: str) -> str:
+    """The mark of a name of one word, "" of another word. A color may be made up: "greyish", "blue-grey",
+    "pale-brown"."""
+    if word in marks_of_phrases():
+        return marks_of_phrases()[word]
     pieces = word.split("-")
     said = [piece for piece in pieces if piece not in _SHADES]
     is_color = said and all(is_plain_color(piece) for piece in said)

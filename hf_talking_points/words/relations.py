@@ -7,8 +7,9 @@ its rim, negative outside. Directions are as seen in the picture. The size of an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 from ..data.photos import Box
@@ -80,7 +81,7 @@ class Landmark:
     category: str | None = None
     which: str | None = None
 
-    @property
+    @cached_property
     def center(self) -> tuple[float, float]:
         x1, y1, x2, y2 = self.box
         return (x1 + x2) / 2, (y1 + y2) / 2
@@ -122,49 +123,65 @@ def margin(relation: Relation, x: float, y: float) -> float:
 
     Raises ValueError for a kind that is none of `KINDS`.
     """
-    if relation.kind in ("between", "halfway"):
-        return margin_on_way(relation, x, y)
     landmark = relation.landmarks[0]
-    dx, dy = landmark.offset(x, y)
     if relation.kind == "beside":
-        return margin_beside(relation, dx, dy)
-    center_x, center_y = landmark.center
+        offset = landmark.offset(x, y)
+        return margin_beside(relation.direction, relation.distance, *offset)
     if relation.kind == "level with":
-        off = abs(y - center_y) / landmark.size
-        along = dx if relation.direction == "right" else -dx
-    elif relation.kind == "straight":
-        off = abs(x - center_x) / landmark.size
-        along = dy if relation.direction == "below" else -dy
-    else:
-        raise ValueError(f"kind must be one of {KINDS}, got {relation.kind!r}")
-    return min(ALIGNED - off, along - ALIGNED_APART)
+        return margin_level(landmark, relation.direction == "right", x, y)
+    if relation.kind == "straight":
+        return margin_straight(landmark, relation.direction == "below", x, y)
+    if relation.kind == "between":
+        return margin_on_way(relation.landmarks, (BETWEEN[0], HALFWAY[0]), x, y)
+    if relation.kind == "halfway":
+        return margin_on_way(relation.landmarks, HALFWAY, x, y)
+    raise ValueError(f"kind must be one of {KINDS}, got {relation.kind!r}")
 
 
-def margin_beside(relation: Relation, dx: float, dy: float) -> float:
+def margin_beside(
+    direction: str | None, distance: str | None, dx: float, dy: float
+) -> float:
     """The margin of a direction and a distance, either of which may be left open."""
-    distance = math.hypot(dx, dy)
-    margins = [distance - APART]
-    if relation.direction is not None:
-        turn = math.atan2(dy, dx) - ANGLES[relation.direction]
-        turn = abs(math.remainder(turn, math.tau))
+    away = math.hypot(dx, dy)
+    margins = [away - APART]
+    if direction is not None:
+        turn = abs(math.remainder(math.atan2(dy, dx) - ANGLES[direction], math.tau))
         # how far the nearest point of the octant's rim is
-        margins.append(distance * math.sin(max(OCTANT / 2 - turn, -math.pi / 2)))
-    if relation.distance is not None:
-        least, most = DISTANCES[relation.distance]
-        margins += [distance - least, most - distance]
+        margins.append(away * math.sin(max(OCTANT / 2 - turn, -math.pi / 2)))
+    if distance is not None:
+        least, most = DISTANCES[distance]
+        margins += [away - least, most - away]
     return min(margins)
 
 
-def margin_on_way(relation: Relation, x: float, y: float) -> float:
-    """The margin of the way between the centers of two landmarks."""
-    first, second = relation.landmarks
+def margin_level(landmark: Landmark, is_right: bool, x: float, y: float) -> float:
+    """The margin of a point as high as a landmark's center, to the right of it or to the left."""
+    off = abs(y - landmark.center[1]) / landmark.size
+    dx, _ = landmark.offset(x, y)
+    return min(ALIGNED - off, (dx if is_right else -dx) - ALIGNED_APART)
+
+
+def margin_straight(landmark: Landmark, is_below: bool, x: float, y: float) -> float:
+    """The margin of a point straight below or above a landmark's center."""
+    off = abs(x - landmark.center[0]) / landmark.size
+    _, dy = landmark.offset(x, y)
+    return min(ALIGNED - off, (dy if is_below else -dy) - ALIGNED_APART)
+
+
+def margin_on_way(
+    ends: Sequence[Landmark], shares: tuple[float, float], x: float, y: float
+) -> float:
+    """The margin of some shares of the way between the centers of two landmarks."""
+    first, second = ends
     size = min(first.size, second.size)
     way = math.dist(first.center, second.center)
     if way < SHORTEST_WAY * size:
         return way / size - SHORTEST_WAY
     along, off = along_way(first, second, x, y)
-    least, most = HALFWAY if relation.kind == "halfway" else (BETWEEN[0], HALFWAY[0])
+    least, most = shares
     on_way = min(along - least, most - along, BESIDE_WAY - off) * way / size
+    if on_way <= 0:
+        return on_way
     first_distance = math.hypot(*first.offset(x, y))
     second_distance = math.hypot(*second.offset(x, y))
     return min(on_way, first_distance - APART, second_distance - APART)
@@ -200,11 +217,9 @@ def relations_of(x: float, y: float, landmarks: Sequence[Landmark]) -> list[Rela
         return math.hypot(*landmark.offset(x, y))
 
     nearest = sorted(landmarks, key=distance)[:MOST_LANDMARKS]
-    found = []
+    found: list[Relation] = []
     for landmark in nearest:
-        for relation in relations_to(landmark, x, y):
-            if margin(relation, x, y) > CLEAR:
-                found.append(relation)
+        found.extend(relations_to(landmark, x, y))
     for first, second in combinations(nearest, 2):
         way = way_between(first, second, x, y)
         if way is not None and margin(way, x, y) > CLEAR:
@@ -212,16 +227,17 @@ def relations_of(x: float, y: float, landmarks: Sequence[Landmark]) -> list[Rela
     return found
 
 
-def relations_to(landmark: Landmark, x: float, y: float) -> list[Relation]:
-    """Relations to one landmark that may hold."""
+def relations_to(landmark: Landmark, x: float, y: float) -> Iterator[Relation]:
+    """Relations to one landmark that clearly hold."""
     only = (landmark,)
     dx, dy = landmark.offset(x, y)
-    distance = distance_word(math.hypot(dx, dy))
-    return [
-        Relation("beside", only, direction_of(dx, dy), distance),
-        Relation("level with", only, "right" if dx > 0 else "left"),
-        Relation("straight", only, "below" if dy > 0 else "above"),
-    ]
+    direction, distance = direction_of(dx, dy), distance_word(math.hypot(dx, dy))
+    if margin_beside(direction, distance, dx, dy) > CLEAR:
+        yield Relation("beside", only, direction, distance)
+    if margin_level(landmark, dx > 0, x, y) > CLEAR:
+        yield Relation("level with", only, "right" if dx > 0 else "left")
+    if margin_straight(landmark, dy > 0, x, y) > CLEAR:
+        yield Relation("straight", only, "below" if dy > 0 else "above")
 
 
 def way_between(
