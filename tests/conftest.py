@@ -14,6 +14,8 @@ from huggingface_hub import constants
 from hypothesis import settings
 from PIL import Image
 from transformers import (
+    BertConfig,
+    BertModel,
     ConvNextConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -71,6 +73,7 @@ BACKBONE_CONFIGS = {
 LANGUAGE_MODELS = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "qwen": (Qwen3Config, Qwen3ForCausalLM),
+    "bert": (BertConfig, BertModel),
 }
 
 
@@ -155,7 +158,9 @@ def build_pair(
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     ratio = config_fields.get("pixel_shuffle_ratio", 2)
-    tokens_per_side = IMAGE_SIZE // min(token_strides) // ratio
+    tokens_per_side = 0
+    if token_strides:
+        tokens_per_side = IMAGE_SIZE // min(token_strides) // ratio
     processor = processor_class.from_tokenizer(
         tokenizer, image_size=IMAGE_SIZE, image_seq_length=tokens_per_side**2
     )

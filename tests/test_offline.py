@@ -1,11 +1,15 @@
 """Pretrained parts from packages: where they are looked for, and what is said where they are missing."""
 
+import zipfile
+
 import pytest
 import torch
 
 from hf_talking_points import EfficientNetLiteBackbone, EfficientNetLiteConfig
 from hf_talking_points.offline import (
+    MINILM_FILES,
     efficientnet_lite0_state_dict,
+    minilm_checkpoint,
     package_folder,
     smollm2_checkpoint,
 )
@@ -60,3 +64,16 @@ def test_smollm2_overwrites_nothing(tmp_path):
         with pytest.raises(FileExistsError, match="give an empty or a new folder"):
             smollm2_checkpoint(occupied)
     assert notes.read_text() == "mine"
+
+
+def test_minilm_is_unpacked_without_the_rest(tmp_path, monkeypatch):
+    package = tmp_path / "all_minilm_l6_v2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    with zipfile.ZipFile(package / "model.zip", "w") as archive:
+        for name in [*MINILM_FILES, "modules.json"]:
+            archive.writestr(name, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "minilm"
+    assert minilm_checkpoint(folder) == str(folder)
+    assert sorted(file.name for file in folder.iterdir()) == sorted(MINILM_FILES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -234,8 +235,9 @@ class TextChooser:
         self.rng = rng
         self.styles: list[str] | None = None
         if style_weights:
-            self.styles = list(style_weights)
-            weights = np.array(list(style_weights.values()))
+            possible = possible_styles(photo, style_weights)
+            self.styles = list(possible)
+            weights = np.array(list(possible.values()))
             self.chances = weights / sum(weights)
 
     def draw(self) -> str | float:
@@ -271,6 +273,30 @@ class TextChooser:
         return describe_point(self.scene(), owner, point, known, self.rng)
 
 
+def possible_styles(photo: Photo, style_weights: dict[str, float]) -> dict[str, float]:
+    """Those styles that the rule-based writer knows, or a point of a photo has a text in; all where that leaves none
+    that is ever drawn."""
+    owned = [point for annotated in photo.objects for point in annotated.points]
+    told = {style for point in [*owned, *photo.points] for style, _ in point.texts}
+    possible = {
+        style: weight
+        for style, weight in style_weights.items()
+        if style in STYLES or style in told
+    }
+    return possible if sum(possible.values()) > 0 else style_weights
+
+
+def with_text_first(
+    annotated: Sequence[Owned], order: Sequence[int], style: str | float
+) -> list[int]:
+    """The order in which points are taken for a style: that of those which have a text in it, where the rule-based
+    writer does not know the style and there is one; else the given one."""
+    if not isinstance(style, str) or style in STYLES:
+        return list(order)
+    told = [number for number in order if style in dict(annotated[number][1].texts)]
+    return told or list(order)
+
+
 def sample_triplets(
     view: View,
     count: int,
@@ -286,8 +312,10 @@ def sample_triplets(
         count (`int`): of triplets.
         rng (`np.random.Generator`)
         style_weights (`dict[str, float]`, *optional*): chance of each style. A point's own text in the style is taken
-            where its source has one, else the rule-based writer's; a style that this writer does not know becomes
-            "full". Without it all texts of a point are as likely, and a point without any is described in "full".
+            where its source has one, else the rule-based writer's. A style that this writer does not know is drawn
+            where a point of the view has a text in it, and for such a point; where all styles are such and no point
+            has one, it becomes "full". Without weights all texts of a point are as likely, and a point without any is
+            described in "full".
             A point without object or part gets one of its own texts, but in "free" and "brief", which tell any point
             from its surroundings; without texts the rule-based writer says what is left.
         surroundings (`float`): chance of a point beside all objects instead of an annotated one.
@@ -299,11 +327,12 @@ def sample_triplets(
     photo = view.photo
     chooser = TextChooser(photo, image or view.image, style_weights, rng)
     annotated = view.points()
-    order = rng.permutation(len(annotated))
+    order = rng.permutation(len(annotated)).tolist()
+    taken: Counter[tuple[int, ...]] = Counter()
     points: list[tuple[float, float]] = []
     texts: list[str] = []
     sources: list[Owned | None] = []
-    for number in range(count):
+    for _ in range(count):
         drawn = chooser.draw()
         free = surrounding_point(photo, rng) if rng.random() < surroundings else None
         if free is not None:
@@ -312,7 +341,9 @@ def sample_triplets(
             texts.append(chooser.write(None, PartPoint(None, *free), style))
             sources.append(None)
             continue
-        owner, point = annotated[order[number % len(order)]]
+        candidates = tuple(with_text_first(annotated, order, drawn))
+        owner, point = annotated[candidates[taken[candidates] % len(candidates)]]
+        taken[candidates] += 1
         points.append((point.x, point.y))
         texts.append(chooser.text_of(owner, point, drawn))
         sources.append((owner, point))

@@ -24,7 +24,7 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
         image_size (`int`): side of the square canvas in pixels.
         token_strides (`list[int]`): strides of the backbone maps that are fused into image tokens. The coarsest alone
             at 1024 px is the paper's setting (256 tokens); at 256 px that leaves 16 tokens, so small models fuse 16
-            and 32.
+            and 32. An empty list leaves the image out of the prompt, see [`PointLocalizerConfig`].
         pixel_shuffle_ratio (`int`): space-to-depth factor before the projection to the language model.
         use_perception_prior (`bool`): adds OMG-LLaVA's object queries, painted back on the pixels, to the image
             tokens.
@@ -61,13 +61,17 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
         super().__post_init__(**kwargs)
-        self.token_strides = sorted(self.token_strides or [32])
+        if self.token_strides is None:
+            self.token_strides = [32]
+        self.token_strides = sorted(self.token_strides)
         feature_strides = self.vision_config.feature_strides
         unknown = set(self.token_strides) - set(feature_strides)
         if unknown:
             raise ValueError(
                 f"token_strides {sorted(unknown)} are not among the vision model's feature_strides {feature_strides}"
             )
+        if not self.token_strides:
+            return
         token_side = self.token_strides[0] * self.pixel_shuffle_ratio
         if self.image_size % token_side:
             raise ValueError(
@@ -78,6 +82,8 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
     @property
     def image_seq_length(self) -> int:
         """Number of image tokens."""
+        if not self.token_strides:
+            return 0
         tokens_per_side = (
             self.image_size // self.token_strides[0] // self.pixel_shuffle_ratio
         )
@@ -118,6 +124,10 @@ class PointDescriptorConfig(TalkingPointsConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        if not self.token_strides:
+            raise ValueError(
+                "token_strides must name at least one stride: a descriptor sees the image by its tokens alone"
+            )
         if self.vision_config.pre_norm:
             raise ValueError(
                 "points pass decoder layers that normalize after each block, "
@@ -143,6 +153,9 @@ class PointLocalizerConfig(TalkingPointsConfig):
         standardize_states (`bool`): `<SEG>`'s states are standardized by running statistics before they are projected.
             Those of a pretrained language model have much in common and differ little between texts, which the
             projection alone is slow to find.
+        fusion_layers (`int`): layers in which the language model's states and a coarse map of cells attend to each
+            other before the cells are scored; for "heatmap". Without image tokens, the text meets the image there
+            alone, so that a frozen encoder of sentences may be the language model.
     """
 
     model_type = "point_localizer"
@@ -155,12 +168,26 @@ class PointLocalizerConfig(TalkingPointsConfig):
     heatmap_window: float = 2.5
     point_loss_weight: float = 30.0
     standardize_states: bool = False
+    fusion_layers: int = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.head not in LOCALIZER_HEADS:
             raise ValueError(
                 f"head must be one of {LOCALIZER_HEADS}, got {self.head!r}"
+            )
+        if self.fusion_layers and self.head != "heatmap":
+            raise ValueError(
+                f"fusion_layers={self.fusion_layers} are between text and map, and head {self.head!r} has no map: "
+                "take head='heatmap', or leave fusion_layers out"
+            )
+        if self.fusion_layers and self.standardize_states:
+            raise ValueError(
+                "standardize_states is for states that no fusion layer has changed: leave it or fusion_layers out"
+            )
+        if not (self.token_strides or self.fusion_layers):
+            raise ValueError(
+                "without token_strides and without fusion_layers the text would never meet the image: give one of them"
             )
 
 

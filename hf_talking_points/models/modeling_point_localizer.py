@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput, is_tracing, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_talking_points import PointLocalizerConfig
+from .modeling_fusion import TextMapFusion
 from .modeling_masked_decoder import rows_of
 from .modeling_talking_points import (
     TalkingPointsModel,
@@ -32,7 +33,7 @@ class PointLocalizerImageOutput(ModelOutput):
 
     Args:
         pooler_output (`torch.FloatTensor` of shape `(images, image_seq_length, hidden)`):
-            The image tokens.
+            The image tokens; of length 0 without `token_strides`.
         cell_keys (`torch.FloatTensor` of shape `(images, height * width, head_dim)`, *optional*):
             What the heat map is scored against; None for "mlp".
     """
@@ -299,9 +300,13 @@ class PointLocalizerModel(TalkingPointsModel):
                 f"image_index names the images of {image_of_row.shape[0]} rows, but there are {rows} rows of text"
             ),
         )
-        where = self.placeholders(self.config.image_token_id, input_ids, embeds)
-        embeds = self.scatter_images(embeds, where, image.pooler_output, image_of_row)
-        if not self.gradients_may_be_shared(inputs_embeds):
+        if self.config.token_strides:
+            where = self.placeholders(self.config.image_token_id, input_ids, embeds)
+            embeds = self.scatter_images(
+                embeds, where, image.pooler_output, image_of_row
+            )
+        shares_prefix = bool(self.config.token_strides)
+        if not shares_prefix or not self.gradients_may_be_shared(inputs_embeds):
             image_of_row = None
         kwargs["use_cache"] = False
         return self.run_language_model(embeds, attention_mask, image_of_row, **kwargs)
@@ -329,6 +334,9 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         dim = config.head_dim
         if config.standardize_states:
             self.state_norm = StateNorm(hidden)
+        if config.fusion_layers:
+            self.fusion = TextMapFusion(config)
+            hidden = dim
         self.text_to_vision = nn.Sequential(
             nn.Linear(hidden, dim),
             nn.GELU(),
@@ -377,6 +385,28 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         )
         position = segment.long().argmax(1)
         return states[torch.arange(states.shape[0], device=states.device), position]
+
+    def coarse_cells(
+        self,
+        cell_keys: torch.FloatTensor,
+        image_index: torch.LongTensor | None,
+        rows: int,
+    ) -> torch.FloatTensor:
+        """What the fusion layers look at: the cells of each row's image, two by two averaged.
+
+        Args:
+            cell_keys (`torch.FloatTensor` of shape `(images, side^2, head_dim)`)
+            image_index (`torch.LongTensor` of shape `(rows,)`, *optional*): the image of each row.
+            rows (`int`): of text.
+        Returns:
+            `torch.FloatTensor` of shape `(rows, (side / 2)^2, head_dim)`.
+        """
+        if image_index is None:
+            image_index = even_image_of_row(rows, len(cell_keys), cell_keys.device)
+        side = math.isqrt(cell_keys.shape[1])
+        maps = cell_keys.transpose(1, 2).unflatten(2, (side, side))
+        pooled = nn.functional.avg_pool2d(maps, 2)
+        return pooled.flatten(2).transpose(1, 2)[image_index]
 
     def cell_keys_of_rows(
         self,
@@ -456,7 +486,12 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         segment = self.model.placeholders(
             self.config.seg_token_id, input_ids, inputs_embeds
         )
-        states = self.segment_states(output.last_hidden_state, segment)
+        states = output.last_hidden_state
+        cells = None
+        if self.config.fusion_layers:
+            cells = self.coarse_cells(image.cell_keys, image_index, len(states))
+            states, cells = self.fusion(states, attention_mask, cells)
+        states = self.segment_states(states, segment)
         if self.config.standardize_states:
             states = self.state_norm(states)
         vector = self.text_to_vision(states)  # (rows, head_dim)
@@ -465,6 +500,11 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         if self.config.head == "heatmap":
             keys = self.cell_keys_of_rows(image.cell_keys, image_index)
             logits = self.heatmap_head(vector, regressed, keys)  # (rows, height, width)
+            if cells is not None:
+                scores = self.fusion.score(vector, cells)  # (rows, cells)
+                side = math.isqrt(scores.shape[1])
+                coarse = scores.unflatten(1, (1, side, side)).to(logits)
+                logits = logits + resized(coarse, logits.shape[1:])[:, 0]
             heatmaps = logits.flatten(1).softmax(-1).view_as(logits)
             points, confidence = local_soft_argmax(heatmaps, self.config.heatmap_window)
         loss = None

@@ -80,7 +80,9 @@ def backbone_channels(vision_config: PreTrainedConfig) -> list[int]:
         channels = [
             backbone.embed_dim * 2**stage for stage in range(len(backbone.depths))
         ]
-    return list(channels[-len(backbone.out_features) :])
+    stem, *stages = backbone.stage_names
+    of_stage = dict(zip(stages, channels, strict=True))
+    return [of_stage[name] for name in backbone.out_features]
 
 
 def resized(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -172,7 +174,7 @@ def chosen_implementations(config: PreTrainedConfig, name: str) -> dict[str, Any
 
 
 def check_language_model(text: PreTrainedModel, writes: bool) -> None:
-    """Raises ValueError where a causal language model computes in a way that a model composed of it does not.
+    """Raises ValueError where a language model computes in a way that a model composed of it does not.
 
     Args:
         text (`PreTrainedModel`): in evaluation mode.
@@ -187,25 +189,47 @@ def check_language_model(text: PreTrainedModel, writes: bool) -> None:
         )
     ids = torch.arange(4, device=text.device)[None]
     embeds = text.get_input_embeddings()(ids)
-    head = text.get_output_embeddings()
     with torch.no_grad():
-        expected = text(ids, use_cache=False).logits
         states = text.base_model(inputs_embeds=embeds, use_cache=False)[0]
         states_of_ids = text.base_model(ids, use_cache=False)[0]
-        logits = head(states).to(expected.dtype)
     if not torch.allclose(states, states_of_ids, rtol=1e-3, atol=1e-3):
         raise ValueError(
             f"{name} makes more of ids than of their embeddings, among which images and points stand: "
             "take a language model without embeddings in every layer"
         )
+    if not writes:
+        return
+    head = text.get_output_embeddings()
+    if head is None:
+        raise ValueError(
+            f"{name} has no head, with which a descriptor writes: take a causal language model"
+        )
+    with torch.no_grad():
+        expected = text(ids, use_cache=False).logits
+        logits = head(states).to(expected.dtype)
     # small logits are hardly changed by a cap
     is_capped = getattr(text.config, "final_logit_softcapping", None) is not None
     is_plain = torch.allclose(logits, expected, rtol=1e-3, atol=1e-3)
-    if writes and (is_capped or not is_plain or head.bias is not None):
+    if is_capped or not is_plain or head.bias is not None:
         raise ValueError(
             f"the logits of {name} are more than its head's weights times the last hidden states: "
             "take a language model without a bias of the head and without scaled or capped logits"
         )
+
+
+def load_text(name: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
+    """A language model; without a head where its checkpoint has none, as those of sentence encoders.
+
+    Args:
+        name: Hub id or path.
+        kwargs: of `from_pretrained`.
+    """
+    remote = {"trust_remote_code": kwargs.get("trust_remote_code", False)}
+    config = AutoConfig.from_pretrained(name, **remote)
+    architectures = config.architectures or ["ForCausalLM"]
+    if all(architecture.endswith("Model") for architecture in architectures):
+        return AutoModel.from_pretrained(name, **kwargs)
+    return AutoModelForCausalLM.from_pretrained(name, **kwargs)
 
 
 def load_vision(
@@ -239,6 +263,7 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
         "PointPromptEncoder",
         "MapKeys",
         "HeatmapHead",
+        "TextMapFusion",
     ]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
@@ -304,7 +329,7 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
                 in a way that the composed model does not.
         """
         if isinstance(text, (str, os.PathLike)):
-            text = AutoModelForCausalLM.from_pretrained(text, dtype=dtype or "auto")
+            text = load_text(text, dtype=dtype or "auto")
         if dtype is None or dtype == "auto":
             dtype = text.dtype
         elif isinstance(dtype, str):
@@ -458,17 +483,25 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         self.vision_tower = vision_tower
         let_points_pass(vision_tower)
         call_by_name(vision_tower)
-        self.image_projector = ImageProjector(config)
+        if config.token_strides:
+            self.image_projector = ImageProjector(config)
         if config.use_perception_prior:
             classes = config.vision_config.num_labels + 1
             self.class_predictor = nn.Linear(config.vision_config.hidden_dim, classes)
         if language_model is None:
             language_model = AutoModel.from_config(config.text_config)
+        if getattr(language_model, "pooler", None) is not None:
+            language_model.pooler = None  # a summary of the text that nobody reads
         self.language_model = language_model
 
     @property
     def backbone(self) -> Any:
         return self.vision_tower.pixel_level_module.encoder
+
+    @property
+    def hidden_size(self) -> int:
+        """Of the language model."""
+        return self.config.text_config.hidden_size
 
     @property
     def pixel_decoder(self) -> Any:
@@ -482,7 +515,9 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
 
     def modules_before_language_model(self) -> list[nn.Module]:
         """What stands between an image and the language model's inputs."""
-        modules = [self.vision_tower, self.image_projector]
+        modules: list[nn.Module] = [self.vision_tower]
+        if self.config.token_strides:
+            modules.append(self.image_projector)
         if self.config.use_perception_prior:
             modules.append(self.class_predictor)
         return modules
@@ -637,6 +672,8 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
                 self.pixel_decoder, self.run_pixel_decoder, *maps
             )
             decoded = Mask2FormerPixelDecoderOutput(levels, mask_features)
+        if not self.config.token_strides:
+            return maps, decoded, maps[0].new_empty(len(maps[0]), 0, self.hidden_size)
         prior = None
         if self.config.use_perception_prior:
             prior = self.perception_prior(decoded, self.image_projector.size(maps))

@@ -49,6 +49,10 @@ PLAIN_TEMPLATE = (
     "{%- if message['role'] == 'assistant' -%}{{- eos_token -}}{%- else -%}{{- '\\n' -}}{%- endif -%}"
     "{%- endfor -%}"
 )
+ENCODER_TEMPLATE = (
+    "{{- cls_token -}}"
+    "{%- for message in messages -%}{{- message['content'] + sep_token -}}{%- endfor -%}"
+)
 
 
 def per_channel(value: float | Sequence[float]) -> list[float]:
@@ -120,7 +124,8 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
         Args:
             tokenizer: object, path or Hub id; this processor's special tokens are added to it.
             image_size (`int`): side of the canvas in pixels.
-            image_seq_length (`int`): image tokens per image, equal to the model's `config.image_seq_length`.
+            image_seq_length (`int`): image tokens per image, equal to the model's `config.image_seq_length`; 0 leaves
+                the image out of the prompt.
             image_mean, image_std (`float` or one for each channel): of pixel values in [0, 1].
         """
         if isinstance(tokenizer, (str, os.PathLike)):
@@ -140,11 +145,17 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
         template = PLAIN_TEMPLATE
         if tokenizer.chat_template:  # one, or several by their names
             template = tokenizer.get_chat_template()
+        elif tokenizer.cls_token and tokenizer.sep_token:
+            template = ENCODER_TEMPLATE
+        prompt = cls.default_prompt
+        if not image_seq_length:
+            prompt = prompt.replace("<image>", "")
         return cls(
             image_processor,
             tokenizer,
             chat_template=FLATTEN_CONTENT + template,
             image_seq_length=image_seq_length,
+            prompt=prompt,
         )
 
     @property

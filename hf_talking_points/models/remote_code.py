@@ -45,6 +45,7 @@ from .configuration_talking_points import TalkingPointsConfig
 from .coordinates import canvas_box
 from .images import to_rgb
 from .modeling_efficientnet_lite import EfficientNetLiteBackbone
+from .modeling_fusion import TextMapFusion
 from .modeling_masked_decoder import MaskedDecoderLayer
 from .modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from .modeling_point_localizer import PointLocalizerForKeypointDetection

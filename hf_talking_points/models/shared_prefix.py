@@ -146,7 +146,11 @@ def reason_for_whole_rows(language_model: PreTrainedModel, length: int) -> str |
     There a row's positions do not stand side by side, and the mask alone tells which of them it sees.
     """
     config = language_model.config
-    if not getattr(config, "is_causal", True):
+    directions = [getattr(config, "is_causal", True)]
+    directions += [
+        getattr(module, "is_causal", True) for module in language_model.modules()
+    ]
+    if not all(directions):
         return "attention in both directions"
     if language_model._is_stateful:
         return "layers with a recurrent state"

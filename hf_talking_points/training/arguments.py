@@ -390,11 +390,22 @@ class PointLocalizerModelArguments(ModelArguments):
             "help": "running statistics of the states of <SEG>, for a pretrained language model"
         },
     )
+    head_dim: int = field(
+        default=256,
+        metadata={"help": "width of the projection to the map, and of fusion layers"},
+    )
+    fusion_layers: int = field(
+        default=0,
+        metadata={
+            "help": "layers in which words and map attend to each other; with them token_strides may be empty"
+        },
+    )
 
     def modules_around_language_model(self) -> list[str]:
         return [
             "image_projector",
             "map_keys",
+            "fusion",
             "state_norm",
             "text_to_vision",
             "point_head",

@@ -10,7 +10,6 @@ from datasets import Dataset
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,6 +20,7 @@ from transformers import (
 from ..data.triplets import View, sample_triplets
 from ..models.modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from ..models.modeling_point_localizer import PointLocalizerForKeypointDetection
+from ..models.modeling_talking_points import load_text
 from ..models.processing_talking_points import (
     PointDescriptorProcessor,
     PointLocalizerProcessor,
@@ -68,13 +68,17 @@ def prepare_localizer(
     tokenizer = pretrained_or_fresh_tokenizer(arguments, rows, training_args)
     processor = compose_processor(PointLocalizerProcessor, arguments, tokenizer)
     model = PointLocalizerForKeypointDetection.from_vision_text_pretrained(
-        small_or_named_vision(arguments, decoder_layers=0),
+        small_or_named_vision(
+            arguments, decoder_layers=0, colors=bool(arguments.fusion_layers)
+        ),
         small_or_pretrained_text(arguments, processor, training_args),
         processor,
         dtype=arguments.dtype,
         use_perception_prior=arguments.use_perception_prior,
         token_strides=arguments.token_strides,
         head=arguments.head,
+        head_dim=arguments.head_dim,
+        fusion_layers=arguments.fusion_layers,
         standardize_states=arguments.standardize_states,
     )
     return freeze(model, arguments), processor
@@ -154,9 +158,9 @@ def compose_processor(
     processor_class: Any, arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase
 ) -> ProcessorMixin:
     """The processor of a fresh model, with image mean and deviation of its vision model."""
-    side = (
-        arguments.image_size // min(arguments.token_strides) // 2
-    )  # image tokens in a row
+    side = 0  # image tokens in a row
+    if arguments.token_strides:
+        side = arguments.image_size // min(arguments.token_strides) // 2
     statistics = {}
     if arguments.vision:
         stated, _ = ViTImageProcessorPil.get_image_processor_dict(arguments.vision)
@@ -167,16 +171,20 @@ def compose_processor(
 
 
 def small_or_named_vision(
-    arguments: ModelArguments, decoder_layers: int
+    arguments: ModelArguments, decoder_layers: int, colors: bool = False
 ) -> str | PreTrainedModel:
-    """The vision model that a fresh model is composed of: a path or Hub id, or the small tower."""
+    """The vision model that a fresh model is composed of: a path or Hub id, or the small tower, with a map of colors
+    or without."""
     if arguments.vision:
         return arguments.vision
     queries = 1  # the model's own, which nobody reads
     if arguments.use_perception_prior:
         decoder_layers, queries = DESCRIPTOR_DECODER_LAYERS, PRIOR_QUERIES
     return small_vision_tower(
-        arguments.backbone, decoder_layers=decoder_layers, queries=queries
+        arguments.backbone,
+        decoder_layers=decoder_layers,
+        queries=queries,
+        colors=colors,
     )
 
 
@@ -191,7 +199,7 @@ def small_or_pretrained_text(
         if arguments.attn_implementation is not None:
             text.set_attn_implementation(arguments.attn_implementation)
         return text
-    text = AutoModelForCausalLM.from_pretrained(
+    text = load_text(
         arguments.text,
         trust_remote_code=training_args.trust_remote_code,
         **arguments.loading_options(),

@@ -50,6 +50,7 @@ def small_vision_tower(
     hidden_dim: int = 192,
     decoder_layers: int = 6,
     queries: int = 1,
+    colors: bool = False,
 ) -> Mask2FormerModel:
     """A `Mask2FormerModel` around EfficientNet-Lite0, whose decoder works on strides 8, 16 and 32.
 
@@ -58,17 +59,20 @@ def small_vision_tower(
         hidden_dim (`int`): width of the tower.
         decoder_layers (`int`): masked decoder layers (transformers builds one fewer than its config says).
         queries (`int`): object queries, which the perception prior reads.
+        colors (`bool`): whether the colors of the pixels are one more map, of stride 8.
     """
+    stages, strides = ["stage2", "stage3", "stage4"], [8, 16, 32]
+    if colors:
+        stages, strides = ["colors", *stages], [8, *strides]
+    encoder = EfficientNetLiteBackbone(EfficientNetLiteConfig(out_features=stages))
     if backbone is None:
-        encoder = EfficientNetLiteBackbone(
-            EfficientNetLiteConfig(out_features=["stage2", "stage3", "stage4"])
-        )
-        encoder.load_state_dict(efficientnet_lite0_state_dict())
+        weights = efficientnet_lite0_state_dict()
     else:
-        encoder = EfficientNetLiteBackbone.from_pretrained(backbone)
+        weights = EfficientNetLiteBackbone.from_pretrained(backbone).state_dict()
+    encoder.load_state_dict(weights)
     config = Mask2FormerConfig(
         backbone_config=encoder.config,
-        feature_strides=[8, 16, 32],
+        feature_strides=strides,
         common_stride=8,
         feature_size=hidden_dim,
         mask_feature_size=hidden_dim,

@@ -1,0 +1,147 @@
+"""Words and map cells that attend to each other before cells are scored.
+
+As in SAM's mask decoder (Kirillov et al., arXiv 2304.02643) both sides are updated: words look at the cells, then at
+each other, then the cells look at the words. So a cell that is scored knows what it is beside, and what is said of it.
+"""
+
+import torch
+from torch import nn
+
+from .configuration_talking_points import PointLocalizerConfig
+
+HEAD_DIM = 32  # width of an attention head
+
+
+class FusionAttention(nn.Module):
+    """Attention of one sequence to another or to itself, then a feed-forward block; both normalize their inputs.
+
+    Args:
+        dim (`int`): width of the sequences, a multiple of 32.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query_norm = nn.LayerNorm(dim)
+        self.source_norm = nn.LayerNorm(dim)
+        self.q_proj = nn.Linear(dim, dim)
+        self.kv_proj = nn.Linear(dim, 2 * dim)
+        self.o_proj = nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, 2 * dim),
+            nn.GELU(),
+            nn.Linear(2 * dim, dim),
+        )
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        source: torch.Tensor,
+        source_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        Args:
+            states (`torch.Tensor` of shape `(rows, length, dim)`): what is updated.
+            source (`torch.Tensor` of shape `(rows, source_length, dim)`): what it looks at.
+            source_mask (bool `torch.Tensor` of shape `(rows, source_length)`, *optional*): False = padding.
+        Returns:
+            `torch.Tensor` of shape `(rows, length, dim)`.
+        """
+        query = self.q_proj(self.query_norm(states)).unflatten(-1, (-1, HEAD_DIM))
+        key, value = self.kv_proj(self.source_norm(source)).chunk(2, -1)
+        key, value = (part.unflatten(-1, (-1, HEAD_DIM)) for part in (key, value))
+        if source_mask is not None:
+            source_mask = source_mask[:, None, None]  # for every head and query
+        attended = nn.functional.scaled_dot_product_attention(
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attn_mask=source_mask,
+        )
+        states = states + self.o_proj(attended.transpose(1, 2).flatten(2))
+        return states + self.mlp(states)
+
+
+class FusionLayer(nn.Module):
+    """Words look at the cells, then at each other, then the cells look at the words.
+
+    Args:
+        dim (`int`): width of words and cells.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.words_see_cells = FusionAttention(dim)
+        self.words_see_words = FusionAttention(dim)
+        self.cells_see_words = FusionAttention(dim)
+
+    def forward(
+        self, words: torch.Tensor, cells: torch.Tensor, word_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            words (`torch.Tensor` of shape `(rows, length, dim)`)
+            cells (`torch.Tensor` of shape `(rows, cells, dim)`)
+            word_mask (bool `torch.Tensor` of shape `(rows, length)`, *optional*): False = padding.
+        Returns:
+            both, updated.
+        """
+        words = self.words_see_cells(words, cells)
+        words = self.words_see_words(words, words, word_mask)
+        return words, self.cells_see_words(cells, words, word_mask)
+
+
+class TextMapFusion(nn.Module):
+    """Layers in which a language model's states and the cells of a coarse map attend to each other.
+
+    Args:
+        config ([`PointLocalizerConfig`])
+    """
+
+    def __init__(self, config: PointLocalizerConfig) -> None:
+        super().__init__()
+        dim = config.head_dim
+        self.word_projection = nn.Sequential(
+            nn.Linear(config.text_config.hidden_size, dim), nn.LayerNorm(dim)
+        )
+        self.reader = FusionAttention(dim)
+        self.layers = nn.ModuleList(
+            FusionLayer(dim) for _ in range(config.fusion_layers)
+        )
+        self.query_projection = nn.Linear(dim, dim)
+        self.cell_projection = nn.Linear(dim, dim)
+        self.cell_bias = nn.Linear(dim, 1)
+
+    def forward(
+        self, states: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            states (`torch.Tensor` of shape `(rows, length, hidden)`): the language model's last hidden states.
+            mask (`torch.Tensor` of shape `(rows, length)`, *optional*): 0 = padding.
+            cells (`torch.Tensor` of shape `(rows, cells, head_dim)`): of the image of each row.
+        Returns:
+            (words, cells) of shape `(rows, length, head_dim)` and `(rows, cells, head_dim)`.
+        """
+        mask = None if mask is None else mask.bool()
+        words = self.word_projection(states)
+        words = self.reader(words, words, mask)
+        for layer in self.layers:
+            words, cells = layer(words, cells, mask)
+        return words, cells
+
+    def score(self, vector: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Scores the cells against the text.
+
+        Args:
+            vector (`torch.Tensor` of shape `(rows, head_dim)`): of each text.
+            cells (`torch.Tensor` of shape `(rows, cells, head_dim)`): as [`forward`] gives them.
+        Returns:
+            `torch.Tensor` of shape `(rows, cells)`: logits.
+        """
+        query = self.query_projection(vector)[:, None]
+        scores = query @ self.cell_projection(cells).transpose(1, 2)
+        return scores[:, 0] / vector.shape[1] ** 0.5 + self.cell_bias(cells)[..., 0]
+
+
+__all__ = ["FusionAttention", "FusionLayer", "TextMapFusion"]

@@ -1,0 +1,147 @@
+"""Words and map that attend to each other, alone and in a localizer whose prompt holds no image."""
+
+import pytest
+import torch
+from transformers import AutoModel
+
+from hf_talking_points import PointLocalizerConfig
+from hf_talking_points.models.modeling_fusion import FusionAttention, FusionLayer
+
+TEXTS = ["a wheel", "the tip of the left ear of the cat in the middle", "yellow black"]
+
+
+@pytest.fixture(params=["bert", "llama"])
+def reader(request, make_localizer):
+    """A localizer with fusion layers and without image tokens, and its processor."""
+    return make_localizer(
+        text=request.param, token_strides=[], fusion_layers=2, head="heatmap"
+    )
+
+
+def points_of(reader, image, texts):
+    model, processor = reader
+    with torch.no_grad():
+        return model(**processor(image, texts)).points
+
+
+def test_what_is_masked_changes_nothing():
+    torch.manual_seed(0)
+    layer = FusionLayer(64).eval()
+    words, cells = torch.randn(2, 5, 64), torch.randn(2, 9, 64)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    with torch.no_grad():
+        _, expected = layer(words, cells, mask)
+        words[0, 3:] = 100
+        _, changed = layer(words, cells, mask)
+        _, short = layer(words[:1, :3], cells[:1], None)
+    torch.testing.assert_close(changed, expected)
+    torch.testing.assert_close(short, expected[:1])
+
+
+def test_attention_does_not_depend_on_the_order_of_what_it_looks_at():
+    torch.manual_seed(0)
+    attention = FusionAttention(32).eval()
+    states, source = torch.randn(1, 3, 32), torch.randn(1, 6, 32)
+    with torch.no_grad():
+        expected = attention(states, source)
+        turned = attention(states, source.flip(1))
+    torch.testing.assert_close(turned, expected)
+
+
+def test_a_text_is_found_alone_as_among_others(reader, random_image):
+    together = points_of(reader, random_image(), TEXTS)
+    alone = [points_of(reader, random_image(), [text]) for text in TEXTS]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_texts_of_several_images(reader, random_image):
+    images = [random_image(1), random_image(2, 40, 80)]
+    texts = [TEXTS[:1], TEXTS[1:]]
+    together = points_of(reader, images, texts)
+    apart = [points_of(reader, *pair) for pair in zip(images, texts)]
+    torch.testing.assert_close(together, torch.cat(apart), atol=1e-5, rtol=1e-5)
+
+
+def test_an_encoded_image_gives_the_same(reader, random_image):
+    model, processor = reader
+    inputs = processor(random_image(), TEXTS)
+    expected = points_of(reader, random_image(), TEXTS)
+    with torch.no_grad():
+        encoded = model.get_image_features(inputs.pop("pixel_values"))
+        outputs = model(**inputs, mm_encoder_outputs={"image": encoded})
+    torch.testing.assert_close(outputs.points, expected)
+
+
+def test_the_prompt_holds_no_image_and_yet_the_image_matters(reader, random_image):
+    model, processor = reader
+    assert processor.image_token_id not in processor(random_image(), TEXTS)["input_ids"]
+    assert model.config.image_seq_length == 0
+    here = points_of(reader, random_image(1), TEXTS)
+    there = points_of(reader, random_image(2), TEXTS)
+    assert bool(((here - there).abs().amax(1) > 1e-3).all())
+
+
+def test_every_trained_parameter_moves(reader, random_image):
+    model, processor = reader
+    model.train()
+    before = {
+        name: parameter.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    target = torch.tensor([[0.2, 0.3], [0.7, 0.6], [0.5, 0.45]])
+    model(**processor(random_image(), TEXTS), target_points=target).loss.backward()
+    optimizer.step()
+    after = dict(model.named_parameters())
+    unmoved = [name for name in before if torch.equal(before[name], after[name])]
+    assert unmoved == []
+
+
+def test_it_is_saved_and_loaded(reader, random_image, tmp_path):
+    model, processor = reader
+    model.save_pretrained(tmp_path)
+    loaded, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[name] for name in ("missing_keys", "unexpected_keys"))
+    expected = points_of(reader, random_image(), TEXTS)
+    assert torch.equal(points_of((loaded, processor), random_image(), TEXTS), expected)
+
+
+def test_it_learns_where_the_text_says(reader, random_image):
+    model, processor = reader
+    inputs = processor(random_image(), TEXTS)
+    target = torch.tensor([[0.2, 0.3], [0.7, 0.6], [0.5, 0.85]])
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=2e-3)
+    model.train()
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(**inputs, target_points=target).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+    model.eval()
+    found = points_of(reader, random_image(), TEXTS)
+    assert float((found - target).norm(dim=1).max()) < 0.1
+
+
+def test_an_encoder_is_not_read_as_a_causal_model(make_localizer, random_image):
+    reader = make_localizer(text="bert", token_strides=[8, 16])
+    together = points_of(reader, random_image(), TEXTS)
+    alone = [points_of(reader, random_image(), [text]) for text in TEXTS]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"fusion_layers": 2, "head": "mlp"}, "fusion_layers=2.*head 'mlp'"),
+        ({"token_strides": [], "head": "heatmap"}, "never meet the image"),
+        (
+            {"fusion_layers": 1, "head": "heatmap", "standardize_states": True},
+            "standardize_states",
+        ),
+    ],
+)
+def test_configs_that_make_no_sense(fields, message):
+    with pytest.raises(ValueError, match=message):
+        PointLocalizerConfig(**fields)
