@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,6 +26,7 @@ from ..data.triplets import (
     sample_triplets,
 )
 from ..models.coordinates import canvas_box, pixels_to_canvas
+from ..words.writer import STYLES
 from .arguments import PointSamplingArguments
 from .feature_cache import FeatureCache
 
@@ -371,7 +372,8 @@ class TripletDatasets:
         Args:
             rows: in the row format.
             name (`str`): of the dataset, for messages.
-            styles (`list[str]`, *optional*): to evaluate one by one; without them those of training.
+            styles (`list[str]`, *optional*): to evaluate one by one; without them those of training. One that the
+                rule-based writer does not know is evaluated on the points that have a text in it.
 
         Raises ValueError where there is no photo.
         """
@@ -384,8 +386,19 @@ class TripletDatasets:
             return EvaluationData(views, {None: sampler.dataset(views, cache)})
         by_style: dict[str | None, Dataset] = {}
         for style in styles:
-            by_style[style] = self.sampler({style: 1.0}).dataset(views, cache)
+            sampler = self.sampler({style: 1.0})
+            told = views_told_in(views, style)
+            if style in STYLES or not told:
+                by_style[style] = sampler.dataset(views, cache)
+            else:
+                by_style[style] = sampler.dataset(told, self.cache(told))
         return EvaluationData(views, by_style)
+
+
+def views_told_in(views: list[View], style: str) -> list[View]:
+    """Those views that have points with a text in a style, with these points alone."""
+    told = [replace(view, styles=(style,)) for view in views]
+    return [view for view in told if view.points()]
 
 
 def training_views(
