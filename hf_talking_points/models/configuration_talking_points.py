@@ -156,6 +156,9 @@ class PointLocalizerConfig(TalkingPointsConfig):
         fusion_layers (`int`): layers in which the language model's states and a coarse map of cells attend to each
             other before the cells are scored; for "heatmap". Without image tokens, the text meets the image there
             alone, so that a frozen encoder of sentences may be the language model.
+        calibrated_confidence (`bool`): the confidence is the probability that the right point is within 0.1, by a head
+            that [`~training.calibration.calibrate`] fits; for "heatmap". Otherwise it is the share of the heat map
+            around its peak.
     """
 
     model_type = "point_localizer"
@@ -169,6 +172,7 @@ class PointLocalizerConfig(TalkingPointsConfig):
     point_loss_weight: float = 30.0
     standardize_states: bool = False
     fusion_layers: int = 0
+    calibrated_confidence: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -176,11 +180,13 @@ class PointLocalizerConfig(TalkingPointsConfig):
             raise ValueError(
                 f"head must be one of {LOCALIZER_HEADS}, got {self.head!r}"
             )
-        if self.fusion_layers and self.head != "heatmap":
-            raise ValueError(
-                f"fusion_layers={self.fusion_layers} are between text and map, and head {self.head!r} has no map: "
-                "take head='heatmap', or leave fusion_layers out"
-            )
+        for name in ("fusion_layers", "calibrated_confidence"):
+            value = getattr(self, name)
+            if value and self.head != "heatmap":
+                raise ValueError(
+                    f"{name}={value} needs a map, which head {self.head!r} has not: take head='heatmap', "
+                    f"or leave {name} out"
+                )
         if self.fusion_layers and self.standardize_states:
             raise ValueError(
                 "standardize_states is for states that no fusion layer has changed: leave it or fusion_layers out"

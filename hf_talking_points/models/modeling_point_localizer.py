@@ -52,7 +52,8 @@ class PointLocalizerOutput(ModelOutput):
         points (`torch.FloatTensor` of shape `(rows, 2)`):
             (x, y) on the canvas, in [0, 1].
         confidence (`torch.FloatTensor` of shape `(rows,)`, *optional*):
-            Share of the heat map around its peak, in [0, 1]; None for "mlp".
+            Share of the heat map around its peak, or with `calibrated_confidence` the probability that the right point
+            is within 0.1 of the image's sides; in [0, 1]. None for "mlp".
         heatmaps (`torch.FloatTensor` of shape `(rows, height, width)`, *optional*):
             Probabilities that sum to 1; None for "mlp".
         regressed_points (`torch.FloatTensor` of shape `(rows, 2)`):
@@ -143,6 +144,25 @@ class HeatmapHead(nn.Module):
         scores = scores.view(-1, side, side) / dim**0.5
         doubled_variance = 2 * torch.exp(2 * self.log_prior_width.float())
         return scores - squared_distances(regressed, side, side) / doubled_variance
+
+
+class ConfidenceHead(nn.Module):
+    """The probability that the right point is within 0.1, from what the text says and how the map is spread."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim + 1, 1)
+
+    def forward(self, vector: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            vector (`torch.Tensor` of shape `(rows, head_dim)`): of each text.
+            share (`torch.Tensor` of shape `(rows,)`): of the heat map around its peak.
+        Returns:
+            `torch.Tensor` of shape `(rows,)`.
+        """
+        spread = share.logit(eps=1e-4)[:, None].to(vector)
+        return self.linear(torch.cat([vector, spread], 1)).float().sigmoid()[:, 0]
 
 
 class StateNorm(nn.Module):
@@ -350,6 +370,8 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         )
         if config.head == "heatmap":
             self.heatmap_head = HeatmapHead(dim)
+        if config.calibrated_confidence:
+            self.confidence_head = ConfidenceHead(dim)
         self.post_init()
         self.freeze_unreached()
 
@@ -361,6 +383,11 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
     ) -> PointLocalizerImageOutput:
         """Encodes images once, however many texts are located in them. Arguments as in [`PointLocalizerModel`]."""
         return self.model.get_image_features(pixel_values, feature_maps, **kwargs)
+
+    def freeze_unreached(self) -> None:
+        super().freeze_unreached()
+        if self.config.calibrated_confidence:
+            self.confidence_head.requires_grad_(False)  # fitted afterwards
 
     def segment_states(
         self, states: torch.FloatTensor, segment: torch.Tensor
@@ -507,6 +534,8 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
                 logits = logits + resized(coarse, logits.shape[1:])[:, 0]
             heatmaps = logits.flatten(1).softmax(-1).view_as(logits)
             points, confidence = local_soft_argmax(heatmaps, self.config.heatmap_window)
+            if self.config.calibrated_confidence:
+                confidence = self.confidence_head(vector, confidence)
         loss = None
         if target_points is not None:
             loss = self.point_loss(target_points, regressed, logits)

@@ -134,7 +134,10 @@ def test_an_encoder_is_not_read_as_a_causal_model(make_localizer, random_image):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"fusion_layers": 2, "head": "mlp"}, "fusion_layers=2.*head 'mlp'"),
+        (
+            {"fusion_layers": 2, "head": "mlp"},
+            "fusion_layers=2 needs a map, which head .mlp. has not",
+        ),
         ({"token_strides": [], "head": "heatmap"}, "never meet the image"),
         (
             {"fusion_layers": 1, "head": "heatmap", "standardize_states": True},

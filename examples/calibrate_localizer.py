@@ -1,0 +1,104 @@
+r"""Makes the confidence of a trained localizer a probability, and says how far it is one.
+
+python examples/calibrate_localizer.py --model_name_or_path runs/localizer --data_dir points \
+    --eval_styles rich short free full --output_dir runs/localizer-calibrated
+
+It is fitted on the validation split, over all styles together, and measured on another one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import AutoModelForKeypointDetection, AutoProcessor, HfArgumentParser
+
+from hf_talking_points.data.rows import load_points
+from hf_talking_points.training.arguments import (
+    DataArguments,
+    PointSamplingArguments,
+)
+from hf_talking_points.training.calibration import (
+    RADIUS,
+    calibrate,
+    expected_calibration_error,
+)
+from hf_talking_points.training.collators import LocalizerCollator
+from hf_talking_points.training.triplet_dataset import TripletDatasets
+
+
+@dataclass
+class CalibrationArguments(DataArguments):
+    model_name_or_path: str = field(metadata={"help": "localizer with a heat map"})
+    output_dir: str = field(metadata={"help": "folder of the calibrated localizer"})
+    measured_split: str = field(
+        default="test",
+        metadata={"help": "what it is measured on: test, or train to try"},
+    )
+    batch_size: int = field(default=16, metadata={"help": "photos at a time"})
+
+
+def batches_by_style(
+    model: Any,
+    processor: Any,
+    rows: Any,
+    sampling: PointSamplingArguments,
+    batch_size: int,
+) -> dict[str | None, DataLoader]:
+    """What a localizer is asked about each photo, style by style."""
+    triplets = TripletDatasets(sampling, processor, model.model.backbone)
+    data = triplets.evaluation(rows, "data_dir", sampling.eval_styles)
+    collate = LocalizerCollator(processor)
+    return {
+        style: DataLoader(dataset, batch_size, collate_fn=collate)
+        for style, dataset in data.datasets.items()
+    }
+
+
+def main() -> None:
+    parser = HfArgumentParser((CalibrationArguments, PointSamplingArguments))
+    args, sampling = parser.parse_args_into_dataclasses()
+    model = AutoModelForKeypointDetection.from_pretrained(args.model_name_or_path)
+    model.freeze_backbone()
+    processor = AutoProcessor.from_pretrained(args.model_name_or_path)
+    rows = load_points(args.data_dir)
+
+    def batches(split: str) -> dict[str | None, DataLoader]:
+        return batches_by_style(
+            model, processor, rows[split], sampling, args.batch_size
+        )
+
+    def fitted() -> Iterator[dict[str, Any]]:
+        for style, loader in batches("validation").items():
+            yield from tqdm(loader, desc=f"validation, {style}")
+
+    calibrate(model, fitted())
+    model.save_pretrained(args.output_dir)
+    processor.save_pretrained(args.output_dir)
+    print(f"| style | n | within {RADIUS} | mean confidence | calibration error |")
+    print("|---|---|---|---|---|")
+    for style, loader in batches(args.measured_split).items():
+        confidence, is_hit = answers(model, loader)
+        error = expected_calibration_error(confidence, is_hit)
+        print(
+            f"| {style} | {len(is_hit)} | {is_hit.float().mean():.3f} | {confidence.mean():.3f} | {error:.3f} |"
+        )
+
+
+@torch.no_grad()
+def answers(model: Any, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
+    """Confidence of each answer, and whether it is right."""
+    confidences, hits = [], []
+    for batch in loader:
+        target, scale = batch.pop("target_points"), batch.pop("scale")
+        outputs = model(**batch)
+        offsets = (outputs.points.view_as(target) - target) * scale
+        hits.append(offsets.norm(dim=-1).flatten() < RADIUS)
+        confidences.append(outputs.confidence)
+    return torch.cat(confidences), torch.cat(hits)
+
+
+if __name__ == "__main__":
+    main()

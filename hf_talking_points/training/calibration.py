@@ -1,0 +1,121 @@
+"""Makes a localizer's confidence a probability: that the right point is within 0.1 of the image's sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..models.modeling_point_localizer import ConfidenceHead, local_soft_argmax
+
+__all__ = ["RADIUS", "calibrate", "expected_calibration_error"]
+
+RADIUS = 0.1  # in parts of the image's sides
+PENALTY = 1e-2  # on squared weights of standardized inputs
+FIT_STEPS = 200
+
+
+@torch.no_grad()
+def calibrate(model: PreTrainedModel, batches: Iterable[dict[str, Any]]) -> None:
+    """Fits a localizer's confidence head by logistic regression, and makes the model use it.
+
+    Args:
+        model (`PointLocalizerForKeypointDetection`): with a heat map, in evaluation mode.
+        batches: of [`~training.collators.LocalizerCollator`], of photos that the model was not trained on.
+
+    Raises ValueError where the model has no map or there is no batch.
+    """
+    if model.config.head != "heatmap":
+        raise ValueError(
+            f"confidence is read from a map, which head {model.config.head!r} has not"
+        )
+    vectors, shares, hits = [], [], []
+    for batch in batches:
+        vector, share, is_hit = measured(model, batch)
+        vectors.append(vector)
+        shares.append(share)
+        hits.append(is_hit)
+    if not hits:
+        raise ValueError("batches is empty: there is no answer to learn from")
+    head = fitted_head(torch.cat(vectors), torch.cat(shares), torch.cat(hits))
+    model.config.calibrated_confidence = True
+    model.confidence_head = head.to(model.device, model.dtype).requires_grad_(False)
+
+
+def measured(
+    model: PreTrainedModel, batch: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each text of a batch its vector `(rows, head_dim)`, the share of the map around the peak `(rows,)`, and
+    whether it was found within `RADIUS`, `(rows,)`."""
+    batch = {
+        name: [level.to(model.device) for level in value]
+        if isinstance(value, list)
+        else value.to(model.device)
+        for name, value in batch.items()
+    }
+    target, scale = batch.pop("target_points"), batch.pop("scale")
+    vectors: list[torch.Tensor] = []
+    hook = model.text_to_vision.register_forward_hook(
+        lambda module, args, output: vectors.append(output)
+    )
+    try:
+        outputs = model(**batch)
+    finally:
+        hook.remove()
+    _, share = local_soft_argmax(outputs.heatmaps, model.config.heatmap_window)
+    offsets = (outputs.points.view_as(target) - target) * scale
+    is_hit = offsets.norm(dim=-1).flatten() < RADIUS
+    return vectors[0].float(), share.float(), is_hit
+
+
+def fitted_head(
+    vectors: torch.Tensor, shares: torch.Tensor, is_hit: torch.Tensor
+) -> ConfidenceHead:
+    """The head of least log loss, less a penalty on its weights; arguments as [`measured`] gives them."""
+    head = ConfidenceHead(vectors.shape[1])
+    inputs = torch.cat([vectors, shares.logit(eps=1e-4)[:, None]], 1)
+    mean, deviation = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
+    standardized = (inputs - mean) / deviation
+    weights = torch.zeros(inputs.shape[1], requires_grad=True)
+    bias = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weights, bias], max_iter=FIT_STEPS, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = standardized @ weights + bias
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, is_hit.float())
+        loss = loss + PENALTY * weights.pow(2).sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    with torch.no_grad():
+        head.linear.weight.copy_((weights / deviation)[None])
+        head.linear.bias.copy_(bias - (weights / deviation) @ mean)
+    return head
+
+
+def expected_calibration_error(
+    confidence: torch.Tensor, is_hit: torch.Tensor, bins: int = 10
+) -> float:
+    """Mean distance between confidence and share of hits, over bins of equal width, weighted by their answers.
+
+    Args:
+        confidence (`torch.Tensor` of shape `(answers,)`): in [0, 1].
+        is_hit (bool `torch.Tensor` of shape `(answers,)`)
+        bins (`int`)
+    """
+    number = (confidence * bins).long().clamp(max=bins - 1)
+    error = 0.0
+    for chosen in range(bins):
+        inside = number == chosen
+        if inside.any():
+            gap = confidence[inside].mean() - is_hit[inside].float().mean()
+            error += float(inside.float().mean() * gap.abs())
+    return error

@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from hf_talking_points.training.calibration import (
+    calibrate,
+    expected_calibration_error,
+    fitted_head,
+)
+
+WORDS = ["red", "green", "blue", "yellow", "white", "black", "wheel", "cat"]
+
+
+def batch_of(processor, image, targets):
+    inputs = dict(processor(image, WORDS))
+    return {**inputs, "target_points": targets[None], "scale": torch.ones(1, 1, 2)}
+
+
+def test_the_fitted_head_gives_the_shares_of_hits():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(4000, 4, generator=generator)
+    shares = torch.rand(4000, generator=generator)
+    truth = (2 * vectors[:, 0] + shares.logit(eps=1e-4) - 1).sigmoid()
+    is_hit = torch.rand(4000, generator=generator) < truth
+    head = fitted_head(vectors, shares, is_hit)
+    with torch.no_grad():
+        confidence = head(vectors, shares)
+    assert expected_calibration_error(confidence, is_hit) < 0.06
+    assert expected_calibration_error(shares, is_hit) > 0.1
+    assert float((confidence - truth).abs().mean()) < 0.1
+
+
+def test_the_error_of_a_liar_and_of_an_honest_one():
+    is_hit = torch.tensor([True, False, True, False])
+    assert expected_calibration_error(torch.full((4,), 0.5), is_hit) == 0
+    assert expected_calibration_error(torch.ones(4), is_hit) == pytest.approx(0.5)
+
+
+def test_a_calibrated_model_says_so_and_is_saved_whole(
+    make_localizer, random_image, tmp_path
+):
+    model, processor = make_localizer(head="heatmap")
+    image = random_image()
+    with torch.no_grad():
+        before = model(**processor(image, WORDS))
+    targets = before.points.clone()
+    targets[4:] = 1 - targets[4:]  # half of them are missed
+    is_hit = (before.points - targets).norm(dim=1) < 0.1
+    calibrate(model, [batch_of(processor, image, targets)])
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    with torch.no_grad():
+        after = loaded(**processor(image, WORDS))
+    assert loaded.config.calibrated_confidence
+    assert torch.equal(after.points, before.points)
+    assert float(after.confidence[is_hit].mean()) > float(
+        after.confidence[~is_hit].mean()
+    )
+    # once more, from the same answers
+    calibrate(model, [batch_of(processor, image, targets)])
+    with torch.no_grad():
+        again = model(**processor(image, WORDS)).confidence
+    torch.testing.assert_close(again, after.confidence)
+
+
+def test_what_has_no_map_or_no_answers(make_localizer):
+    model, _ = make_localizer(head="mlp")
+    with pytest.raises(ValueError, match="head 'mlp' has not"):
+        calibrate(model, [])
+    model, _ = make_localizer(head="heatmap")
+    with pytest.raises(ValueError, match="batches is empty"):
+        calibrate(model, [])
