@@ -59,6 +59,7 @@ def points_table(views: Sequence[View]) -> pd.DataFrame:
     for view, image_id in zip(views, image_ids(views)):
         looks = PixelLooks(np.asarray(view.image()))
         points = view.points()
+        looks.look_at([(point.x, point.y) for _, point in points])
         names = [name_pair(annotated, point) for annotated, point in points]
         for (annotated, point), name in zip(points, names):
             spot = looks.at(point.x, point.y)
@@ -157,7 +158,9 @@ def claims_of_systems(
     number = 0
     for view in views:
         scene = Scene(view.photo, np.asarray(view.image()))
-        for annotated, point in view.points():
+        points = view.points()
+        scene.looks.look_at([(point.x, point.y) for _, point in points])
+        for annotated, point in points:
             for system, of_system in texts.items():
                 found = false_claim_rows(of_system[number], scene, annotated, point)
                 claims[system].append(found)
