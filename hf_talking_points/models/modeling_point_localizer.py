@@ -26,6 +26,8 @@ from .modeling_talking_points import (
     resized,
 )
 
+TEXTS_AT_ONCE = 16
+
 
 @dataclass
 class PointLocalizerImageOutput(ModelOutput):
@@ -325,11 +327,49 @@ class PointLocalizerModel(TalkingPointsModel):
             embeds = self.scatter_images(
                 embeds, where, image.pooler_output, image_of_row
             )
-        shares_prefix = bool(self.config.token_strides)
-        if not shares_prefix or not self.gradients_may_be_shared(inputs_embeds):
-            image_of_row = None
         kwargs["use_cache"] = False
+        if not self.config.token_strides:
+            return self.run_texts(embeds, attention_mask, **kwargs)
+        if not self.gradients_may_be_shared(inputs_embeds):
+            image_of_row = None
         return self.run_language_model(embeds, attention_mask, image_of_row, **kwargs)
+
+    def run_texts(
+        self,
+        inputs_embeds: torch.FloatTensor,
+        attention_mask: torch.LongTensor | None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Runs the language model on texts without an image, some of like length at a time, so that short ones need
+        not be as long as the longest.
+
+        Args:
+            inputs_embeds (`torch.FloatTensor` of shape `(rows, length, hidden)`)
+            attention_mask (`torch.LongTensor` of shape `(rows, length)`, *optional*): 0 = padding.
+        Returns:
+            with states that are 0 at the padding.
+        """
+        rows = len(inputs_embeds)
+        is_whole = rows <= TEXTS_AT_ONCE or self.needs_every_row(kwargs)
+        # padding on the left would move the texts
+        if is_whole or attention_mask is None or not attention_mask[:, 0].all():
+            return self.run_language_model(inputs_embeds, attention_mask, **kwargs)
+        lengths = attention_mask.sum(1)
+        order = lengths.argsort()
+        states = []
+        for chosen in order.split(TEXTS_AT_ONCE):
+            longest = int(lengths[chosen].max())
+            output = self.run_language_model(
+                inputs_embeds[chosen, :longest],
+                attention_mask[chosen, :longest],
+                **kwargs,
+            )
+            missing = inputs_embeds.shape[1] - longest
+            padding = [0, 0, 0, missing]
+            states.append(nn.functional.pad(output.last_hidden_state, padding))
+        return BaseModelOutputWithPast(
+            last_hidden_state=torch.cat(states)[order.argsort()]
+        )
 
 
 class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):

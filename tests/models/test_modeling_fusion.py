@@ -72,6 +72,25 @@ def test_an_encoded_image_gives_the_same(reader, random_image):
     torch.testing.assert_close(outputs.points, expected)
 
 
+def test_many_texts_are_read_by_their_lengths(reader, random_image, monkeypatch):
+    model, processor = reader
+    texts = [
+        f"{text} {'the cat ' * (number % 5)}" for number, text in enumerate(7 * TEXTS)
+    ]
+    lengths = []
+    run = type(model.model).run_language_model
+
+    def counted(self, inputs_embeds, *args, **kwargs):
+        lengths.append(inputs_embeds.shape[1])
+        return run(self, inputs_embeds, *args, **kwargs)
+
+    monkeypatch.setattr(type(model.model), "run_language_model", counted)
+    together = points_of(reader, random_image(), texts)
+    assert len(lengths) == 2 and lengths[0] < lengths[1]
+    alone = [points_of(reader, random_image(), [text]) for text in texts]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
 def test_the_prompt_holds_no_image_and_yet_the_image_matters(reader, random_image):
     model, processor = reader
     assert processor.image_token_id not in processor(random_image(), TEXTS)["input_ids"]
