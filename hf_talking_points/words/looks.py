@@ -200,7 +200,7 @@ def middle_colors(colors: np.ndarray) -> np.ndarray:
 
 
 def squared_norm(differences: np.ndarray) -> np.ndarray:
-    """Of the last axis; NaN in, NaN out."""
+    """Sum of squares along the last axis; NaN in, NaN out."""
     return np.einsum("...i,...i->...", differences, differences)
 
 
@@ -208,9 +208,7 @@ COLOR_NAMES = tuple(COLORS)
 PROTOTYPE_NAMES = np.array(
     [name for name, prototypes in COLORS.items() for _ in prototypes]
 )
-FIRST_PROTOTYPES = np.unique(
-    [list(PROTOTYPE_NAMES).index(name) for name in COLOR_NAMES]
-)
+FIRST_PROTOTYPES = [list(PROTOTYPE_NAMES).index(name) for name in COLOR_NAMES]
 PROTOTYPES = lab_of(np.array([color for some in COLORS.values() for color in some]))
 
 

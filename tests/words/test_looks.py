@@ -284,6 +284,23 @@ def test_any_spot_of_a_mirrored_photo_has_the_same_looks(sampler):
     assert set(here.borders) == mirrored
 
 
+def test_many_spots_at_once_look_as_one_by_one():
+    pixels = photo("chelsea")
+    height, width = pixels.shape[:2]
+    rng = np.random.default_rng(0)
+    points = [(0.0, 0.0), (float(width), float(height)), (width - 0.5, 1.0)]
+    points += [tuple(point) for point in rng.uniform(0, [width, height], (60, 2))]
+    together = PixelLooks(pixels)
+    together.look_at(points)
+    apart = PixelLooks(pixels)
+    assert [together.at(*point) for point in points] == [
+        apart.at(*point) for point in points
+    ]
+    together.look_at([])
+    with pytest.raises(ValueError, match="is not in the photo"):
+        together.look_at([(5.0, 5.0), (width + 1.0, 5.0)])
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_picture_has_looks_everywhere(sampler):
