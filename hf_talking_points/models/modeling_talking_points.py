@@ -511,6 +511,8 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         super().train(mode)
         # a few images a batch are too few for batch statistics, and frozen features must not drift
         self.backbone.eval()
+        if not any(weight.requires_grad for weight in self.language_model.parameters()):
+            self.language_model.eval()  # no dropout in what does not learn
         return self
 
     def modules_before_language_model(self) -> list[nn.Module]:

@@ -167,3 +167,19 @@ def test_an_encoder_is_not_read_as_a_causal_model(make_localizer, random_image):
 def test_configs_that_make_no_sense(fields, message):
     with pytest.raises(ValueError, match=message):
         PointLocalizerConfig(**fields)
+
+
+def test_a_frozen_language_model_gives_the_same_in_training(
+    make_localizer, random_image
+):
+    model, processor = make_localizer(
+        text="bert", token_strides=[], fusion_layers=1, head="heatmap"
+    )
+    model.train()
+    assert model.model.language_model.training
+    model.model.language_model.requires_grad_(False)
+    model.train()
+    assert not model.model.language_model.training
+    assert model.fusion.training
+    inputs = processor(random_image(), TEXTS)
+    assert torch.equal(model(**inputs).points, model(**inputs).points)
