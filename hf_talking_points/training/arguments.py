@@ -390,6 +390,10 @@ class PointLocalizerModelArguments(ModelArguments):
             "help": "running statistics of the states of <SEG>, for a pretrained language model"
         },
     )
+    point_loss_weight: float = field(
+        default=30.0,
+        metadata={"help": "weight of the regression beside the heat map's loss"},
+    )
     head_dim: int = field(
         default=256,
         metadata={"help": "width of the projection to the map, and of fusion layers"},

@@ -78,6 +78,7 @@ def prepare_localizer(
         token_strides=arguments.token_strides,
         head=arguments.head,
         head_dim=arguments.head_dim,
+        point_loss_weight=arguments.point_loss_weight,
         fusion_layers=arguments.fusion_layers,
         standardize_states=arguments.standardize_states,
     )
