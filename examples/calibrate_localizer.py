@@ -3,7 +3,7 @@ r"""Makes the confidence of a trained localizer a probability, and says how far 
 python examples/calibrate_localizer.py --model_name_or_path runs/localizer --data_dir points \
     --eval_styles rich short free full --output_dir runs/localizer-calibrated
 
-It is fitted on the validation split, over all styles together, and measured on another one.
+It is fitted on the validation split, over all styles together, and measured on the test split, style by style.
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from hf_talking_points.training.calibration import (
     RADIUS,
     calibrate,
     expected_calibration_error,
+    is_found,
 )
 from hf_talking_points.training.collators import LocalizerCollator
 from hf_talking_points.training.triplet_dataset import TripletDatasets
@@ -33,10 +34,6 @@ from hf_talking_points.training.triplet_dataset import TripletDatasets
 class CalibrationArguments(DataArguments):
     model_name_or_path: str = field(metadata={"help": "localizer with a heat map"})
     output_dir: str = field(metadata={"help": "folder of the calibrated localizer"})
-    measured_split: str = field(
-        default="test",
-        metadata={"help": "what it is measured on: test, or train to try"},
-    )
     batch_size: int = field(default=16, metadata={"help": "photos at a time"})
 
 
@@ -79,7 +76,7 @@ def main() -> None:
     processor.save_pretrained(args.output_dir)
     print(f"| style | n | within {RADIUS} | mean confidence | calibration error |")
     print("|---|---|---|---|---|")
-    for style, loader in batches(args.measured_split).items():
+    for style, loader in batches("test").items():
         confidence, is_hit = answers(model, loader)
         error = expected_calibration_error(confidence, is_hit)
         print(
@@ -94,8 +91,7 @@ def answers(model: Any, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]
     for batch in loader:
         target, scale = batch.pop("target_points"), batch.pop("scale")
         outputs = model(**batch)
-        offsets = (outputs.points.view_as(target) - target) * scale
-        hits.append(offsets.norm(dim=-1).flatten() < RADIUS)
+        hits.append(is_found(outputs.points, target, scale))
         confidences.append(outputs.confidence)
     return torch.cat(confidences), torch.cat(hits)
 

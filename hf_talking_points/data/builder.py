@@ -361,7 +361,7 @@ def build_dataset(
 
 def keep_imports() -> None:
     """Takes the imported modules from the garbage collection of a new process, which would go through them again and
-    again: a fifth of the time of a build."""
+    again."""
     gc.freeze()
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import cycle
 
 import numpy as np
 from PIL import Image
@@ -286,15 +286,11 @@ def possible_styles(photo: Photo, style_weights: dict[str, float]) -> dict[str, 
     return possible if sum(possible.values()) > 0 else style_weights
 
 
-def with_text_first(
-    annotated: Sequence[Owned], order: Sequence[int], style: str | float
-) -> list[int]:
-    """The order in which points are taken for a style: that of those which have a text in it, where the rule-based
-    writer does not know the style and there is one; else the given one."""
-    if not isinstance(style, str) or style in STYLES:
-        return list(order)
-    told = [number for number in order if style in dict(annotated[number][1].texts)]
-    return told or list(order)
+def told_in(points: Sequence[Owned], style: str | float) -> list[Owned]:
+    """Those of points that have a text in a style which the rule-based writer does not know; none for its own."""
+    if style in STYLES:
+        return []
+    return [pair for pair in points if style in dict(pair[1].texts)]
 
 
 def sample_triplets(
@@ -315,9 +311,8 @@ def sample_triplets(
             where its source has one, else the rule-based writer's. A style that this writer does not know is drawn
             where a point of the view has a text in it, and for such a point; where all styles are such and no point
             has one, it becomes "full". Without weights all texts of a point are as likely, and a point without any is
-            described in "full".
-            A point without object or part gets one of its own texts, but in "free" and "brief", which tell any point
-            from its surroundings; without texts the rule-based writer says what is left.
+            described in "full". A point without object or part gets one of its own texts, but in "free" and "brief",
+            which tell any point from its surroundings; without texts the rule-based writer says what is left.
         surroundings (`float`): chance of a point beside all objects instead of an annotated one.
         image (function, *optional*): gives the pixels of the view, by default [`View.image`]. Called at most once.
     Returns:
@@ -327,8 +322,9 @@ def sample_triplets(
     photo = view.photo
     chooser = TextChooser(photo, image or view.image, style_weights, rng)
     annotated = view.points()
-    order = rng.permutation(len(annotated)).tolist()
-    taken: Counter[tuple[int, ...]] = Counter()
+    shuffled = [annotated[index] for index in rng.permutation(len(annotated))]
+    everything = cycle(shuffled)
+    of_style: dict[str | float, Iterator[Owned]] = {}
     points: list[tuple[float, float]] = []
     texts: list[str] = []
     sources: list[Owned | None] = []
@@ -341,9 +337,10 @@ def sample_triplets(
             texts.append(chooser.write(None, PartPoint(None, *free), style))
             sources.append(None)
             continue
-        candidates = tuple(with_text_first(annotated, order, drawn))
-        owner, point = annotated[candidates[taken[candidates] % len(candidates)]]
-        taken[candidates] += 1
+        if drawn not in of_style:
+            told = told_in(shuffled, drawn)
+            of_style[drawn] = cycle(told) if told else everything
+        owner, point = next(of_style[drawn])
         points.append((point.x, point.y))
         texts.append(chooser.text_of(owner, point, drawn))
         sources.append((owner, point))

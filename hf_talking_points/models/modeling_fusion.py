@@ -108,9 +108,6 @@ class TextMapFusion(nn.Module):
         self.layers = nn.ModuleList(
             FusionLayer(dim) for _ in range(config.fusion_layers)
         )
-        self.query_projection = nn.Linear(dim, dim)
-        self.cell_projection = nn.Linear(dim, dim)
-        self.cell_bias = nn.Linear(dim, 1)
 
     def forward(
         self, states: torch.Tensor, mask: torch.Tensor | None, cells: torch.Tensor
@@ -129,19 +126,6 @@ class TextMapFusion(nn.Module):
         for layer in self.layers:
             words, cells = layer(words, cells, mask)
         return words, cells
-
-    def score(self, vector: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Scores the cells against the text.
-
-        Args:
-            vector (`torch.Tensor` of shape `(rows, head_dim)`): of each text.
-            cells (`torch.Tensor` of shape `(rows, cells, head_dim)`): as [`forward`] gives them.
-        Returns:
-            `torch.Tensor` of shape `(rows, cells)`: logits.
-        """
-        query = self.query_projection(vector)[:, None]
-        scores = query @ self.cell_projection(cells).transpose(1, 2)
-        return scores[:, 0] / vector.shape[1] ** 0.5 + self.cell_bias(cells)[..., 0]
 
 
 __all__ = ["FusionAttention", "FusionLayer", "TextMapFusion"]

@@ -119,33 +119,60 @@ class MapKeys(nn.Module):
 
 
 class HeatmapHead(nn.Module):
-    """Scores every cell against the text, with a Gaussian prior of learned width at the regressed point."""
+    """Scores every cell against the text, with a Gaussian prior of learned width at the regressed point.
 
-    def __init__(self, dim: int) -> None:
+    Args:
+        dim (`int`): width of vector, keys and cells.
+        scores_cells (`bool`): whether there are coarse cells that have seen the text, which are scored too.
+    """
+
+    def __init__(self, dim: int, scores_cells: bool = False) -> None:
         super().__init__()
         self.query_projection = nn.Linear(dim, dim)
         self.log_prior_width = nn.Parameter(torch.tensor([-1.6]))
+        if scores_cells:
+            self.cell_query_projection = nn.Linear(dim, dim)
+            self.cell_projection = nn.Linear(dim, dim)
+            self.cell_bias = nn.Linear(dim, 1)
 
     def forward(
-        self, vector: torch.Tensor, regressed: torch.Tensor, keys: torch.Tensor
+        self,
+        vector: torch.Tensor,
+        regressed: torch.Tensor,
+        keys: torch.Tensor,
+        cells: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Args:
             vector (`torch.Tensor` of shape `(rows, head_dim)`): of each text; as many rows for every image.
             regressed (`torch.Tensor` of shape `(rows, 2)`): (x, y) on the canvas.
             keys (`torch.Tensor` of shape `(images, side^2, head_dim)`)
+            cells (`torch.Tensor` of shape `(rows, coarse_side^2, head_dim)`, *optional*)
         Returns:
             `torch.Tensor` of shape `(rows, side, side)`: logits.
         """
-        images, cells, dim = keys.shape
-        side = math.isqrt(cells)
+        images, key_count, dim = keys.shape
+        side = math.isqrt(key_count)
         query = self.query_projection(vector).view(images, -1, dim)
         scores = (
             query @ keys.transpose(1, 2)
-        ).float()  # (images, rows of an image, cells)
+        ).float()  # (images, rows of an image, key_count)
         scores = scores.view(-1, side, side) / dim**0.5
+        if cells is not None:
+            scores = scores + self.coarse_scores(vector, cells, side)
         doubled_variance = 2 * torch.exp(2 * self.log_prior_width.float())
         return scores - squared_distances(regressed, side, side) / doubled_variance
+
+    def coarse_scores(
+        self, vector: torch.Tensor, cells: torch.Tensor, side: int
+    ) -> torch.Tensor:
+        """The scores of coarse cells at the resolution of the map, `(rows, side, side)`."""
+        query = self.cell_query_projection(vector)[:, None]
+        scores = query @ self.cell_projection(cells).transpose(1, 2)
+        scores = scores[:, 0] / vector.shape[1] ** 0.5 + self.cell_bias(cells)[..., 0]
+        coarse_side = math.isqrt(scores.shape[1])
+        coarse = scores.float().unflatten(1, (1, coarse_side, coarse_side))
+        return resized(coarse, (side, side))[:, 0]
 
 
 class ConfidenceHead(nn.Module):
@@ -409,7 +436,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
             nn.Linear(dim, 2),
         )
         if config.head == "heatmap":
-            self.heatmap_head = HeatmapHead(dim)
+            self.heatmap_head = HeatmapHead(dim, bool(config.fusion_layers))
         if config.calibrated_confidence:
             self.confidence_head = ConfidenceHead(dim)
         self.post_init()
@@ -566,12 +593,9 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
         points, confidence, heatmaps, logits = regressed, None, None, None
         if self.config.head == "heatmap":
             keys = self.cell_keys_of_rows(image.cell_keys, image_index)
-            logits = self.heatmap_head(vector, regressed, keys)  # (rows, height, width)
-            if cells is not None:
-                scores = self.fusion.score(vector, cells)  # (rows, cells)
-                side = math.isqrt(scores.shape[1])
-                coarse = scores.unflatten(1, (1, side, side)).to(logits)
-                logits = logits + resized(coarse, logits.shape[1:])[:, 0]
+            logits = self.heatmap_head(
+                vector, regressed, keys, cells
+            )  # (rows, height, width)
             heatmaps = logits.flatten(1).softmax(-1).view_as(logits)
             points, confidence = local_soft_argmax(heatmaps, self.config.heatmap_window)
             if self.config.calibrated_confidence:

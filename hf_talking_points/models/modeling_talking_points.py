@@ -226,10 +226,11 @@ def load_text(name: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
     """
     remote = {"trust_remote_code": kwargs.get("trust_remote_code", False)}
     config = AutoConfig.from_pretrained(name, **remote)
-    architectures = config.architectures or ["ForCausalLM"]
-    if all(architecture.endswith("Model") for architecture in architectures):
-        return AutoModel.from_pretrained(name, **kwargs)
-    return AutoModelForCausalLM.from_pretrained(name, **kwargs)
+    [architecture, *_] = config.architectures or [""]
+    auto_class = AutoModelForCausalLM
+    if architecture.endswith("Model"):
+        auto_class = AutoModel
+    return auto_class.from_pretrained(name, **kwargs)
 
 
 def load_vision(

@@ -234,8 +234,9 @@ class PointLocalizationPipeline(_TalkingPointsPipeline):
         locate(image, text="the dog's left eye")  # -> [{"description", "point": (x, y), "confidence"}]
         locate([{"image": image, "text": [...]}, ...], batch_size=8)  # -> a list of such lists
 
-    Points are pixels of the displayed image. `confidence` is the share of the heat map around the point, in [0, 1],
-    and None for a head without one. With `return_heatmaps=True` each answer has "heatmap", a float array on the square
+    Points are pixels of the displayed image. `confidence` is the share of the heat map around the point, or of a
+    calibrated localizer the probability that the right point is within 0.1 of the image's sides; in [0, 1], and None
+    for a head without a map. With `return_heatmaps=True` each answer has "heatmap", a float array on the square
     canvas.
 
     Raises ValueError for no text, an empty text and a text longer than the model's context.

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.modeling_point_localizer import ConfidenceHead, local_soft_argmax
 
-__all__ = ["RADIUS", "calibrate", "expected_calibration_error"]
+__all__ = ["RADIUS", "calibrate", "expected_calibration_error", "is_found"]
 
 RADIUS = 0.1  # in parts of the image's sides
 PENALTY = 1e-2  # on squared weights of standardized inputs
@@ -50,25 +51,34 @@ def measured(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of each text of a batch its vector `(rows, head_dim)`, the share of the map around the peak `(rows,)`, and
     whether it was found within `RADIUS`, `(rows,)`."""
-    batch = {
-        name: [level.to(model.device) for level in value]
-        if isinstance(value, list)
-        else value.to(model.device)
-        for name, value in batch.items()
-    }
-    target, scale = batch.pop("target_points"), batch.pop("scale")
+    inputs = send_to_device(batch, model.device)
+    target, scale = inputs.pop("target_points"), inputs.pop("scale")
     vectors: list[torch.Tensor] = []
     hook = model.text_to_vision.register_forward_hook(
         lambda module, args, output: vectors.append(output)
     )
     try:
-        outputs = model(**batch)
+        outputs = model(**inputs)
     finally:
         hook.remove()
     _, share = local_soft_argmax(outputs.heatmaps, model.config.heatmap_window)
-    offsets = (outputs.points.view_as(target) - target) * scale
-    is_hit = offsets.norm(dim=-1).flatten() < RADIUS
-    return vectors[0].float(), share.float(), is_hit
+    return vectors[0].float(), share.float(), is_found(outputs.points, target, scale)
+
+
+def is_found(
+    points: torch.Tensor, target: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """Whether points are within `RADIUS` of the right ones.
+
+    Args:
+        points (`torch.Tensor` of shape `(rows, 2)`): on the canvas.
+        target (`torch.Tensor` of shape `(photos, points of a photo, 2)`): on the canvas, as many.
+        scale (`torch.Tensor` of shape `(photos, 1, 2)`): of each canvas in parts of its photo's sides.
+    Returns:
+        bool `torch.Tensor` of shape `(rows,)`.
+    """
+    offsets = (points.view_as(target) - target) * scale
+    return offsets.norm(dim=-1).flatten() < RADIUS
 
 
 def fitted_head(

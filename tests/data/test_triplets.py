@@ -131,6 +131,27 @@ def test_a_text_of_the_style_is_taken_where_there_is_one(photo):
 ON_THE_LEFT = "A dog on the left."
 
 
+def test_a_style_of_the_source_is_drawn_for_points_that_have_it(photo):
+    told = replace(photo.objects[0].points[1], texts=(("rich", "Its wet nose."),))
+    others = photo.objects[0].points[::2]
+    dog = replace(photo.objects[0], points=(*others, told))
+    [view] = make_views([replace(photo, objects=(dog,))])
+    _, texts, sources = sample_triplets(view, 40, rng(), {"rich": 1, "terse": 1})
+    is_rich = [text == "Its wet nose." for text in texts]
+    assert 10 < sum(is_rich) < 30
+    assert all(source[1] == told for source, rich in zip(sources, is_rich) if rich)
+    # the writer's style comes for all points
+    terse = {source[1].part for source, rich in zip(sources, is_rich) if not rich}
+    assert terse == PARTS
+
+
+def test_a_style_that_no_point_has_is_not_drawn_beside_others(photo):
+    [view] = make_views([photo])
+    _, texts, _ = sample_triplets(view, 20, rng(), {"rich": 9, "terse": 1})
+    # "full", which stands for unknown styles, is longer
+    assert all(len(text) < 40 for text in texts)
+
+
 def test_texts_of_the_whole_photo_are_not_those_of_a_crop(photo, free_photo):
     for described in (with_texts(photo, ("full", ON_THE_LEFT)), free_photo):
         whole, *crops = make_views([described], views_per_photo=4)

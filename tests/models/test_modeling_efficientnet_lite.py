@@ -12,6 +12,7 @@ MEANS = [6.683, 5.316, 2.0196]
 STAGES = {
     "stem": (2, 32),
     "stage1": (4, 24),
+    "colors": (8, 12),
     "stage2": (8, 40),
     "stage3": (16, 112),
     "stage4": (32, 320),
@@ -41,6 +42,29 @@ def test_channels_and_strides(stages):
         stride, expected_channels = STAGES[stage]
         assert channels == expected_channels
         assert feature_map.shape == (2, channels, 64 // stride, 96 // stride)
+
+
+def test_colors_are_the_pixels_of_each_quarter():
+    model = make_backbone(out_features=["colors"])
+    pixels = torch.zeros(1, 3, 16, 24)
+    pixels[0, 1, 8:12, 4:8] = 1.0  # upper right quarter of the cell below the first
+    with torch.no_grad():
+        [colors] = model(pixels).feature_maps
+    assert colors.shape == (1, 12, 2, 3)
+    assert colors.sum() == 1
+    green = colors[0].view(3, 2, 2, 2, 3)[1]  # (row, column) of the quarter, cells
+    assert green[0, 1, 1, 0] == 1
+
+
+def test_a_config_without_colors_stays_as_it_was():
+    stages = ["stem", "stage1", "stage2", "stage3", "stage4"]
+    stored = EfficientNetLiteConfig(
+        stage_names=stages,
+        hidden_sizes=[24, 40, 112, 320],
+        out_features=["stage2", "stage4"],
+        out_indices=[2, 4],
+    )
+    assert EfficientNetLiteBackbone(stored).channels == [40, 320]
 
 
 def test_odd_sizes_are_rounded_up():

@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from hf_talking_points import PointLocalizerConfig
+from hf_talking_points import PointDescriptorConfig, PointLocalizerConfig
 from hf_talking_points.models.modeling_fusion import FusionAttention, FusionLayer
+from hf_talking_points.models.modeling_talking_points import load_text
 
 TEXTS = ["a wheel", "the tip of the left ear of the cat in the middle", "yellow black"]
 
@@ -167,6 +168,25 @@ def test_an_encoder_is_not_read_as_a_causal_model(make_localizer, random_image):
 def test_configs_that_make_no_sense(fields, message):
     with pytest.raises(ValueError, match=message):
         PointLocalizerConfig(**fields)
+
+
+def test_a_descriptor_cannot_go_without_image_tokens():
+    with pytest.raises(ValueError, match="token_strides must name at least one"):
+        PointDescriptorConfig(token_strides=[])
+
+
+@pytest.mark.parametrize("text", ["bert", "llama"])
+def test_a_language_model_is_loaded_with_the_head_that_it_has(
+    make_language_model, tmp_path, text
+):
+    saved = make_language_model(text)
+    saved.save_pretrained(tmp_path)
+    assert type(load_text(tmp_path)) is type(saved)
+
+
+def test_a_descriptor_does_not_write_with_an_encoder(make_descriptor):
+    with pytest.raises(ValueError, match="BertModel takes no past_key_values|no head"):
+        make_descriptor(text="bert")
 
 
 def test_a_frozen_language_model_gives_the_same_in_training(

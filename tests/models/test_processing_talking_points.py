@@ -225,6 +225,16 @@ def test_a_tokenizer_keeps_its_own_template(make_tokenizer):
     assert processor.render("the ear") == request + "[assistant]<p> keypoint </p> <SEG>"
 
 
+def test_an_encoder_gets_its_own_marks_around_the_texts(make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]"})
+    processor = PointLocalizerProcessor.from_tokenizer(
+        tokenizer, image_size=64, image_seq_length=0
+    )
+    request = "[CLS]Please segment region1: the ear[SEP]"
+    assert processor.render("the ear") == request + "<p> keypoint </p> <SEG>"
+
+
 def test_of_several_templates_the_default_is_kept(make_tokenizer):
     tokenizer = make_tokenizer()
     tokenizer.chat_template = {"tools": "another", "default": OWN_TEMPLATE}

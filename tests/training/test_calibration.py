@@ -1,5 +1,10 @@
+import sys
+
 import pytest
 import torch
+from example_scripts import load_example
+from supervised_runs import draw_photos
+from transformers import AutoModelForKeypointDetection
 
 from hf_talking_points.training.calibration import (
     calibrate,
@@ -69,3 +74,22 @@ def test_what_has_no_map_or_no_answers(make_localizer):
     model, _ = make_localizer(head="heatmap")
     with pytest.raises(ValueError, match="batches is empty"):
         calibrate(model, [])
+
+
+def test_the_example_writes_a_calibrated_localizer(
+    make_localizer, tmp_path, monkeypatch, capsys
+):
+    model, processor = make_localizer(head="heatmap")
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "localizer")
+    photos = draw_photos(tmp_path / "photos")
+    output = tmp_path / "calibrated"
+    command = f"calibrate --model_name_or_path {tmp_path}/localizer --data_dir {photos} --output_dir {output}"
+    monkeypatch.setattr(
+        sys, "argv", [*command.split(), "--eval_styles", "full", "terse"]
+    )
+    load_example("calibrate_localizer").main()
+    calibrated = AutoModelForKeypointDetection.from_pretrained(output)
+    assert calibrated.config.calibrated_confidence
+    printed = capsys.readouterr().out
+    assert "| full |" in printed and "| terse |" in printed

@@ -159,6 +159,21 @@ def test_each_style_is_evaluated_alone_on_whole_photos(rows, make_datasets):
     assert longer > shorter
 
 
+def test_a_style_of_the_source_is_evaluated_on_points_that_have_it(
+    folder, make_datasets
+):
+    photos = read_objects(folder)
+    [animal] = photos[0].objects
+    told = replace(animal.points[0], texts=(("rich", "Its dark nose."),))
+    animal = replace(animal, points=(told, *animal.points[1:]))
+    photos[0] = replace(photos[0], objects=(animal,))
+    datasets = make_datasets(points_per_image=2)
+    data = datasets.evaluation(point_rows(photos), "rows", ["rich", "full"])
+    [row] = data.datasets["rich"]
+    assert row["descriptions"] == ["Its dark nose."] * 2
+    assert len(data.datasets["full"]) == len(photos)
+
+
 def test_evaluation_photos_can_be_limited(rows, make_datasets):
     for given in (rows, rows.to_iterable_dataset()):
         data = make_datasets(max_eval_photos=2).evaluation(given, "rows", None)
