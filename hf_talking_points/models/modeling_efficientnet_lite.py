@@ -43,8 +43,8 @@ class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         # older checkpoints have no colors
-        self.stage_names = kwargs.pop("stage_names", STAGE_NAMES)
-        self.hidden_sizes = kwargs.pop("hidden_sizes", HIDDEN_SIZES)
+        self.stage_names = kwargs.pop("stage_names", list(STAGE_NAMES))
+        self.hidden_sizes = kwargs.pop("hidden_sizes", list(HIDDEN_SIZES))
         self.set_output_features_output_indices(
             out_features=kwargs.pop("out_features", None),
             out_indices=kwargs.pop("out_indices", None),
@@ -164,7 +164,9 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
             memory_format=torch.channels_last
         )  # faster than contiguous on a CPU
         x = nn.functional.relu6(self._bn0(self._conv_stem(x)))
-        maps = {"stem": x, "colors": cell_colors(pixel_values)}
+        maps = {"stem": x}
+        if "colors" in self.out_features:
+            maps["colors"] = cell_colors(pixel_values)
         for index, block in enumerate(self._blocks):
             x = block(x)
             if index in self.taps:
