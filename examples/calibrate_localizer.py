@@ -3,10 +3,11 @@ r"""Makes the confidence of a trained localizer a probability, and says how far 
 python examples/calibrate_localizer.py --model_name_or_path runs/localizer --data_dir points \
     --eval_styles rich short free full --output_dir runs/localizer-calibrated
 
-It is fitted on the validation split, over all styles together, and measured on the test split, style by style.
+It is fitted on the validation split, over all styles together, and measured on the test split, style by style, and for
+texts of other photos, which have no point.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from hf_talking_points.training.calibration import (
     calibrate,
     expected_calibration_error,
     is_found,
+    of_other_photos,
 )
 from hf_talking_points.training.collators import LocalizerCollator
 from hf_talking_points.training.triplet_dataset import TripletDatasets
@@ -74,21 +76,27 @@ def main() -> None:
     calibrate(model, fitted())
     model.save_pretrained(args.output_dir)
     processor.save_pretrained(args.output_dir)
-    print(f"| style | n | within {RADIUS} | mean confidence | calibration error |")
-    print("|---|---|---|---|---|")
+    print(
+        f"| style | n | within {RADIUS} | mean confidence | calibration error | confidence in texts of other photos |"
+    )
+    print("|---|---|---|---|---|---|")
     for style, loader in batches("test").items():
         confidence, is_hit = answers(model, loader)
         error = expected_calibration_error(confidence, is_hit)
+        strangers, _ = answers(model, map(of_other_photos, loader))
         print(
-            f"| {style} | {len(is_hit)} | {is_hit.float().mean():.3f} | {confidence.mean():.3f} | {error:.3f} |"
+            f"| {style} | {len(is_hit)} | {is_hit.float().mean():.3f} | {confidence.mean():.3f} | {error:.3f} "
+            f"| {strangers.mean():.3f} |"
         )
 
 
 @torch.no_grad()
-def answers(model: Any, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
+def answers(
+    model: Any, batches: Iterable[dict[str, Any]]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Confidence of each answer, and whether it is right."""
     confidences, hits = [], []
-    for batch in loader:
+    for batch in batches:
         target, scale = batch.pop("target_points"), batch.pop("scale")
         outputs = model(**batch)
         hits.append(is_found(outputs.points, target, scale))

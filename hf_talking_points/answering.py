@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from . import MINI_DESCRIPTOR, MINI_LOCALIZER
 from .checkpoints import model_version
-from .localization import locate_texts
+from .localization import confidence_in_words, locate_texts
 from .models.coordinates import check_points
 from .models.images import to_rgb
 from .visualization import draw_round_trip
@@ -270,5 +270,7 @@ def append_line(file: Path, line: str) -> None:
 def readable_row(row: dict[str, Any]) -> str:
     """An answer on one line."""
     x, y = row["point"]
-    confidence = "" if row.get("confidence") is None else f" {row['confidence']:.2f}"
+    confidence = ""
+    if row.get("confidence") is not None:
+        confidence = f" {confidence_in_words(row['confidence'])}:"
     return f"{row['image']} ({x:.1f}, {y:.1f}){confidence} {row['description']}"

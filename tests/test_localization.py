@@ -6,6 +6,7 @@ from transformers import pipeline
 
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
 from hf_talking_points.localization import (
+    confidence_in_words,
     localization_pipeline,
     locate_texts,
     points_of,
@@ -143,3 +144,16 @@ def test_what_a_localizer_may_be(locate, tmp_path):
         localization_pipeline(3)
     with pytest.raises(ValueError, match="talking-points-descriptor|point_localizer"):
         localization_pipeline(MINI_DESCRIPTOR)
+
+
+def test_confidence_is_told_in_words():
+    told = [confidence_in_words(value) for value in (1.0, 0.72, 0.5, 0.049)]
+    assert told == [
+        "sure (100 %)",
+        "fairly sure (72 %)",
+        "unsure (50 %)",
+        "guessing (5 %)",
+    ]
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            confidence_in_words(wrong)

@@ -4,10 +4,12 @@ import zipfile
 
 import pytest
 import torch
+from conftest import tiny_tokenizer
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from hf_talking_points import EfficientNetLiteBackbone, EfficientNetLiteConfig
 from hf_talking_points.offline import (
-    MINILM_FILES,
+    MINILM_CONTEXT,
     efficientnet_lite0_state_dict,
     minilm_checkpoint,
     package_folder,
@@ -66,14 +68,39 @@ def test_smollm2_overwrites_nothing(tmp_path):
     assert notes.read_text() == "mine"
 
 
-def test_minilm_is_unpacked_without_the_rest(tmp_path, monkeypatch):
+def test_minilm_is_saved_with_a_longer_context(tmp_path, monkeypatch):
     package = tmp_path / "all_minilm_l6_v2"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    tokenizer = tiny_tokenizer()
+    encoder = BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=32,
+        ),
+        add_pooling_layer=False,
+    ).eval()
+    for part in (encoder, tokenizer):
+        part.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "modules.json").write_text("[]")
     with zipfile.ZipFile(package / "model.zip", "w") as archive:
-        for name in [*MINILM_FILES, "modules.json"]:
-            archive.writestr(name, name)
+        for file in (tmp_path / "saved").iterdir():
+            archive.write(file, file.name)
     monkeypatch.syspath_prepend(tmp_path)
     folder = tmp_path / "minilm"
     assert minilm_checkpoint(folder) == str(folder)
-    assert sorted(file.name for file in folder.iterdir()) == sorted(MINILM_FILES)
+    assert not (folder / "modules.json").exists()
+    longer = AutoModel.from_pretrained(folder).eval()
+    assert AutoTokenizer.from_pretrained(folder).model_max_length == MINILM_CONTEXT
+    # what it read before it reads as before, and more now
+    ids = torch.arange(30)[None] % len(tokenizer)
+    with torch.no_grad():
+        before = encoder(ids).last_hidden_state
+        after = longer(ids).last_hidden_state
+        long_text = longer(ids.repeat(1, 30)).last_hidden_state
+    torch.testing.assert_close(after, before)
+    assert long_text.shape[1] == 900 and long_text.isfinite().all()

@@ -17,6 +17,7 @@ from hf_talking_points.visualization import (
     plot_intervals,
     plot_learning_curves,
     plot_pck_curves,
+    plot_reliability,
     stack,
     strip_window,
     text_font,
@@ -370,3 +371,21 @@ def test_learning_curves_show_every_run(tmp_path):
 def test_no_learning_curves_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="curves is empty"):
         plot_learning_curves({}, tmp_path / "none.png", "distance")
+
+
+def test_reliability_shows_the_share_of_hits_over_the_confidence(tmp_path, figures):
+    confidence = [0.05, 0.05, 0.95, 0.95, 1.0, 0.95]
+    hits = [False, False, True, True, True, False]
+    plot_reliability({"short": (confidence, hits)}, tmp_path / "reliability.png")
+    [axes] = figures[0].axes
+    _, line = axes.lines
+    assert line.get_xdata() == pytest.approx([0.05, 0.9625])
+    assert line.get_ydata() == pytest.approx([0, 0.75])
+    assert (tmp_path / "reliability.png").is_file()
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_too_few_or_many_reliability_curves(tmp_path, count):
+    answers = {str(number): ([0.5], [True]) for number in range(count)}
+    with pytest.raises(ValueError, match=f"1 to 8 entries, got {count}"):
+        plot_reliability(answers, tmp_path / "none.png")

@@ -13,18 +13,21 @@ from .photos import AnnotatedObject, Box, Part, PartPoint, Photo
 
 Crop = tuple[int, int, int, int]
 LEAST = 1  # pixels of an object or part, in each direction, that a crop must show of it
+NEARLY_ALL = (
+    0.92  # of each side: where things are in such a crop, they are in the photo
+)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where a crop lies on its photo, in whole pixels, whether it is mirrored, and whether it is the whole photo."""
+    """Where a crop lies on its photo, in whole pixels, whether it is mirrored, and whether it shows nearly all."""
 
     left: int
     top: int
     width: int
     height: int
     mirror: bool
-    is_whole: bool
+    is_nearly_whole: bool
 
     def name(self, part: str | None) -> str | None:
         """The name of a part in the crop."""
@@ -61,7 +64,7 @@ class _Frame:
             x=self.width - x if self.mirror else x,
             y=point.y - self.top,
             box=None if point.box is None else self.box(point.box),
-            texts=moved_texts(point.texts, self.is_whole, self.mirror),
+            texts=moved_texts(point.texts, self.is_nearly_whole, self.mirror),
         )
 
     def points(self, points: tuple[PartPoint, ...]) -> tuple[PartPoint, ...]:
@@ -111,12 +114,20 @@ def is_too_small(box: Box) -> bool:
     return box[2] - box[0] < LEAST or box[3] - box[1] < LEAST
 
 
+def shows_nearly_all(crop: Crop, size: tuple[int, int]) -> bool:
+    """Whether a crop takes so little off a photo of a size that what is said of its corners and sides stays true."""
+    x1, y1, x2, y2 = crop
+    width, height = size
+    return x2 - x1 >= NEARLY_ALL * width and y2 - y1 >= NEARLY_ALL * height
+
+
 def crop_photo(photo: Photo, crop: Crop | None = None, mirror: bool = False) -> Photo:
     """The annotation of a photo that is cut out and mirrored.
 
     Left and right swap in the texts of a mirrored photo. Texts that say where things are in the whole photo are
-    dropped from a smaller crop, [`is_about_frame`]; what the others name may lie outside it. Points outside the crop
-    are dropped, and so are objects and parts of which less than a pixel is visible. Boxes are cut to the crop.
+    dropped, [`is_about_frame`], unless nearly all of it is left; what the others name may lie outside the crop. Points
+    outside the crop are dropped, and so are objects and parts of which less than a pixel is visible. Boxes are cut to
+    the crop.
 
     Args:
         photo ([`Photo`])
@@ -126,8 +137,8 @@ def crop_photo(photo: Photo, crop: Crop | None = None, mirror: bool = False) -> 
         [`Photo`] in the pixels of [`crop_image`].
     """
     x1, y1, x2, y2 = crop or (0, 0, *photo.size)
-    is_whole = (x1, y1, x2, y2) == (0, 0, *photo.size)
-    frame = _Frame(x1, y1, x2 - x1, y2 - y1, mirror, is_whole)
+    is_nearly_whole = crop is None or shows_nearly_all(crop, photo.size)
+    frame = _Frame(x1, y1, x2 - x1, y2 - y1, mirror, is_nearly_whole)
     objects = []
     for annotated in photo.objects:
         shown = frame.object(annotated)

@@ -154,16 +154,16 @@ def is_about_frame(text: str) -> bool:
     return False
 
 
-def moved_texts(texts: Texts, is_whole: bool, mirror: bool) -> Texts:
+def moved_texts(texts: Texts, is_nearly_whole: bool, mirror: bool) -> Texts:
     """The (style, text) pairs of a point that are true of a crop of its photo.
 
     Args:
         texts (`tuple`): true of the photo.
-        is_whole (`bool`): whether the crop is the whole photo.
+        is_nearly_whole (`bool`): whether the crop is the photo or nearly all of it.
         mirror (`bool`): whether it is mirrored.
     """
     moved = []
     for style, text in texts:
-        if is_whole or not is_about_frame(text):
+        if is_nearly_whole or not is_about_frame(text):
             moved.append((style, mirrored_text(text) if mirror else text))
     return tuple(moved)

@@ -12,7 +12,14 @@ from PIL import Image
 
 from ..words.facts import Scene
 from ..words.writer import STYLES, WORD_LIMITS, describe_point
-from .crops import Crop, crop_image, crop_photo, random_crop
+from .crops import (
+    NEARLY_ALL,
+    Crop,
+    crop_image,
+    crop_photo,
+    random_crop,
+    shows_nearly_all,
+)
 from .moved_texts import is_about_frame
 from .photos import AnnotatedObject, PartPoint, Photo
 
@@ -107,22 +114,30 @@ def make_view(photo: Photo, number: int, index: int, seed: int) -> View:
 def crop_view(photo: Photo, rng: np.random.Generator) -> View:
     """A random crop of a photo, mirrored half the time, with those of its texts that are true of it, [`crop_photo`].
 
-    A point comes along where one of its texts does, where it can be described anew, or where it had no text.
+    Half of the crops show nearly all of the photo. A point comes along where one of its texts does, where it can be
+    described anew, or where it had no text.
     """
-    crop, mirror = random_crop(photo, rng)
-    kept = replace(photo, points=describable_on_crops(photo.points))
+    if rng.integers(2):
+        crop, mirror = random_crop(photo, rng, smallest=NEARLY_ALL)
+    else:
+        crop, mirror = random_crop(photo, rng)
+    kept = photo if shows_nearly_all(crop, photo.size) else describable_on_crops(photo)
+    return View(crop_photo(kept, crop, mirror), photo, crop, mirror)
+
+
+def describable_on_crops(photo: Photo) -> Photo:
+    """A photo with those of its points that have a part, no text, or one that stays true of a crop."""
     objects = []
     for annotated in photo.objects:
         named = [point for point in annotated.points if point.part is not None]
         nameless = [point for point in annotated.points if point.part is None]
-        points = (*named, *describable_on_crops(nameless))
+        points = (*named, *told_on_crops(nameless))
         objects.append(replace(annotated, points=points))
-    kept = replace(kept, objects=tuple(objects))
-    return View(crop_photo(kept, crop, mirror), photo, crop, mirror)
+    return replace(photo, objects=tuple(objects), points=told_on_crops(photo.points))
 
 
-def describable_on_crops(points: Sequence[PartPoint]) -> tuple[PartPoint, ...]:
-    """Those of points without a part that have no text, or one that stays true of a crop."""
+def told_on_crops(points: Sequence[PartPoint]) -> tuple[PartPoint, ...]:
+    """Those of points that have no text, or one that stays true of a crop."""
     return tuple(point for point in points if not is_only_on_photo(point))
 
 

@@ -156,6 +156,7 @@ class PointLocalizerConfig(TalkingPointsConfig):
         fusion_layers (`int`): layers in which the language model's states and a coarse map of cells attend to each
             other before the cells are scored; for "heatmap". Without image tokens, the text meets the image there
             alone, so that a frozen encoder of sentences may be the language model.
+        fusion_dropout (`float`): dropout in these layers.
         calibrated_confidence (`bool`): the confidence is the probability that the right point is within 0.1, by a head
             that [`~training.calibration.calibrate`] fits; for "heatmap". Otherwise it is the share of the heat map
             around its peak.
@@ -172,6 +173,7 @@ class PointLocalizerConfig(TalkingPointsConfig):
     point_loss_weight: float = 30.0
     standardize_states: bool = False
     fusion_layers: int = 0
+    fusion_dropout: float = 0.0
     calibrated_confidence: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

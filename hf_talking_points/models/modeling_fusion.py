@@ -17,9 +17,10 @@ class FusionAttention(nn.Module):
 
     Args:
         dim (`int`): width of the sequences, a multiple of 32.
+        dropout (`float`): of what both add to the states.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
         self.query_norm = nn.LayerNorm(dim)
         self.source_norm = nn.LayerNorm(dim)
@@ -32,6 +33,7 @@ class FusionAttention(nn.Module):
             nn.GELU(),
             nn.Linear(2 * dim, dim),
         )
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self,
@@ -58,8 +60,9 @@ class FusionAttention(nn.Module):
             value.transpose(1, 2),
             attn_mask=source_mask,
         )
-        states = states + self.o_proj(attended.transpose(1, 2).flatten(2))
-        return states + self.mlp(states)
+        update = self.o_proj(attended.transpose(1, 2).flatten(2))
+        states = states + self.dropout(update)
+        return states + self.dropout(self.mlp(states))
 
 
 class FusionLayer(nn.Module):
@@ -67,13 +70,14 @@ class FusionLayer(nn.Module):
 
     Args:
         dim (`int`): width of words and cells.
+        dropout (`float`): see [`FusionAttention`].
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
-        self.words_see_cells = FusionAttention(dim)
-        self.words_see_words = FusionAttention(dim)
-        self.cells_see_words = FusionAttention(dim)
+        self.words_see_cells = FusionAttention(dim, dropout)
+        self.words_see_words = FusionAttention(dim, dropout)
+        self.cells_see_words = FusionAttention(dim, dropout)
 
     def forward(
         self, words: torch.Tensor, cells: torch.Tensor, word_mask: torch.Tensor | None
@@ -104,9 +108,9 @@ class TextMapFusion(nn.Module):
         self.word_projection = nn.Sequential(
             nn.Linear(config.text_config.hidden_size, dim), nn.LayerNorm(dim)
         )
-        self.reader = FusionAttention(dim)
+        self.reader = FusionAttention(dim, config.fusion_dropout)
         self.layers = nn.ModuleList(
-            FusionLayer(dim) for _ in range(config.fusion_layers)
+            FusionLayer(dim, config.fusion_dropout) for _ in range(config.fusion_layers)
         )
 
     def forward(

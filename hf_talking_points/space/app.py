@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 from transformers import Pipeline, TextIteratorStreamer, pipeline
 
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
+from hf_talking_points.localization import confidence_in_words
 from hf_talking_points.models.coordinates import check_points
 from hf_talking_points.models.images import UNREADABLE, to_rgb
 from hf_talking_points.visualization import (
@@ -227,7 +228,7 @@ def facts_of(entry: Entry, answer: Answer) -> list[str]:
     if answer.found is not None and entry.clicked is not None:
         facts.append(f"<b>{math.dist(entry.clicked, answer.found):.1f} px away</b>")
     if answer.confidence is not None:
-        facts.append(f"confidence {answer.confidence:.2f}")
+        facts.append(confidence_in_words(answer.confidence))
     return facts
 
 

@@ -20,14 +20,16 @@ class PointSamplingArguments:
 
     Args:
         views_per_photo (`int`): a photo comes as it is and in this many - 1 random crops of it, mirrored half the
-            time. Descriptions of a crop are written anew by rule, because a dataset's texts say where things are in
-            the whole photo; a warning counts them. A point without object or part, whose text cannot be written anew,
-            comes on no crop.
+            time, of which every second shows nearly all of it. Where a dataset's texts say where things are in the
+            whole photo, descriptions of a smaller crop are written anew by rule; a warning counts them. A point
+            without object or part, whose text cannot be written anew, comes on none of these.
         draws (`int`): times that each of them comes in an epoch, with other points and other sentences.
         points_per_image (`int`): points of a photo that share its encoding in a batch.
         styles (`list[str]`, *optional*): of the descriptions. A point's text in that style is taken where the dataset
             has one, else the rule-based writer's. By default the dataset's own descriptions are taken, each as often.
         style_weights (`list[float]`, *optional*): how often each of `styles` comes; equally often by default.
+        told_share (`float`): chance that a row of training is of a photo with texts in those of `styles` that the
+            rule-based writer does not know; otherwise of any photo. With 0 each photo comes as often.
         surroundings (`float`): chance of a point beside all objects, with a generic description, in training.
         eval_styles (`list[str]`, *optional*): evaluation is done once for each of these styles, with metrics
             `eval_{style}_…`; by default once, with the styles of training.
@@ -62,6 +64,12 @@ class PointSamplingArguments:
         default=None,
         metadata={"help": "how often each style comes; equally often if not given"},
     )
+    told_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "chance of a photo with texts in those of the styles that only the dataset has"
+        },
+    )
     surroundings: float = field(
         default=0.0,
         metadata={
@@ -94,9 +102,14 @@ class PointSamplingArguments:
             raise ValueError(
                 f"max_eval_photos must be at least 1, got {self.max_eval_photos}"
             )
-        if not 0 <= self.surroundings <= 1:
+        for name in ("told_share", "surroundings"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is a chance from 0 to 1, got {getattr(self, name)}"
+                )
+        if self.told_share and self.styles is None:
             raise ValueError(
-                f"surroundings is a chance from 0 to 1, got {self.surroundings}"
+                "told_share is of photos with texts in styles, which is not given"
             )
         if self.styles is not None and not self.styles:
             raise ValueError("styles is empty: name one, or leave it out")
@@ -403,6 +416,9 @@ class PointLocalizerModelArguments(ModelArguments):
         metadata={
             "help": "layers in which words and map attend to each other; with them token_strides may be empty"
         },
+    )
+    fusion_dropout: float = field(
+        default=0.0, metadata={"help": "dropout in the fusion layers"}
     )
 
     def modules_around_language_model(self) -> list[str]:

@@ -1,8 +1,12 @@
-"""Makes a localizer's confidence a probability: that the right point is within 0.1 of the image's sides."""
+"""Makes a localizer's confidence a probability: that the right point is within 0.1 of the image's sides.
+
+Texts of other photos, whose point is nowhere, are among what it is fitted on, so that a text which fits nothing in a
+photo gets a low one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,11 +16,18 @@ from transformers import PreTrainedModel
 
 from ..models.modeling_point_localizer import ConfidenceHead, local_soft_argmax
 
-__all__ = ["RADIUS", "calibrate", "expected_calibration_error", "is_found"]
+__all__ = [
+    "RADIUS",
+    "calibrate",
+    "expected_calibration_error",
+    "is_found",
+    "of_other_photos",
+]
 
 RADIUS = 0.1  # in parts of the image's sides
 PENALTY = 1e-2  # on squared weights of standardized inputs
 FIT_STEPS = 200
+BETWEEN_STRANGERS = 4  # batches, of which one comes with texts of other photos too
 
 
 @torch.no_grad()
@@ -34,7 +45,7 @@ def calibrate(model: PreTrainedModel, batches: Iterable[dict[str, Any]]) -> None
             f"confidence is read from a map, which head {model.config.head!r} has not"
         )
     vectors, shares, hits = [], [], []
-    for batch in batches:
+    for batch in with_strangers(batches):
         vector, share, is_hit = measured(model, batch)
         vectors.append(vector)
         shares.append(share)
@@ -44,6 +55,25 @@ def calibrate(model: PreTrainedModel, batches: Iterable[dict[str, Any]]) -> None
     head = fitted_head(torch.cat(vectors), torch.cat(shares), torch.cat(hits))
     model.config.calibrated_confidence = True
     model.confidence_head = head.to(model.device, model.dtype).requires_grad_(False)
+
+
+def with_strangers(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The batches, and some of them once more with the texts of other photos."""
+    for number, batch in enumerate(batches):
+        yield batch
+        photos = len(batch["target_points"])
+        if number % BETWEEN_STRANGERS == 0 and photos > 1:
+            yield of_other_photos(batch)
+
+
+def of_other_photos(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch of [`LocalizerCollator`] in which each photo has the texts of the one before it; their
+    right points, `target_points`, are NaN."""
+    points = batch["target_points"]
+    moved = dict(batch)
+    for name in ("input_ids", "attention_mask"):
+        moved[name] = batch[name].roll(points.shape[1], 0)
+    return {**moved, "target_points": torch.full_like(points, torch.nan)}
 
 
 def measured(
@@ -72,7 +102,8 @@ def is_found(
 
     Args:
         points (`torch.Tensor` of shape `(rows, 2)`): on the canvas.
-        target (`torch.Tensor` of shape `(photos, points of a photo, 2)`): on the canvas, as many.
+        target (`torch.Tensor` of shape `(photos, points of a photo, 2)`): on the canvas, as many; NaN where no point
+            is right.
         scale (`torch.Tensor` of shape `(photos, 1, 2)`): of each canvas in parts of its photo's sides.
     Returns:
         bool `torch.Tensor` of shape `(rows,)`.

@@ -80,6 +80,7 @@ def prepare_localizer(
         head_dim=arguments.head_dim,
         point_loss_weight=arguments.point_loss_weight,
         fusion_layers=arguments.fusion_layers,
+        fusion_dropout=arguments.fusion_dropout,
         standardize_states=arguments.standardize_states,
     )
     return freeze(model, arguments), processor

@@ -24,6 +24,7 @@ from ..data.triplets import (
     make_view,
     make_views,
     sample_triplets,
+    told_in,
 )
 from ..models.coordinates import canvas_box, pixels_to_canvas
 from ..words.writer import STYLES
@@ -57,6 +58,8 @@ class TripletSampler:
         style_weights (`dict[str, float]`, *optional*): chance of each style; without it the points' own descriptions,
             each as often.
         surroundings (`float`): chance of a point beside all objects.
+        told_share (`float`): chance of a view with texts in those of the styles that the rule-based writer does not
+            know, instead of any view.
         seed (`int`): with the number of a row it decides what the row holds, so that a resumed run goes on with the
             same data.
     """
@@ -65,6 +68,7 @@ class TripletSampler:
     points_per_image: int = 8
     style_weights: dict[str, float] | None = None
     surroundings: float = 0.0
+    told_share: float = 0.0
     seed: int = 0
 
     def row(
@@ -113,9 +117,30 @@ class TripletSampler:
                 "there is no view to draw points from: no photo has a usable point"
             )
 
+        told: list[int] = []
+        if self.told_share:
+            told = self.told_views(views)
         numbers = list(range(draws * len(views)))
-        drawn = DrawnRows(self, views, cache)
+        drawn = DrawnRows(self, views, cache, told)
         return Dataset.from_dict({"row": numbers}).with_transform(drawn)
+
+    def told_views(self, views: list[View]) -> list[int]:
+        """Where those views stand that have texts in styles which the rule-based writer does not know.
+
+        Raises ValueError where there is none.
+        """
+        styles = [style for style in self.style_weights or {} if style not in STYLES]
+        told = []
+        for index, view in enumerate(views):
+            points = view.points()
+            if any(told_in(points, style) for style in styles):
+                told.append(index)
+        if not told:
+            raise ValueError(
+                f"told_share={self.told_share} is of photos with texts in a style of the dataset's own, but no point "
+                f"has a text in one of {styles}"
+            )
+        return told
 
 
 @dataclass
@@ -125,11 +150,19 @@ class DrawnRows:
     sampler: TripletSampler
     views: list[View]
     cache: FeatureCache | None
+    told: list[int]
+
+    def view_of(self, number: int) -> int:
+        """Where the view of a row stands."""
+        rng = np.random.default_rng([self.sampler.seed, number, 0])
+        if self.told and rng.random() < self.sampler.told_share:
+            return self.told[rng.integers(len(self.told))]
+        return number % len(self.views)
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list]:
         rows = []
         for number in batch["row"]:
-            index = number % len(self.views)
+            index = self.view_of(number)
             rows.append(self.sampler.row(self.views[index], number, self.cache, index))
         return {column: [row[column] for row in rows] for column in rows[0]}
 
@@ -141,6 +174,7 @@ def triplet_dataset(
     points_per_image: int = 8,
     style_weights: dict[str, float] | None = None,
     surroundings: float = 0.0,
+    told_share: float = 0.0,
     draws: int = 1,
     seed: int = 0,
 ) -> Dataset:
@@ -154,12 +188,12 @@ def triplet_dataset(
         views (`list[View]`): of [`make_views`].
         cache ([`FeatureCache`], *optional*): of these views.
         draws (`int`): rows of each view.
-        processor, points_per_image, style_weights, surroundings, seed: see [`TripletSampler`].
+        processor, points_per_image, style_weights, surroundings, told_share, seed: see [`TripletSampler`].
 
     Raises ValueError where there is no view.
     """
     sampler = TripletSampler(
-        processor, points_per_image, style_weights, surroundings, seed
+        processor, points_per_image, style_weights, surroundings, told_share, seed
     )
     return sampler.dataset(views, cache, draws)
 
@@ -219,12 +253,10 @@ class StreamedRows:
     def tell_replaced_texts(self, described: int) -> None:
         """Warns where a dataset has texts that are not those of its crops."""
         logger.warning(
-            "views_per_photo=%d: texts of train_dataset on %d points speak of the whole photo: on %d of %d views of "
-            "each photo, which are crops, the rule-based writer describes them.",
+            "views_per_photo=%d: texts of train_dataset on %d points speak of the whole photo. On crops that do not "
+            "show nearly all of it the rule-based writer describes them.",
             self.views_per_photo,
             described,
-            self.views_per_photo - 1,
-            self.views_per_photo,
         )
 
 
@@ -326,10 +358,15 @@ class TripletDatasets:
         self.backbone = backbone
 
     def sampler(
-        self, style_weights: dict[str, float] | None, surroundings: float = 0.0
+        self,
+        style_weights: dict[str, float] | None,
+        surroundings: float = 0.0,
+        told_share: float = 0.0,
     ) -> TripletSampler:
         count = self.sampling.points_per_image
-        return TripletSampler(self.processor, count, style_weights, surroundings)
+        return TripletSampler(
+            self.processor, count, style_weights, surroundings, told_share
+        )
 
     def cache(self, views: list[View]) -> FeatureCache | None:
         """The feature cache of views, where one is asked for."""
@@ -350,15 +387,21 @@ class TripletDatasets:
 
     def train(self, views: list[View]) -> Dataset:
         """What to train on: views as often as they are drawn."""
+        options = self.sampling
         sampler = self.sampler(
-            self.sampling.weighted_styles, self.sampling.surroundings
+            options.weighted_styles, options.surroundings, options.told_share
         )
-        return sampler.dataset(views, self.cache(views), self.sampling.draws)
+        return sampler.dataset(views, self.cache(views), options.draws)
 
     def stream(self, rows: IterableDataset) -> IterableDataset:
         """What to train on, of photos that are read one after the other."""
         self.check_stream("train_dataset")
         options = self.sampling
+        if options.told_share:
+            raise ValueError(
+                "train_dataset is streamed, and told_share needs all photos at once: load it without streaming=True, "
+                "or leave told_share out"
+            )
         sampler = self.sampler(options.weighted_styles, options.surroundings)
         return triplet_stream(
             rows, sampler, options.views_per_photo, options.draws, options.view_seed

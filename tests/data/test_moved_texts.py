@@ -84,7 +84,7 @@ def test_a_side_does_not_become_exactly():
 )
 def test_texts_about_the_frame(text):
     assert is_about_frame(text)
-    assert moved_texts((("a", text),), is_whole=False, mirror=False) == ()
+    assert moved_texts((("a", text),), is_nearly_whole=False, mirror=False) == ()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_texts_about_the_frame(text):
 )
 def test_texts_about_things_are_true_of_a_crop(text):
     assert not is_about_frame(text)
-    moved = moved_texts((("a", text),), is_whole=False, mirror=True)
+    moved = moved_texts((("a", text),), is_nearly_whole=False, mirror=True)
     assert moved == (("a", mirrored_text(text)),)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_talking_points.data.crops import shows_nearly_all
 from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
 from hf_talking_points.data.triplets import (
     TextCount,
@@ -152,13 +153,31 @@ def test_a_style_that_no_point_has_is_not_drawn_beside_others(photo):
     assert all(len(text) < 40 for text in texts)
 
 
-def test_texts_of_the_whole_photo_are_not_those_of_a_crop(photo, free_photo):
+def is_small(view):
+    return view.crop is not None and not shows_nearly_all(view.crop, view.source.size)
+
+
+def test_texts_of_the_whole_photo_are_not_those_of_a_small_crop(photo, free_photo):
     for described in (with_texts(photo, ("full", ON_THE_LEFT)), free_photo):
-        whole, *crops = make_views([described], views_per_photo=4)
+        whole, *crops = make_views([described], views_per_photo=8)
         assert any(point.texts for _, point in whole.points())
-        for crop in crops:
+        small = [crop for crop in crops if is_small(crop)]
+        assert small
+        for crop in small:
             _, texts, _ = sample_triplets(crop, 6, rng())
             assert not {ON_THE_LEFT, "A gray stone on the right."} & set(texts)
+
+
+def test_half_of_the_crops_show_nearly_all_and_keep_its_texts(photo):
+    described = with_texts(photo, ("full", ON_THE_LEFT))
+    _, *crops = make_views([described], views_per_photo=80)
+    large = [crop for crop in crops if not is_small(crop)]
+    assert 25 < len(large) < 55
+    assert {crop.mirror for crop in large} == {False, True}
+    for crop in large:
+        _, texts, _ = sample_triplets(crop, 3, rng())
+        side = "right" if crop.mirror else "left"
+        assert set(texts) == {f"A dog on the {side}."}
 
 
 def test_texts_that_stay_true_come_along_on_crops(photo):
@@ -222,14 +241,15 @@ def test_free_texts_tell_any_point_from_its_surroundings(free_photo):
     assert all("red" in text for text in texts)
 
 
-def test_a_point_that_cannot_be_described_anew_is_on_no_crop(photo, free_photo):
+def test_a_point_that_cannot_be_described_anew_is_on_no_small_crop(photo, free_photo):
     [dog] = with_texts(photo, ("full", ON_THE_LEFT)).objects
     nameless = PartPoint(None, 9, 9, texts=(("full", "A speck at the top."),))
     bare = PartPoint(None, 12, 9)
     dog = replace(dog, points=(*dog.points, nameless, bare))
     mixed = replace(free_photo, objects=(dog,))
-    whole, *crops = make_views([mixed], views_per_photo=6)
+    whole, *views = make_views([mixed], views_per_photo=12)
     assert len(whole.points()) == 7
+    crops = [view for view in views if is_small(view)]
     assert crops
     for crop in crops:
         for owner, point in crop.points():
@@ -243,8 +263,10 @@ def test_the_texts_of_views_are_counted(photo, free_photo):
     short, long = free_photo.points[0].texts
     lost = replace(free_photo.points[0], texts=(long,))
     free_photo = replace(free_photo, points=(lost, free_photo.points[1]))
-    views = make_views([one, free_photo], views_per_photo=3)
+    views = make_views([one, free_photo], views_per_photo=6)
+    views = views[:2] + [view for view in views if is_small(view)]
     on_crops = sum(len(view.points()) for view in views[2:])
+    assert on_crops
     counted = count_texts(views, None)
     assert counted == TextCount(4, 4, on_crops, 1, 1)
     assert counted.total == 4 + on_crops + 1

@@ -27,7 +27,7 @@ def points_of(reader, image, texts):
 
 def test_what_is_masked_changes_nothing():
     torch.manual_seed(0)
-    layer = FusionLayer(64).eval()
+    layer = FusionLayer(64, dropout=0.0).eval()
     words, cells = torch.randn(2, 5, 64), torch.randn(2, 9, 64)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
     with torch.no_grad():
@@ -41,7 +41,7 @@ def test_what_is_masked_changes_nothing():
 
 def test_attention_does_not_depend_on_the_order_of_what_it_looks_at():
     torch.manual_seed(0)
-    attention = FusionAttention(32).eval()
+    attention = FusionAttention(32, dropout=0.0).eval()
     states, source = torch.randn(1, 3, 32), torch.randn(1, 6, 32)
     with torch.no_grad():
         expected = attention(states, source)

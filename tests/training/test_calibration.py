@@ -10,6 +10,8 @@ from hf_talking_points.training.calibration import (
     calibrate,
     expected_calibration_error,
     fitted_head,
+    is_found,
+    of_other_photos,
 )
 
 WORDS = ["red", "green", "blue", "yellow", "white", "black", "wheel", "cat"]
@@ -65,6 +67,24 @@ def test_a_calibrated_model_says_so_and_is_saved_whole(
     with torch.no_grad():
         again = model(**processor(image, WORDS)).confidence
     torch.testing.assert_close(again, after.confidence)
+
+
+def test_texts_of_other_photos_have_no_point():
+    points = torch.rand(3, 2, 2)
+    batch = {
+        "input_ids": torch.arange(6)[:, None],
+        "attention_mask": torch.ones(6, 1),
+        "pixel_values": torch.rand(3, 3, 8, 8),
+        "target_points": points,
+        "scale": torch.ones(3, 1, 2),
+    }
+    moved = of_other_photos(batch)
+    assert moved["input_ids"].flatten().tolist() == [4, 5, 0, 1, 2, 3]
+    assert moved["pixel_values"] is batch["pixel_values"]
+    assert not is_found(
+        points.flatten(0, 1), moved["target_points"], batch["scale"]
+    ).any()
+    assert is_found(points.flatten(0, 1), points, batch["scale"]).all()
 
 
 def test_what_has_no_map_or_no_answers(make_localizer):
