@@ -4,6 +4,8 @@ As in SAM's mask decoder (Kirillov et al., arXiv 2304.02643) both sides are upda
 each other, then the cells look at the words. So a cell that is scored knows what it is beside, and what is said of it.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -12,16 +14,36 @@ from .configuration_talking_points import PointLocalizerConfig
 HEAD_DIM = 32  # width of an attention head
 
 
+def heads_of(sequence: torch.Tensor) -> torch.Tensor:
+    """`(rows, length, dim)` -> `(rows, heads, length, 32)`."""
+    return sequence.unflatten(-1, (-1, HEAD_DIM)).transpose(1, 2)
+
+
+def eager_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """What `scaled_dot_product_attention` computes, which on a CPU trains slower than this in bfloat16."""
+    scores = query @ key.transpose(-2, -1) / HEAD_DIM**0.5
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1).to(value.dtype) @ value
+
+
 class FusionAttention(nn.Module):
     """Attention of one sequence to another or to itself, then a feed-forward block; both normalize their inputs.
 
     Args:
-        dim (`int`): width of the sequences, a multiple of 32.
-        dropout (`float`): of what both add to the states.
+        config ([`PointLocalizerConfig`]): `head_dim` is the width of the sequences, `fusion_dropout` the chance that a
+            word or cell is not updated by one of both, in training.
     """
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, config: PointLocalizerConfig) -> None:
         super().__init__()
+        self.config = config
+        dim = config.head_dim
         self.query_norm = nn.LayerNorm(dim)
         self.source_norm = nn.LayerNorm(dim)
         self.q_proj = nn.Linear(dim, dim)
@@ -33,7 +55,7 @@ class FusionAttention(nn.Module):
             nn.GELU(),
             nn.Linear(2 * dim, dim),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout1d(config.fusion_dropout)  # whole vectors
 
     def forward(
         self,
@@ -49,35 +71,36 @@ class FusionAttention(nn.Module):
         Returns:
             `torch.Tensor` of shape `(rows, length, dim)`.
         """
-        query = self.q_proj(self.query_norm(states)).unflatten(-1, (-1, HEAD_DIM))
+        query = self.q_proj(self.query_norm(states))
         key, value = self.kv_proj(self.source_norm(source)).chunk(2, -1)
-        key, value = (part.unflatten(-1, (-1, HEAD_DIM)) for part in (key, value))
+        query, key, value = (heads_of(part) for part in (query, key, value))
         if source_mask is not None:
             source_mask = source_mask[:, None, None]  # for every head and query
-        attended = nn.functional.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            attn_mask=source_mask,
-        )
+        attended = self.attention(query, key, value, source_mask)
         update = self.o_proj(attended.transpose(1, 2).flatten(2))
         states = states + self.dropout(update)
         return states + self.dropout(self.mlp(states))
+
+    @property
+    def attention(self) -> Callable[..., torch.Tensor]:
+        """That of the language model: "eager", or the fused one."""
+        if self.config.text_config._attn_implementation == "eager":
+            return eager_attention
+        return nn.functional.scaled_dot_product_attention
 
 
 class FusionLayer(nn.Module):
     """Words look at the cells, then at each other, then the cells look at the words.
 
     Args:
-        dim (`int`): width of words and cells.
-        dropout (`float`): see [`FusionAttention`].
+        config ([`PointLocalizerConfig`])
     """
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, config: PointLocalizerConfig) -> None:
         super().__init__()
-        self.words_see_cells = FusionAttention(dim, dropout)
-        self.words_see_words = FusionAttention(dim, dropout)
-        self.cells_see_words = FusionAttention(dim, dropout)
+        self.words_see_cells = FusionAttention(config)
+        self.words_see_words = FusionAttention(config)
+        self.cells_see_words = FusionAttention(config)
 
     def forward(
         self, words: torch.Tensor, cells: torch.Tensor, word_mask: torch.Tensor | None
@@ -108,9 +131,9 @@ class TextMapFusion(nn.Module):
         self.word_projection = nn.Sequential(
             nn.Linear(config.text_config.hidden_size, dim), nn.LayerNorm(dim)
         )
-        self.reader = FusionAttention(dim, config.fusion_dropout)
+        self.reader = FusionAttention(config)
         self.layers = nn.ModuleList(
-            FusionLayer(dim, config.fusion_dropout) for _ in range(config.fusion_layers)
+            FusionLayer(config) for _ in range(config.fusion_layers)
         )
 
     def forward(

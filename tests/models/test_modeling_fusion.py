@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModel
 
 from hf_talking_points import PointDescriptorConfig, PointLocalizerConfig
-from hf_talking_points.models.modeling_fusion import FusionAttention, FusionLayer
+from hf_talking_points.models.modeling_fusion import (
+    FusionAttention,
+    FusionLayer,
+    eager_attention,
+)
 from hf_talking_points.models.modeling_talking_points import load_text
 
 TEXTS = ["a wheel", "the tip of the left ear of the cat in the middle", "yellow black"]
@@ -25,9 +30,48 @@ def points_of(reader, image, texts):
         return model(**processor(image, texts)).points
 
 
+def fusion_config(dim, **kwargs):
+    return PointLocalizerConfig(head="heatmap", head_dim=dim, fusion_layers=1, **kwargs)
+
+
+def test_eager_attention_is_the_fused_one():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 5, 32)
+    mask = torch.tensor([1, 1, 1, 0, 0]).bool()[None, None, None]
+    for chosen in (None, mask):
+        fused = scaled_dot_product_attention(query, key, value, attn_mask=chosen)
+        torch.testing.assert_close(eager_attention(query, key, value, chosen), fused)
+
+
+def test_the_attention_is_that_of_the_language_model(reader, random_image):
+    model, processor = reader
+    inputs = processor(random_image(), TEXTS)
+    with torch.no_grad():
+        fused = model(**inputs).points
+        model.set_attn_implementation("eager")
+        eager = model(**inputs).points
+        is_eager = model.model.language_model.config._attn_implementation == "eager"
+        attention = model.fusion.layers[0].cells_see_words.attention
+        model.set_attn_implementation("sdpa")
+    assert is_eager and attention is eager_attention
+    torch.testing.assert_close(eager, fused)
+
+
+def test_dropout_leaves_whole_words_as_they_are():
+    torch.manual_seed(0)
+    attention = FusionAttention(fusion_config(32, fusion_dropout=0.5))
+    states = torch.randn(4, 50, 32)
+    with torch.no_grad():
+        is_changed = attention(states, states) != states
+        is_same = ~is_changed.any(-1)
+        assert 0.1 < is_same.float().mean() < 0.4  # neither update
+        assert is_changed.all(-1).sum() + is_same.sum() == 200
+        assert (attention.eval()(states, states) != states).any(-1).all()
+
+
 def test_what_is_masked_changes_nothing():
     torch.manual_seed(0)
-    layer = FusionLayer(64, dropout=0.0).eval()
+    layer = FusionLayer(fusion_config(64)).eval()
     words, cells = torch.randn(2, 5, 64), torch.randn(2, 9, 64)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
     with torch.no_grad():
@@ -41,7 +85,7 @@ def test_what_is_masked_changes_nothing():
 
 def test_attention_does_not_depend_on_the_order_of_what_it_looks_at():
     torch.manual_seed(0)
-    attention = FusionAttention(32, dropout=0.0).eval()
+    attention = FusionAttention(fusion_config(32)).eval()
     states, source = torch.randn(1, 3, 32), torch.randn(1, 6, 32)
     with torch.no_grad():
         expected = attention(states, source)
