@@ -127,6 +127,16 @@ def mpck(found: np.ndarray, true: np.ndarray, sizes: np.ndarray) -> float:
     return summary(distances_with_misses(found, true, sizes))["mpck"]
 
 
+def error_by_chance(confidence: torch.Tensor, seed: int, draws: int = 200) -> float:
+    """The calibration error that so few answers would have by chance, if each confidence were the probability."""
+    generator = torch.Generator().manual_seed(seed)
+    errors = []
+    for _ in range(draws):
+        is_hit = torch.rand(confidence.shape, generator=generator) < confidence
+        errors.append(expected_calibration_error(confidence, is_hit))
+    return float(np.mean(errors))
+
+
 def read_style(
     localizer: Pipeline,
     photos: Sequence[Photo],
@@ -169,6 +179,7 @@ def read_style(
         "calibration_error": expected_calibration_error(
             confidence, torch.tensor(distances < RADIUS)
         ),
+        "calibration_error_by_chance": error_by_chance(confidence, args.seed),
         "confidence": found.confidence.mean(),
         "confidence_of_another_point": other.confidence.mean(),
     }
@@ -192,8 +203,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """The numbers of all groups and styles in Markdown."""
     lines = [
         "| photos of | texts | n | mPCK | PCK@0.05 | gray picture | of another point | text-only | calibration error "
-        "| mean confidence | of another point |",
-        "|---" * 11 + "|",
+        "| of so few by chance | mean confidence | of another point |",
+        "|---" * 12 + "|",
     ]
     for row in rows:
         cells = [row["group"], row["style"], f"{row['n']} on {row['photos']} photos"]
@@ -202,7 +213,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             cells.append(f"{row[key]:.1f} [{low:.1f}, {high:.1f}]")
         for key in ("gray_picture", "of_another_point", "text_only"):
             cells.append(f"{row[key]:.1f}")
-        for key in ("calibration_error", "confidence", "confidence_of_another_point"):
+        for key in (
+            "calibration_error",
+            "calibration_error_by_chance",
+            "confidence",
+            "confidence_of_another_point",
+        ):
             cells.append(f"{row[key]:.3f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -161,7 +161,7 @@ class TextCount:
         own (`int`): texts of the dataset, also on crops where they stay true.
         on_crops (`int`): of other points on crops, which the rule-based writer describes anew.
         without_text (`int`): of points on whole photos that the dataset does not describe in that style.
-        only_on_photos (`int`): points that come on no crop, because nothing but their own text describes them.
+        only_on_photos (`int`): points that come on no smaller crop, because nothing but their own text describes them.
     """
 
     described: int = 0

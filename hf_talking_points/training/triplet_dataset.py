@@ -476,8 +476,8 @@ def tell_replaced_texts(views: list[View], sampling: PointSamplingArguments) -> 
     )
     if sampling.views_per_photo > 1 and count.only_on_photos:
         logger.warning(
-            "views_per_photo=%d: %d points come on no crop, because without object or part nothing but their own text "
-            "describes them, and it speaks of the whole photo.",
+            "views_per_photo=%d: %d points come on none of the smaller crops, because without object or part nothing "
+            "but their own text describes them, and it speaks of the whole photo.",
             sampling.views_per_photo,
             count.only_on_photos,
         )
