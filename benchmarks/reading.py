@@ -27,6 +27,7 @@ from tqdm import tqdm
 from transformers import HfArgumentParser, Pipeline, pipeline
 
 import hf_talking_points
+from hf_talking_points.checkpoints import model_version
 from hf_talking_points.data.photos import Photo
 from hf_talking_points.data.rows import load_photos
 from hf_talking_points.data.triplets import View, make_views
@@ -37,6 +38,7 @@ from hf_talking_points.evaluation.controls import (
     other_texts,
     text_only_points,
 )
+from hf_talking_points.evaluation.report import reading_table
 from hf_talking_points.evaluation.round_trip import flat, true_points
 from hf_talking_points.evaluation.scores import image_ids, name_pair
 from hf_talking_points.localization import locate_texts, points_of
@@ -199,31 +201,6 @@ def read_style(
     return numbers, answers
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The numbers of all groups and styles in Markdown."""
-    lines = [
-        "| photos of | texts | n | mPCK | PCK@0.05 | gray picture | of another point | text-only | calibration error "
-        "| of so few by chance | mean confidence | of another point |",
-        "|---" * 12 + "|",
-    ]
-    for row in rows:
-        cells = [row["group"], row["style"], f"{row['n']} on {row['photos']} photos"]
-        for key in ("mpck", "pck@0.05"):
-            low, high = row["ci95"][key]
-            cells.append(f"{row[key]:.1f} [{low:.1f}, {high:.1f}]")
-        for key in ("gray_picture", "of_another_point", "text_only"):
-            cells.append(f"{row[key]:.1f}")
-        for key in (
-            "calibration_error",
-            "calibration_error_by_chance",
-            "confidence",
-            "confidence_of_another_point",
-        ):
-            cells.append(f"{row[key]:.3f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     args = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
     localizer = pipeline("point-localization", model=args.localizer)
@@ -240,8 +217,12 @@ def main() -> None:
             numbers, answers = read_style(localizer, photos, style, args)
             rows.append({"group": group, **numbers})
             frames.append(answers.assign(group=group))
-            print(table(rows[-1:]), flush=True)
-    report = {"localizer": Path(args.localizer).name, "split": args.split, "rows": rows}
+            print(reading_table(rows[-1:]), flush=True)
+    report = {
+        "fingerprints": {Path(args.localizer).name: model_version(args.localizer)},
+        "split": args.split,
+        "rows": rows,
+    }
     (output / "reading.json").write_text(json.dumps(report, indent=2) + "\n")
     answers = pd.concat(frames, ignore_index=True)
     answers.to_parquet(output / "answers.parquet")
@@ -249,7 +230,7 @@ def main() -> None:
     for name, of_style in answers.groupby(["group", "style"], sort=False):
         curves[", ".join(name)] = (of_style.confidence, of_style.distance < RADIUS)
     plot_reliability(curves, output / "reliability.png")
-    print(table(rows))
+    print(reading_table(rows))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import AutoModelForKeypointDetection, AutoProcessor, HfArgumentParser
 
+from hf_talking_points.checkpoints import save_half_precision
 from hf_talking_points.data.rows import load_points
 from hf_talking_points.training.arguments import (
     DataArguments,
@@ -36,6 +37,9 @@ from hf_talking_points.training.triplet_dataset import TripletDatasets
 class CalibrationArguments(DataArguments):
     model_name_or_path: str = field(metadata={"help": "localizer with a heat map"})
     output_dir: str = field(metadata={"help": "folder of the calibrated localizer"})
+    half_precision_dir: str | None = field(
+        default=None, metadata={"help": "folder for a copy with float16 weights"}
+    )
     batch_size: int = field(default=16, metadata={"help": "photos at a time"})
 
 
@@ -88,6 +92,8 @@ def main() -> None:
             f"| {style} | {len(is_hit)} | {is_hit.float().mean():.3f} | {confidence.mean():.3f} | {error:.3f} "
             f"| {strangers.mean():.3f} |"
         )
+    if args.half_precision_dir:
+        save_half_precision(model, processor, args.half_precision_dir)
 
 
 @torch.no_grad()

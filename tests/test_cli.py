@@ -350,7 +350,7 @@ def test_texts_are_located_and_drawn(photos, output, tmp_path):
             "is a point_descriptor checkpoint, but locate needs",
         ),
         ("locate", ["eye", "--model", "/no/folder"], "--model /no/folder: "),
-        ("locate", ["red " * 600], "the model's context holds"),
+        ("locate", ["red " * 1200], "the model's context holds"),
         ("locate", ["the <SEG> token"], "special token"),
     ],
 )

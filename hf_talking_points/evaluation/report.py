@@ -106,6 +106,36 @@ def results_table(report: dict[str, Any]) -> str:
     return "\n\n".join(pieces)
 
 
+def reading_table(rows: Sequence[Row]) -> str:
+    """How well a localizer reads texts, as a Markdown table: a row for each group of photos and style of texts.
+
+    Args:
+        rows (list of `dict`): those of `benchmarks/reading.py`.
+    """
+    lines = [
+        "| photos | texts | n | mPCK | PCK@0.05 | mPCK, gray picture | of another point | words alone "
+        "| confidence | of another point | calibration error | by chance |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [
+            row["group"],
+            row["style"],
+            row["n"],
+            with_interval(row, "mpck"),
+            with_interval(row, "pck@0.05"),
+            f"{row['gray_picture']:.1f}",
+            f"{row['of_another_point']:.1f}",
+            f"{row['text_only']:.1f}",
+            f"{row['confidence']:.2f}",
+            f"{row['confidence_of_another_point']:.2f}",
+            f"{row['calibration_error']:.3f}",
+            f"{row['calibration_error_by_chance']:.3f}",
+        ]
+        lines.append(table_row(cells))
+    return "\n".join(lines)
+
+
 def strata_table(rows: Sequence[Row]) -> str:
     """mPCK and PCK@0.05 of each stratum, as a Markdown table with a column for each row of the report."""
     lines = [

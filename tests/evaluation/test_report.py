@@ -14,6 +14,7 @@ from hf_talking_points.evaluation.report import (
     markdown,
     p_value,
     pictured_items,
+    reading_table,
     results_table,
     scores_table,
     strata_table,
@@ -214,3 +215,28 @@ def test_curves_are_pck_with_intervals():
     assert thresholds.shape == values.shape == low.shape == high.shape
     assert values[10] == pytest.approx(pck(distances, thresholds[10]))
     assert (low <= values).all() and (values <= high).all()
+
+
+def test_the_reading_table_has_a_row_for_each_group_and_style():
+    row = {
+        "group": "birds",
+        "style": "short",
+        "n": 9,
+        "mpck": 61.25,
+        "pck@0.05": 30.0,
+        "ci95": {"mpck": [50.0, 70.0], "pck@0.05": [9.0, 40.0]},
+        "gray_picture": 9.0,
+        "of_another_point": 15.0,
+        "text_only": 25.0,
+        "confidence": 0.5,
+        "confidence_of_another_point": 0.25,
+        "calibration_error": 0.0625,
+        "calibration_error_by_chance": 0.1,
+    }
+    heading, line, *rows = reading_table([row, {**row, "style": "rich"}]).split("\n")
+    assert heading.count("|") == line.count("|") == rows[0].count("|")
+    scored = (
+        "| birds | short | 9 | 61.2 [50.0, 70.0] | 30.0 [9.0, 40.0] | 9.0 | 15.0 | 25.0"
+    )
+    assert rows[0] == f"{scored} | 0.50 | 0.25 | 0.062 | 0.100 |"
+    assert rows[1].startswith("| birds | rich |")
