@@ -378,6 +378,8 @@ class PointLocalizerModel(TalkingPointsModel):
         """
         rows = len(inputs_embeds)
         is_whole = rows <= TEXTS_AT_ONCE or self.needs_every_row(kwargs)
+        # further inputs, such as token types, are as long as the longest text
+        is_whole = is_whole or any(map(torch.is_tensor, kwargs.values()))
         # padding on the left would move the texts
         if is_whole or attention_mask is None or not attention_mask[:, 0].all():
             return self.run_language_model(inputs_embeds, attention_mask, **kwargs)

@@ -208,6 +208,7 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
             "padding": True,
             "return_tensors": "pt",
             "add_special_tokens": False,
+            "return_token_type_ids": False,  # a prompt is one segment
             "verbose": False,  # the error below says it better than the warning
             **kwargs,
         }

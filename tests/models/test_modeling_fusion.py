@@ -99,6 +99,22 @@ def test_a_text_is_found_alone_as_among_others(reader, random_image):
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
+def test_token_types_change_nothing(reader, random_image):
+    model, processor = reader
+    tokenizer = processor.tokenizer
+    names = tokenizer.model_input_names
+    tokenizer.model_input_names = [*names, "token_type_ids"]
+    inputs = processor(random_image(), 8 * TEXTS)
+    tokenizer.model_input_names = names
+    assert "token_type_ids" not in inputs
+    if model.config.text_config.model_type == "bert":
+        with torch.no_grad():
+            expected = model(**inputs).points
+            types = torch.zeros_like(inputs["input_ids"])
+            found = model(**inputs, token_type_ids=types).points
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_texts_of_several_images(reader, random_image):
     images = [random_image(1), random_image(2, 40, 80)]
     texts = [TEXTS[:1], TEXTS[1:]]
