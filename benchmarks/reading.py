@@ -81,7 +81,8 @@ class Arguments:
 
 @dataclass
 class Located:
-    """Where a localizer found texts: pixels `(n, 2)`, and confidences `(n,)`, which are NaN without one."""
+    """Where a localizer found texts: pixels `(n, 2)`, and confidences `(n,)`; NaN and 0 for texts that it cannot
+    take."""
 
     points: np.ndarray
     confidence: np.ndarray
@@ -102,7 +103,10 @@ def located(
     for answers in tqdm(answered, total=len(views), desc=title, mininterval=10):
         points.append(points_of(answers))
         confidences.extend(answer["confidence"] for answer in answers)
-    return Located(np.concatenate(points), np.array(confidences, dtype=float))
+    found = np.concatenate(points)
+    confidence = np.array(confidences, dtype=float)
+    is_miss = np.isnan(found).any(axis=1)
+    return Located(found, np.where(is_miss, 0.0, confidence))
 
 
 def asked_points(
@@ -204,6 +208,10 @@ def read_style(
 def main() -> None:
     args = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
     localizer = pipeline("point-localization", model=args.localizer)
+    if localizer.model.config.head != "heatmap":
+        raise ValueError(
+            f"{args.localizer} has head {localizer.model.config.head!r}, which gives no confidence: take a heat map"
+        )
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     groups = {"animals": (args.animals, [*args.writers_styles, *args.styles])}
@@ -226,9 +234,11 @@ def main() -> None:
     (output / "reading.json").write_text(json.dumps(report, indent=2) + "\n")
     answers = pd.concat(frames, ignore_index=True)
     answers.to_parquet(output / "answers.parquet")
+    # one curve for all styles of the writer: more than eight could not be told apart
+    texts = answers["style"].where(~answers["style"].isin(STYLES), "the writer's")
     curves = {}
-    for name, of_style in answers.groupby(["group", "style"], sort=False):
-        curves[", ".join(name)] = (of_style.confidence, of_style.distance < RADIUS)
+    for name, of_curve in answers.groupby([answers["group"], texts], sort=False):
+        curves[", ".join(name)] = (of_curve.confidence, of_curve.distance < RADIUS)
     plot_reliability(curves, output / "reliability.png")
     print(reading_table(rows))
 

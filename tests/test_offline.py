@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 import torch
-from conftest import tiny_tokenizer
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from conftest import tiny_language_model, tiny_tokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from hf_talking_points import EfficientNetLiteBackbone, EfficientNetLiteConfig
 from hf_talking_points.offline import (
@@ -73,17 +73,7 @@ def test_minilm_is_saved_with_a_longer_context(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     tokenizer = tiny_tokenizer()
-    encoder = BertModel(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            max_position_embeddings=32,
-        ),
-        add_pooling_layer=False,
-    ).eval()
+    encoder = tiny_language_model("bert", tokenizer, max_position_embeddings=32).eval()
     for part in (encoder, tokenizer):
         part.save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "modules.json").write_text("[]")

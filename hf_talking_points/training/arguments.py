@@ -20,7 +20,7 @@ class PointSamplingArguments:
 
     Args:
         views_per_photo (`int`): a photo comes as it is and in this many - 1 random crops of it, mirrored half the
-            time, of which every second shows nearly all of it. Where a dataset's texts say where things are in the
+            time, of which about half show nearly all of it. Where a dataset's texts say where things are in the
             whole photo, descriptions of a smaller crop are written anew by rule; a warning counts them. A point
             without object or part, whose text cannot be written anew, comes on none of these.
         draws (`int`): times that each of them comes in an epoch, with other points and other sentences.

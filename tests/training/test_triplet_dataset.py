@@ -340,16 +340,9 @@ def test_rows_can_be_sent_to_workers(folder, rows, make_datasets, tmp_path):
     assert_same_row(first, next(iter(stream)))
 
 
-def told_photos(folder, count):
-    """Photos of which the first so many have a text in a style of their own on each point."""
-    photos = read_objects(folder)
-    told = [described(photo, "rich") for photo in photos[:count]]
-    return told, photos[count:]
-
-
 def test_told_photos_come_as_often_as_asked(folder, processor):
-    told, others = told_photos(folder, 1)
-    views = make_views(told + others)
+    first, *others = read_objects(folder)
+    views = make_views([described(first, "rich"), *others])
     for told_share in (0.2, 0.8):
         dataset = triplet_dataset(
             views,
