@@ -22,17 +22,25 @@ from numpy.typing import ArrayLike
 METRIC_VERSION = "1.0"  # rises when the same predictions may get other numbers
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2)
 BOX_THRESHOLD = 0.1  # part of a box's diagonal
+REAL_KINDS = (
+    "fiu"  # of NumPy's types: neither complex numbers, booleans, dates nor objects
+)
 NO_INTERVAL = (float("nan"), float("nan"))
 DRAWS_AT_ONCE = 2_000_000  # of clusters: all resamples of thousands of images do not fit into memory
 
 
 def _rows(name: str, rows: ArrayLike, width: int, length: int) -> np.ndarray:
-    array = np.asarray(rows, dtype=np.float64)
+    array = np.asarray(rows)
     if array.shape != (length, width):
         raise ValueError(
             f"{name} must have shape ({length}, {width}), got {array.shape}"
         )
-    return array
+    if array.size and array.dtype.kind not in REAL_KINDS:
+        raise ValueError(f"{name} must be real numbers, got {array.dtype}")
+    if np.ma.is_masked(rows):
+        index = _first_row(np.ma.getmaskarray(rows))
+        raise ValueError(f"{name}[{index}] is masked, so it has no value")
+    return array.astype(np.float64)
 
 
 def _first_row(wrong: np.ndarray) -> int:

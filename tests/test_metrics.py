@@ -377,6 +377,22 @@ TWO = [(1, 1)] * 2
             partial(score_points, ONE, ONE, [(2, 2)], thresholds=(0.1, 0)),
             r"thresholds\[1\] is 0 but must be positive",
         ),
+        (
+            partial(normalized_distances, [(1 + 2j, 3)], ONE, ONE),
+            "predicted must be real numbers, got complex",
+        ),
+        (
+            partial(score_points, ONE, [(10**400, 1)], ONE),
+            "true must be real numbers, got object",
+        ),
+        (
+            partial(place_misses, ONE, np.array([["2020", "2021"]], "M8[D]"), ONE),
+            "true must be real numbers, got datetime64",
+        ),
+        (
+            partial(normalized_distances, np.ma.masked_equal([(1, 2)], 2), ONE, ONE),
+            r"predicted\[0\] is masked",
+        ),
         (partial(clustered_interval, [1.0, 2.0], [0]), "one length"),
         (partial(clustered_interval, [], []), "not empty"),
         (

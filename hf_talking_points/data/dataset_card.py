@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from PIL import Image
 
 from ..metrics import distinct_n, pck
-from ..models.images import to_rgb
+from ..models.images import open_file, to_rgb
 from ..visualization import draw_round_trip, stack
 from ..words.claims import KINDS
 from .build_plan import BuildOptions
@@ -272,7 +271,7 @@ def draw_samples(folder: Path, photos: int = 3, points: int = 4) -> None:
         first = rows[0]
         of_photo = [row for row in rows if row["image_id"] == first["image_id"]]
         every = -(-len(of_photo) // points)
-        image = to_rgb(Image.open(io.BytesIO(first["image"]["bytes"])))
+        image = to_rgb(open_file(io.BytesIO(first["image"]["bytes"])))
         pictures.append(draw_round_trip(image, of_photo[::every]))
     stack(pictures).save(folder / "samples.jpg", quality=85)
 

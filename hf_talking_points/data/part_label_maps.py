@@ -9,9 +9,8 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from ..models.images import UNREADABLE
+from ..models.images import UNREADABLE, open_file
 from .coco import CocoFile, CocoRecord
 from .fields import is_utf8, misfit, printable
 from .masks import part_of_mask, segmentation_mask
@@ -244,7 +243,7 @@ def read_label_map(file: Path, count: int) -> np.ndarray:
     """
     place = f"{file.parent.name}/{file.name}"
     try:
-        with Image.open(
+        with open_file(
             file
         ) as image:  # indices, no colors: not as it would be displayed
             mode = image.mode

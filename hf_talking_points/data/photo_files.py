@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..models.images import orientation, to_rgb
+from ..models.images import open_file, orientation, to_rgb
 
 # a marker that ends the coded data of a JPEG scan: no stuffed byte, restart or fill byte
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -58,7 +58,7 @@ def shareable_file(file: str | io.BytesIO, name: str) -> tuple[bytes, str]:
             same pixels as before.
     """
     content = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
-    with Image.open(io.BytesIO(content)) as image:
+    with open_file(io.BytesIO(content)) as image:
         strip = STRIPPERS.get(image.format)
         is_animated = getattr(image, "is_animated", False) and image.format != "MPO"
         if strip is not None and not is_animated and orientation(image) == 1:

@@ -18,7 +18,13 @@ import fsspec
 import numpy as np
 from PIL import Image
 
-from ..models.images import UNREADABLE, content_key, displayed_size, to_rgb
+from ..models.images import (
+    UNREADABLE,
+    content_key,
+    displayed_size,
+    open_file,
+    to_rgb,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -173,7 +179,7 @@ class Photo:
         try:
             if isinstance(stored, Image.Image):
                 return read(stored)
-            with Image.open(self.file()) as image:
+            with open_file(self.file()) as image:
                 return read(image)
         except FileNotFoundError:
             raise

@@ -10,6 +10,11 @@ from typing import NamedTuple
 CONVENTIONS = {"0-1": 1, "0-100": 100, "0-1000": 1000, "pixels": None}
 UNITS = {"0-100": "%", "pixels": "px"}  # that an answer may write behind its numbers
 
+# a model that repeats itself until its tokens run out: expressions would take long over what is no coordinate
+LONG_NUMBER = re.compile(r"(\d{18})\d+")
+LONG_GAP = re.compile(r"([ \t])[ \t]+|(\s)\s+")
+REACH = 200  # characters before a list in which its name stands
+
 NUMBER = r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)"
 GAP = r"(?:\s*[,;]\s*|\s+)"
 ASSIGN = r"[\"']?\s*[=:]\s*[\"']?"
@@ -159,6 +164,17 @@ def without_reasoning(answer: str) -> str:
     return answer.rpartition("</think>")[2].partition("<think>")[0]
 
 
+def shortened(text: str) -> str:
+    """A text with digits and blanks that go on and on cut off, so that it is read in time about linear in its
+    length."""
+    return LONG_GAP.sub(r"\1\2", LONG_NUMBER.sub(r"\1", text))
+
+
+def names_points(text: str, end: int) -> bool:
+    """Whether what stands before `end` says that points follow."""
+    return NAME_OF_POINTS.search(text[max(0, end - REACH) : end]) is not None
+
+
 def parse_point(
     answer: str, convention: str, size: tuple[int, int]
 ) -> tuple[float, float] | None:
@@ -179,7 +195,7 @@ def parse_point(
         convention's range.
     """
     limit_x, limit_y = axis_limits(convention, size)
-    text = without_reasoning(answer).replace(UNITS.get(convention, ""), "")
+    text = shortened(without_reasoning(answer).replace(UNITS.get(convention, ""), ""))
     shape = first_shape(text)
     if shape is None:
         return None
@@ -284,7 +300,7 @@ def list_of_corners(text: str) -> Shape | None:
     for match in LIST_OF_PAIRS.finditer(text):
         corners = pairs_in(match["square"] or match["round"])
         is_box = len(corners) == 2 or are_corners(corners)
-        if is_box and not NAME_OF_POINTS.search(text[: match.start()]):
+        if is_box and not names_points(text, match.start()):
             return around(match.start(), corners)
     return None
 
@@ -331,7 +347,7 @@ def ranges(text: str) -> Shape | None:
 def keyed_shape(text: str) -> Shape | None:
     """The first point or box whose numbers have keys of their own: {"x": 1, "y": 2}, <box left="1" ...>."""
     for start, values in keyed_numbers(text):
-        if NAME_OF_POINTS.search(text[:start]):
+        if names_points(text, start):
             values = {
                 key: values[key] for key in values if key in X_KEYS.point + Y_KEYS.point
             }

@@ -8,6 +8,7 @@ models see.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,41 @@ def letterbox(
     return canvas
 
 
+def is_real(values: torch.Tensor | np.ndarray | Any) -> bool:
+    """Whether values are real numbers, or arrays of these alone."""
+    if isinstance(values, torch.Tensor):
+        return not (values.is_complex() or values.dtype == torch.bool)
+    if isinstance(values, (list, tuple)):
+        return all(is_real(value) for value in values)
+    if np.ma.is_masked(values):
+        return False
+    return np.asarray(values).dtype.kind in "fiu"
+
+
+def real_points_tensor(points: torch.Tensor | Sequence) -> torch.Tensor:
+    """Points as float64 `torch.Tensor`. Raises ValueError naming index and value of what is no real number."""
+    if isinstance(points, (str, bytes)) or not hasattr(points, "__getitem__"):
+        raise ValueError(f"points must be a list of (x, y) numbers, got {points!r}")
+    if not is_real(points):
+        for index, point in enumerate(points):
+            if not is_real(point):
+                raise ValueError(
+                    f"points must be a list of (x, y) numbers, but point {index} is {point!r}"
+                )
+    if isinstance(points, (list, tuple)):
+        # PyTorch makes no tensor of a list of tensors, such as rows of a dataset in the format "torch"
+        points = [
+            point.tolist() if isinstance(point, (torch.Tensor, np.ndarray)) else point
+            for point in points
+        ]
+    try:
+        return torch.as_tensor(points, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"points must be a list of (x, y) numbers, got {points!r}"
+        ) from error
+
+
 def check_points(
     points: torch.Tensor | Sequence, width: int, height: int, normalized: bool = False
 ) -> torch.Tensor:
@@ -54,22 +90,10 @@ def check_points(
     Returns:
         float64 `torch.Tensor` of shape `(n, 2)` in pixels.
     Raises:
-        ValueError: naming index and value: a wrong shape, a NaN, a point outside [0, width] x [0, height].
+        ValueError: naming index and value: a wrong shape, what is no real number (text, booleans, complex or masked
+            values, dates), a NaN, a point outside [0, width] x [0, height].
     """
-    try:
-        if isinstance(points, (list, tuple)):
-            # PyTorch makes no tensor of a list of tensors, such as rows of a dataset in the format "torch"
-            points = [
-                point.tolist()
-                if isinstance(point, (torch.Tensor, np.ndarray))
-                else point
-                for point in points
-            ]
-        points = torch.as_tensor(points, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"points must be a list of (x, y) numbers, got {points!r}"
-        ) from error
+    points = real_points_tensor(points)
     if points.ndim != 2 or points.shape[-1] != 2:
         raise ValueError(
             f"points must have shape (number of points, 2), got {tuple(points.shape)}"

@@ -8,7 +8,8 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,39 @@ SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 SIZE_IN_HEADER = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")
 
 
+@contextmanager
+def as_unreadable() -> Iterator[None]:
+    """Makes what Pillow's decoders raise for a broken file, of whatever kind, one of `UNREADABLE`."""
+    try:
+        yield
+    except (MemoryError, *UNREADABLE):
+        raise
+    except Exception as error:
+        raise OSError(
+            f"the image file is broken: {type(error).__name__}: {error}"
+        ) from error
+
+
+def open_file(file: str | os.PathLike | Any, **options: Any) -> Image.Image:
+    """`Image.open`, whose errors of broken files are among `UNREADABLE`."""
+    with as_unreadable():
+        return Image.open(file, **options)
+
+
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation of an image, from 1 (as it is displayed) to 8."""
-    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    """The EXIF orientation of an image, from 1 (as it is displayed) to 8; 1 where its EXIF block is damaged."""
+    try:
+        with as_unreadable():
+            value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except UNREADABLE:
+        return 1  # the pixels may be whole
     return value if value in TURNS else 1
 
 
 def as_displayed(image: Image.Image) -> Image.Image:
     """The image, turned and mirrored as its EXIF orientation says."""
-    image.load()
+    with as_unreadable():
+        image.load()
     # not Pillow's exif_transpose, which writes the EXIF data anew and fails where an entry is of an unusual type
     turn = TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
@@ -67,10 +92,11 @@ def displayed_size(image: Image.Image | str | os.PathLike | Any) -> tuple[int, i
     Raises one of `UNREADABLE` for a broken file.
     """
     if not isinstance(image, Image.Image):
-        with Image.open(image) as opened:
+        with open_file(image) as opened:
             return displayed_size(opened)
     if image.format is not None and image.format not in SIZE_IN_HEADER:
-        image.load()
+        with as_unreadable():
+            image.load()
     width, height = image.size
     return (height, width) if orientation(image) in SWAPS_SIDES else (width, height)
 
@@ -90,16 +116,19 @@ def to_rgb(
         input_data_format (`str`, *optional*): "channels_first" or "channels_last", of an array; by default what its
             shape suggests.
 
-    Raises TypeError for anything else, and one of `UNREADABLE` for a broken file.
+    Raises TypeError for anything else, ValueError for an image without pixels, and one of `UNREADABLE` for a broken
+    file.
     """
     if isinstance(image, dict) and {"bytes", "path"} <= image.keys():
         stored = image["bytes"]
-        image = image["path"] if stored is None else Image.open(io.BytesIO(stored))
+        image = image["path"] if stored is None else open_file(io.BytesIO(stored))
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
-        image = Image.open(path) if os.path.isfile(path) else load_image(path)
+        image = open_file(path) if os.path.isfile(path) else load_image(path)
     elif isinstance(image, (np.ndarray, torch.Tensor)):
         array = np.asarray(image)
+        if not array.size:
+            raise ValueError(f"the image has no pixels: its shape is {array.shape}")
         if array.ndim == 2:
             array = array[..., None]
             input_data_format = "channels_last"
@@ -112,6 +141,10 @@ def to_rgb(
             given = f"a {given} of {list(image)}"
         raise TypeError(
             f"image must be a PIL image, a path, a URL or an array, got {given}"
+        )
+    if not (image.width and image.height):
+        raise ValueError(
+            f"the image has no pixels: it is {image.width} x {image.height}"
         )
     image = as_displayed(image)
     if image.mode.startswith("I"):

@@ -24,7 +24,7 @@ from transformers import Pipeline, TextIteratorStreamer, pipeline
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
 from hf_talking_points.localization import confidence_in_words
 from hf_talking_points.models.coordinates import check_points
-from hf_talking_points.models.images import UNREADABLE, to_rgb
+from hf_talking_points.models.images import UNREADABLE, open_file, to_rgb
 from hf_talking_points.visualization import (
     MARK_COLORS,
     draw_cross,
@@ -134,7 +134,7 @@ def read_photo(path: str | os.PathLike) -> Image.Image:
     Raises gr.Error for what is not a photo or too large.
     """
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = open_file(path, formats=FORMATS)
         if image.width * image.height <= MAX_PIXELS:
             return to_rgb(image)
     except UNREADABLE:

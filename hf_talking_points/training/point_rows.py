@@ -14,7 +14,7 @@ from datasets import Dataset, IterableDataset
 from PIL import Image
 
 from ..models.coordinates import check_points
-from ..models.images import UNREADABLE, displayed_size, to_rgb
+from ..models.images import UNREADABLE, displayed_size, open_file, to_rgb
 
 COLUMNS = ("image", "point")
 TABLE_FORMATS = ("arrow", "polars")
@@ -170,7 +170,7 @@ def open_image(image: Any) -> Image.Image:
         return to_rgb(image)
     if is_remote(image):
         return to_rgb(datasets.Image().decode_example(image))
-    with Image.open(stored_file(image)) as opened:
+    with open_file(stored_file(image)) as opened:
         return to_rgb(opened)
 
 

@@ -1,5 +1,7 @@
 """What a vision-language model answers is read as it was meant: a point, or the center of a box."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -321,6 +323,31 @@ LONG_PIECES = (
 @pytest.mark.parametrize("piece", LONG_PIECES)
 def test_long_answers_are_read_at_once(piece):
     parse_point(piece * 2000, "0-1000", SIZE)
+
+
+ENDLESS = (
+    "[" + ", ".join(["3" * 5000] * 4),
+    "(" + "7" * 5000 + ", " + "7" * 5000 + " and",
+    "9" * 5000 + " " + "9" * 5000 + " px",
+    "0." + "9" * 5000 + " " * 5000 + "0." + "9" * 5000,
+    "x=" + "5" * 10_000 + " " * 10_000,
+    "x=5" + "\n\t" * 10_000,
+    '{"a": 1}' * 5000,
+    "[[1], [2]] " * 3000,
+)
+
+
+@pytest.mark.parametrize("answer", ENDLESS)
+def test_answers_that_repeat_themselves_are_read_at_once(answer):
+    start = time.process_time()
+    parse_point(answer, "0-1000", SIZE)
+    assert time.process_time() - start < 1
+
+
+def test_digits_beyond_all_precision_change_nothing():
+    thirds = "0." + "3" * 40
+    x, y = parse_point(f"({thirds},{' ' * 50}{thirds})", "0-1", SIZE)
+    assert (x, y) == pytest.approx((SIZE[0] / 3, SIZE[1] / 3))
 
 
 @pytest.mark.parametrize(

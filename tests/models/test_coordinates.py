@@ -150,7 +150,6 @@ def test_point_outside_names_index_and_value(point):
         ([1.0, 2.0], r"\(2,\)"),
         ([[1, 2, 3]], r"\(1, 3\)"),
         ([[[1, 2]]], r"\(1, 1, 2\)"),
-        (3.0, r"\(\)"),
     ],
 )
 def test_wrong_shape_is_named(points, shape):
@@ -160,10 +159,69 @@ def test_wrong_shape_is_named(points, shape):
         check_points(points, 10, 20)
 
 
-@pytest.mark.parametrize("points", ["left", [("a", "b")], [(1, 2), (3,)], [(None, 1)]])
-def test_what_is_no_number_is_an_error(points):
-    with pytest.raises(ValueError, match="must be a list of"):
+@pytest.mark.parametrize(
+    "points",
+    [
+        "left",
+        b"12",
+        None,
+        3.0,
+        {"x": 1},
+        np.array(3),
+        [("a", "b")],
+        [(1, 2), (3,)],
+        [[(1, 2)], (3, 4)],
+    ],
+)
+def test_what_is_no_list_of_points_is_an_error(points):
+    with pytest.raises(ValueError, match="points must"):
         check_points(points, 10, 20)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        (None, 1),
+        (True, 1),
+        ("1", 2),
+        b"12",
+        (10**400, 1),
+        (1 + 2j, 3),
+        torch.tensor([1 + 2j, 3]),
+        torch.tensor([True, False]),
+        np.array([True, False]),
+        np.array(["1970-01-06", "1970-01-07"], dtype="datetime64[D]"),
+        np.array([5, 6], dtype="timedelta64[s]"),
+        np.ma.masked_array([5.0, 6.0], mask=[True, False]),
+    ],
+    ids=repr,
+)
+def test_what_is_no_number_is_named(point):
+    with pytest.raises(ValueError, match="but point 1 is "):
+        check_points([(1, 2), point], 10, 20)
+    if isinstance(point, (np.ndarray, torch.Tensor)):
+        stack = torch.stack if isinstance(point, torch.Tensor) else np.ma.stack
+        with pytest.raises(ValueError, match="but point . is "):
+            check_points(stack([point, point]), 10, 20)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.array([[1, 2]], np.int16),
+        np.array([[1, 2]], np.float16),
+        np.ma.masked_array([[1.0, 2.0]], mask=False),
+        torch.tensor([[1, 2]]),
+        torch.tensor([[1, 2]], dtype=torch.bfloat16),
+        [np.array([1, 2])],
+        [torch.tensor([1.0, 2.0])],
+        [(np.float32(1), torch.tensor(2))],
+        ((1, 2),),
+    ],
+    ids=repr,
+)
+def test_numbers_of_every_kind_are_points(points):
+    assert check_points(points, 10, 20).tolist() == [[1, 2]]
 
 
 def test_borders_are_inside():

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from hf_talking_points.models.images import (
     TURNS,
@@ -144,6 +144,30 @@ def test_exif_data_that_cannot_be_written_turn_the_image(smooth, kind, name):
     assert far_apart(shown, smooth.transpose(Image.Transpose.ROTATE_270)) < 40
 
 
+DAMAGED_EXIF = {
+    "cut off": b"Exif\0\0II*\0",
+    "no header": b"Exif\0\0" + bytes(range(64)),
+    "another header": b"Exif\0\0II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0",
+    "nothing": b"",
+    "an orientation as text": exif_of((0x0112, 2, 4, b"abc\0")),
+    "a width as text": exif_of((0x0100, 2, 2, b"9\0")),
+    "an artist as a number": exif_of((0x013B, 11, 1, struct.pack("<f", 1.5))),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_EXIF)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_pixels_of_a_photo_with_damaged_exif_data_are_used(smooth, kind, name):
+    content = file_of(smooth, kind, exif=DAMAGED_EXIF[name])
+    shown = to_rgb({"bytes": content.getvalue(), "path": None})
+    assert displayed_size(content) == shown.size
+    if shown.size == SIZE:
+        assert far_apart(shown, smooth) < 40
+    else:
+        turned = smooth.transpose(Image.Transpose.ROTATE_270)
+        assert far_apart(shown, turned) < 40
+
+
 def gray_of(smooth):
     return smooth.convert("L")
 
@@ -233,6 +257,41 @@ def test_broken_files_raise_what_is_caught(smooth, kind, share):
     broken = io.BytesIO(content[: int(share * len(content))])
     with pytest.raises(UNREADABLE):
         to_rgb(Image.open(broken))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "QOI", "WEBP", "JPEG"])
+def test_files_damaged_anywhere_raise_what_is_caught(smooth, kind):
+    """Whatever the decoder of the format raises."""
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    rng = np.random.default_rng(0)
+    whole = file_of(smooth, kind).getvalue()
+    for number in range(100):
+        content = bytearray(
+            whole[: rng.integers(1, len(whole))] if number % 2 else whole
+        )
+        for place in rng.integers(0, len(content), 8):
+            content[place] = rng.integers(256)
+        try:
+            to_rgb({"bytes": bytes(content), "path": None})
+        except UNREADABLE:
+            pass
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.new("RGB", (0, 0)),
+        Image.new("L", (5, 0)),
+        Image.new("RGB", (9, 9)).crop((5, 5, 5, 9)),
+        np.zeros((0, 20, 3), np.uint8),
+        torch.zeros(3, 4, 0),
+    ],
+    ids=repr,
+)
+def test_an_image_without_pixels_is_an_error_with_its_size(image):
+    with pytest.raises(ValueError, match="no pixels: .*0"):
+        to_rgb(image)
 
 
 def test_the_content_key_is_that_of_the_pixels(smooth):

@@ -111,9 +111,7 @@ def cached_image(index: int, image: Any, pngs: dict[str, bytes]) -> CachedImage:
 
 def open_stored(stored: CachedImage) -> Image.Image:
     """The displayed pixels of what [`cached_image`] gives."""
-    if stored["bytes"] is None:
-        return to_rgb(stored["path"])
-    return to_rgb(Image.open(io.BytesIO(stored["bytes"])))
+    return to_rgb(stored)
 
 
 def check_sample(index: int, prediction: Any, reference: Any) -> None:
