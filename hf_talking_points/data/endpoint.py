@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
+import random
 import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,11 +25,11 @@ from .fusing import FusingTeacher
 LONGEST_WAIT = (
     300  # seconds that an endpoint may ask to be left alone before this is an error
 )
-CONNECTION_FAULTS = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-)
+LONGEST_CONNECTING = 10.0  # seconds
+LONGEST_ANSWERING = 600.0  # seconds from the first to the last byte
+LARGEST_ANSWER = 2**20  # bytes; a completion has some thousands
+READ_AT_ONCE = 256  # bytes, after which the limits are looked at
+JITTER = 0.1  # share of a wait, so that processes which failed together do not come again together
 
 
 class EndpointError(RuntimeError):
@@ -59,7 +63,8 @@ class EndpointTeacher(FusingTeacher):
         retries (`int`): of a request after status 429 or 5xx, a failed connection or an answer that is no chat
             completion; the first after `backoff` seconds, or as many as the server asks for, then twice as long each
             time.
-        timeout (`float`): seconds without a byte after which a connection counts as failed.
+        timeout (`float`): seconds without a byte after which a connection counts as failed; to connect it has 10, for
+            a whole answer 10 minutes and a mebibyte.
         temperature (`float`), max_new_tokens (`int`): sent with each request.
 
     Calls raise [`EndpointError`] when retries are used up, or at once on any other status.
@@ -145,6 +150,7 @@ class EndpointTeacher(FusingTeacher):
             except RequestFailed as failed:
                 fault = failed.fault
                 wait = max(self.backoff * 2**attempt, failed.wait)
+                wait *= 1 + JITTER * random.random()
             if wait > LONGEST_WAIT:
                 raise self.error(f"{fault}; the next attempt would be in {wait:.0f} s")
             if attempt < self.retries:
@@ -171,23 +177,25 @@ class EndpointTeacher(FusingTeacher):
         Raises [`RequestFailed`] where another attempt may help, else [`EndpointError`].
         """
         try:
-            response = requests.post(
+            with requests.post(
                 f"{self.base_url}/chat/completions",
                 json=body,
                 auth=self.authorize,
-                timeout=self.timeout,
+                timeout=(min(LONGEST_CONNECTING, self.timeout), self.timeout),
                 allow_redirects=False,
-            )
-        except CONNECTION_FAULTS as error:
+                hooks={"response": forget_location},
+                stream=True,
+            ) as response:
+                content = content_of(response)
+        except requests.RequestException as error:
             raise RequestFailed(f"{type(error).__name__}: {error}") from error
         status = response.status_code
         if status == 200:
-            return completion_text(response)
-        fault = f"status {status}: {response.text[:300]}"
+            return completion_text(content)
+        fault = f"status {status}: {beginning(content)}"
         if status != 429 and status < 500:
             raise self.error(fault)
-        seconds = response.headers.get("Retry-After", "")
-        raise RequestFailed(fault, wait=float(seconds) if seconds.isdigit() else 0.0)
+        raise RequestFailed(fault, seconds_of(response.headers.get("Retry-After", "")))
 
     def error(self, fault: str) -> EndpointError:
         """The error that says what happened, without the key."""
@@ -206,16 +214,52 @@ def check_url(base_url: str) -> None:
         )
 
 
-def completion_text(response: requests.Response) -> str:
-    """The text of a chat completion, "" where the model gave none. Raises [`RequestFailed`] for anything else."""
-    fault = f"no chat completion: {response.text[:300]}"
+def forget_location(response: requests.Response, *args: Any, **kwargs: Any) -> None:
+    """Takes out where a response leads to: nobody goes there, and requests would read it all the same."""
+    response.headers.pop("Location", None)
+
+
+def content_of(response: requests.Response) -> bytes:
+    """The body of a response. Raises [`RequestFailed`] where it is too large or takes too long."""
+    end = time.monotonic() + LONGEST_ANSWERING
+    content = b""
+    for piece in response.iter_content(READ_AT_ONCE):
+        content += piece
+        if len(content) > LARGEST_ANSWER:
+            raise RequestFailed(f"more than {LARGEST_ANSWER} bytes of an answer")
+        if time.monotonic() > end:
+            raise RequestFailed(f"no whole answer after {LONGEST_ANSWERING:.0f} s")
+    return content
+
+
+def beginning(content: bytes) -> str:
+    """What a message says of an answer."""
+    return content[:300].decode(errors="replace")
+
+
+def seconds_of(retry_after: str) -> float:
+    """The seconds of a Retry-After, which is a number or a date; 0 where it is neither."""
+    if re.fullmatch(r"[0-9]{1,9}", retry_after):
+        return float(retry_after)
     try:
-        content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
+        date = parsedate_to_datetime(retry_after)
+    except (TypeError, ValueError):
+        return 0.0
+    now = datetime.now(date.tzinfo)
+    return max(0.0, (date - now).total_seconds())
+
+
+def completion_text(body: bytes) -> str:
+    """The text of a chat completion, "" where the model gave none. Raises [`RequestFailed`] for anything else."""
+    fault = f"no chat completion: {beginning(body)}"
+    try:
+        content = json.loads(body)["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise RequestFailed(fault) from error
     if content is not None and not isinstance(content, str):
         raise RequestFailed(fault)
-    return content or ""
+    # a token limit may cut a character in two
+    return (content or "").encode(errors="ignore").decode()
 
 
 class Turns:

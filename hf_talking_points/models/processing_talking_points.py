@@ -4,6 +4,7 @@ pixels again."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,6 +54,14 @@ ENCODER_TEMPLATE = (
     "{{- cls_token -}}"
     "{%- for message in messages -%}{{- message['content'] + sep_token -}}{%- endfor -%}"
 )
+
+
+LONE_SURROGATE = re.compile(
+    "[\ud800-\udfff]"
+)  # half of a character, which cannot be written in UTF-8
+# characters of a text for each token of the context: a longer one is refused before it is cut into tokens
+CHARACTERS_OF_A_TOKEN = 16
+LONGEST_CONTEXT = 100_000  # tokens, of a tokenizer that states no limit
 
 
 def per_channel(value: float | Sequence[float]) -> list[float]:
@@ -233,6 +242,22 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
         if wants_offsets:
             encoded["text_replacement_offsets"] = offsets
         return encoded
+
+    def check_text(self, text: str, name: str) -> None:
+        """Raises ValueError, with the text's name, for one that no tokenizer should be given: it is no Unicode, or far
+        longer than the context."""
+        found = LONE_SURROGATE.search(text)
+        if found is not None:
+            raise ValueError(
+                f"{name} has a lone surrogate, {found[0]!a} at character {found.start()}, which is no text: "
+                "read it with the encoding that it was written in"
+            )
+        context = min(self.tokenizer.model_max_length, LONGEST_CONTEXT)
+        most = CHARACTERS_OF_A_TOKEN * context
+        if len(text) > most:
+            raise ValueError(
+                f"{name} has {len(text)} characters, but a context of {context} tokens holds {most} at most"
+            )
 
     def merge_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options of a call, of all forms that transformers' processors take.
@@ -439,6 +464,8 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
         if text is None:
             text = [self.render()] * count
         texts = [text] if isinstance(text, str) else list(text)
+        for index, row in enumerate(texts):
+            self.check_text(row, f"text {index}")
         regions = sum(row.count(self.region_token) for row in texts)
         if regions != count:
             raise ValueError(
@@ -593,7 +620,8 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         )
 
     def check_descriptions(self, descriptions: Sequence[str]) -> None:
-        """Raises ValueError, naming index and value, for no description, an empty one, one with a special token."""
+        """Raises ValueError, naming the index, for no description, an empty one, one with a special token, and as in
+        [`check_text`]."""
         if not descriptions:
             raise ValueError("text must hold at least one description")
         for index, description in enumerate(descriptions):
@@ -601,6 +629,7 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
                 raise ValueError(
                     f"description {index} is {description!r} but must be a text that is not empty"
                 )
+            self.check_text(description, f"description {index}")
             for token in self.special_tokens:
                 if token in description:
                     raise ValueError(

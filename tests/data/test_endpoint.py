@@ -1,6 +1,7 @@
 """An endpoint is asked what it should be, asked again where that may help, and never told on."""
 
 import base64
+import contextlib
 import io
 import json
 import pickle
@@ -44,7 +45,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content)
+        with contextlib.suppress(ConnectionError):  # given up by the other side
+            self.wfile.write(content)
 
     def log_message(self, *args):
         pass
@@ -98,6 +100,40 @@ def test_an_endpoint_rewords(server):
     assert questions == {fact_lines(EYE), fact_lines(LIGHT)}
     copy = pickle.loads(pickle.dumps(teacher))
     assert copy([query_of(EYE)]) == [right]
+
+
+def test_half_a_character_of_an_answer_is_left_out(server):
+    server.answers = [(200, json.dumps(completion(GOOD + " \ud83d")).encode(), {})]
+    teacher = EndpointTeacher(server.url, "llama")
+    assert teacher.complete("llama", [], 0) == GOOD + " "
+
+
+@pytest.mark.parametrize(
+    "answer, attempts",
+    [
+        ((200, b'{"choices": []}', {"Content-Encoding": "gzip"}), 3),
+        ((200, b"\xff\xff junk", {"Content-Encoding": "deflate"}), 3),
+        ((500, b"<html>", {"Content-Encoding": "gzip"}), 3),
+        ((200, b"[" * 100_000, {}), 3),
+        ((200, b'{"choices":' * 90_000, {}), 3),
+        ((200, b" " * 2**22, {}), 3),
+        ((500, b" " * 2**22, {}), 3),
+        ((302, b"", {"Location": "http://[::1"}), 1),
+        ((302, b"", {"Location": "http://127.0.0.1:1/"}), 1),
+        ((429, b"", {"Retry-After": "\xb2"}), 3),
+        ((429, b"", {"Retry-After": "soon"}), 3),
+        ((429, b"", {"Retry-After": "9" * 400}), 3),
+        ((429, b"", {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}), 3),
+        ((429, b"", {"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}), 1),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_answers_of_every_unusual_kind_end_in_one_error(server, answer, attempts):
+    server.answers = [answer] * attempts
+    teacher = EndpointTeacher(server.url, "llama", retries=2, backoff=0.01, timeout=5)
+    with pytest.raises(EndpointError, match=re.escape(server.url)):
+        teacher.complete("llama", [], 0)
+    assert len(server.requests) == attempts
 
 
 def test_sampling_sends_the_seed_of_the_query(server):

@@ -542,6 +542,12 @@ def test_a_sample_that_was_refused_does_not_stay(load, samples, tiny):
     assert metric.compute(**samples, localizer=tiny)["n"] == 10
 
 
+def test_half_a_character_is_no_prediction(load, samples, tiny):
+    texts = [*samples["predictions"][:-1], "the nose \ud83d"]
+    with pytest.raises(ValueError, match=r"predictions\[9\] .* lone surrogate"):
+        load().compute(**{**samples, "predictions": texts}, localizer=tiny)
+
+
 def test_there_are_two_configurations(load):
     with pytest.raises(ValueError, match="'default' or 'boxes'"):
         load("box")

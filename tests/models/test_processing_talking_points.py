@@ -1,5 +1,7 @@
 """Photos, points and texts of every kind, good and bad."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -170,6 +172,30 @@ def test_a_text_over_the_context_is_an_error_and_never_cut(make_localizer, quadr
     assert processor.accepts("red")
     for text in (too_long, " ", "a <SEG>"):
         assert not processor.accepts(text)
+
+
+@pytest.mark.parametrize("text", ["the nose \ud83d", "\udcff of the cat", "\ud800"])
+def test_half_a_character_is_no_text(make_localizer, make_descriptor, quadrants, text):
+    _, processor = make_localizer()
+    with pytest.raises(ValueError, match="description 1 has a lone surrogate"):
+        processor(quadrants, ["red", text])
+    assert not processor.accepts(text)
+    assert processor.accepts("the nose \U0001f600")
+    _, processor = make_descriptor()
+    with pytest.raises(ValueError, match="text 0 has a lone surrogate"):
+        processor(quadrants, text=f"<image>{text} <region>", points=[(3, 4)])
+
+
+@pytest.mark.parametrize("text", ["ab" * 600_000, "the eye " * 150_000])
+def test_a_text_of_a_million_characters_is_refused_at_once(
+    make_localizer, quadrants, text
+):
+    _, processor = make_localizer()
+    start = time.process_time()
+    assert not processor.accepts(text)
+    with pytest.raises(ValueError, match="description 1 has 1200000 characters"):
+        processor(quadrants, ["red", text])
+    assert time.process_time() - start < 1
 
 
 def test_rows_know_their_images(make_localizer, quadrants):

@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hf_talking_points import MINI_LOCALIZER
+from hf_talking_points.data.fields import is_utf8
 from hf_talking_points.localization import localization_pipeline, locate_texts
 from hf_talking_points.metrics import (
     METRIC_VERSION,
@@ -27,6 +28,7 @@ from hf_talking_points.metrics import (
     place_misses,
     score_points,
 )
+from hf_talking_points.models.coordinates import is_real
 from hf_talking_points.models.images import content_key, to_rgb
 
 _DESCRIPTION = """
@@ -120,11 +122,12 @@ def check_sample(index: int, prediction: Any, reference: Any) -> None:
         raise ValueError(
             f"predictions[{index}] is {prediction!r} but must be a text that is not empty"
         )
-    if np.shape(reference) != (2,):
-        finite = False
-    else:
-        finite = bool(np.isfinite(np.asarray(reference, dtype=np.float64)).all())
-    if not finite:
+    if not is_utf8(prediction):
+        raise ValueError(
+            f"predictions[{index}] is {prediction!a}, which has a lone surrogate and is no text"
+        )
+    is_point = np.shape(reference) == (2,) and is_real(reference)
+    if not is_point or not np.isfinite(np.asarray(reference, np.float64)).all():
         raise ValueError(
             f"references[{index}] is {reference!r} but must be a finite (x, y)"
         )
