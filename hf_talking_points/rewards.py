@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -60,8 +61,8 @@ class LocalizerReward:
     Attributes:
         localizers (list of [`PointLocalizationPipeline`])
 
-    Raises ValueError for an unknown shape, a tau that is not positive, and numbers of localizers and processors that
-    differ.
+    Raises ValueError for an unknown shape, a tau that is not positive, a scale that is not finite, numbers of
+    localizers and processors that differ, and a localizer with weights that are missing or not finite.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class LocalizerReward:
             raise ValueError(f"shape must be one of {SHAPES}, got {shape!r}")
         if not tau > 0:
             raise ValueError(f"tau must be positive, got {tau!r}")
+        if not math.isfinite(reward_scale):
+            raise ValueError(f"reward_scale must be finite, got {reward_scale!r}")
         models = (
             list(localizer) if isinstance(localizer, (list, tuple)) else [localizer]
         )

@@ -255,6 +255,8 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
     config: TalkingPointsConfig
     base_model_prefix = "model"
     input_modalities = ("image", "text")
+    # names of the weights that a checkpoint lacked and nothing has trained since
+    fresh_weights: list[str] = []
     supports_gradient_checkpointing = True
     # classes that are called as a whole: devices get them, and FSDP gathers them, in one piece
     _no_split_modules = [
@@ -291,16 +293,21 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As of the base class. A `quantization_config` is for the language model alone."""
+        """As of the base class. A `quantization_config` is for the language model alone. What the checkpoint lacks is
+        drawn at random and told by `fresh_weights`: the pipelines refuse such a model until it was trained."""
         if kwargs.get("quantization_config") is not None:
             quantization_config = of_language_model(kwargs["quantization_config"])
             kwargs["quantization_config"] = quantization_config
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = (
-            loaded[0] if isinstance(loaded, tuple) else loaded
-        )  # with `output_loading_info`
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model.fresh_weights = sorted(info["missing_keys"])
         model.freeze_unreached()
-        return loaded
+        return (model, info) if wants_info else model
+
+    def train(self, mode: bool = True) -> "TalkingPointsPreTrainedModel":
+        if mode:
+            self.fresh_weights = []
+        return super().train(mode)
 
     @classmethod
     def from_vision_text_pretrained(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from transformers import GenerationConfig, Pipeline
+from transformers import GenerationConfig, Pipeline, PreTrainedModel
 
 from .images import to_rgb
 from .modeling_point_descriptor import PointDescriptorForConditionalGeneration
@@ -77,6 +77,36 @@ def split_by_counts(values: Sequence, counts: Sequence[int]) -> list[Sequence]:
     return parts
 
 
+def check_weights(model: PreTrainedModel) -> None:
+    """Raises ValueError, with their names, for weights that a checkpoint lacks, and for one that is not finite."""
+    fresh = model.fresh_weights
+    if fresh:
+        named = ", ".join(fresh[:3])
+        raise ValueError(
+            f"the checkpoint lacks {len(fresh)} weights of the model, which were drawn at random, such as {named}: "
+            "its answers would mean nothing"
+        )
+    for name, weight in model.named_parameters():
+        has_values = weight.device.type != "meta" and weight.numel() > 0
+        # there is no maximum of 8 bits
+        if not has_values or not weight.is_floating_point() or weight.itemsize < 2:
+            continue
+        if not weight.detach().abs().amax().isfinite():
+            raise ValueError(
+                f"weight {name} is not finite: the model diverged, or overflowed where it was stored"
+            )
+
+
+def check_encodings(points: torch.Tensor) -> None:
+    """Raises ValueError, with the index, where the encoding of a point, a row of `points`, is not finite."""
+    is_finite = points.isfinite().all(-1)
+    if not is_finite.all():
+        index = int((~is_finite).nonzero()[0])
+        raise ValueError(
+            f"the encoding of point {index} is not finite: the model overflows in {points.dtype}, or its image does"
+        )
+
+
 class _TalkingPointsPipeline(CompleteRepoMixin, Pipeline):
     """Common part of both pipelines.
 
@@ -96,6 +126,7 @@ class _TalkingPointsPipeline(CompleteRepoMixin, Pipeline):
             raise ValueError(
                 f"{type(self).__name__} needs a {expected} checkpoint, but got a {given} one"
             )
+        check_weights(self.model)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Answers to one input, or to several.
@@ -198,6 +229,7 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
         image = self.model.get_image_features(
             model_inputs["pixel_values"], input_points.to(self.device)
         )
+        check_encodings(image.point_embeds)
         tokens_of_rows = []
         for tokens, count in zip(image.pooler_output, counts):
             tokens_of_rows += [tokens] * count

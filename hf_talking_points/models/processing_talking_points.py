@@ -665,6 +665,8 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
             target_sizes (list of `(height, width)`): one for each row.
         Returns:
             list of `{"point": (x, y), "confidence": float or None}`.
+        Raises:
+            ValueError: a point is not finite, or there are not as many sizes.
         """
         if len(target_sizes) != len(outputs.points):
             raise ValueError(
@@ -673,6 +675,10 @@ class PointLocalizerProcessor(TalkingPointsProcessor):
         canvas_points = outputs.points.double().cpu()
         results = []
         for index, (height, width) in enumerate(target_sizes):
+            if not canvas_points[index].isfinite().all():
+                raise ValueError(
+                    f"the point of text {index} is not finite: the model diverged, or overflows in its dtype"
+                )
             x, y = canvas_to_pixels(
                 canvas_points[index], width, height, self.image_size
             ).tolist()

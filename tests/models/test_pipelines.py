@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForImageTextToText,
     AutoModelForKeypointDetection,
@@ -436,6 +437,69 @@ def test_a_checkpoint_folder_of_the_other_kind_is_an_error(describe, tmp_path):
     describe.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="(?i)point.?descriptor"):
         pipeline("point-localization", model=str(tmp_path), trust_remote_code=True)
+
+
+def pipeline_of(kind, model, processor):
+    task = {"descriptor": "point-description", "localizer": "point-localization"}[kind]
+    return pipeline(task, model=model, processor=processor)
+
+
+@pytest.mark.parametrize(
+    "kind, lost",
+    [
+        ("localizer", "point_head."),
+        ("localizer", "model.language_model."),
+        ("descriptor", "model.point_projector."),
+    ],
+)
+def test_weights_that_a_checkpoint_lacks_are_named(request, tmp_path, kind, lost):
+    model, processor = request.getfixturevalue(f"make_{kind}")()
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    kept = {name: value for name, value in weights.items() if not name.startswith(lost)}
+    assert len(kept) < len(weights)
+    save_file(kept, file, {"format": "pt"})
+    loaded = type(model).from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"lacks .* weights .* such as {lost}"):
+        pipeline_of(kind, loaded, processor)
+    pipeline_of(kind, loaded.train().eval(), processor)  # they have been trained
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("localizer", "text_to_vision.0.weight"),
+        ("descriptor", "model.language_model.norm.weight"),
+    ],
+)
+def test_weights_that_are_not_finite_are_named(request, kind, name, value):
+    model, processor = request.getfixturevalue(f"make_{kind}")()
+    with torch.no_grad():
+        model.get_parameter(name).view(-1)[0] = value
+    with pytest.raises(ValueError, match=f"weight {name} is not finite"):
+        pipeline_of(kind, model, processor)
+
+
+def test_what_is_not_finite_while_computing_is_no_answer(
+    make_localizer, make_descriptor, random_image
+):
+    """As where half precision overflows."""
+    model, processor = make_localizer()
+    locate = pipeline_of("localizer", model, processor)
+    model.text_to_vision.register_forward_hook(
+        lambda module, args, output: output * float("nan")
+    )
+    with pytest.raises(ValueError, match="the point of text 0 is not finite"):
+        locate(random_image(), text=TEXTS)
+    model, processor = make_descriptor()
+    describe = pipeline_of("descriptor", model, processor)
+    model.model.point_projector.register_forward_hook(
+        lambda module, args, output: output.index_fill(0, torch.tensor([1]), torch.inf)
+    )
+    with pytest.raises(ValueError, match="the encoding of point 1 is not finite"):
+        describe(random_image(), points=POINTS)
 
 
 def test_saved_repos_load_with_the_package(describe, locate, random_image, tmp_path):
