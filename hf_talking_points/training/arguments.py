@@ -330,6 +330,9 @@ class ModelArguments(LoadingArguments):
         metadata={"help": "add OMG-LLaVA's object queries to the image tokens"},
     )
     layers: int = field(default=5, metadata={"help": "layers of the small Llama"})
+    vocab_size: int = field(
+        default=1024, metadata={"help": "tokens that the small Llama learns at most"}
+    )
     freeze: str = field(
         default="backbone",
         metadata={

@@ -31,14 +31,13 @@ from .arguments import (
     PointDescriptorTrainingArguments,
     PointLocalizerModelArguments,
     PointLocalizerTrainingArguments,
+    PointSamplingArguments,
 )
 from .fresh import small_language_model, small_vision_tower, train_tokenizer
 from .triplet_dataset import training_views
 
 CORPUS_VIEWS = 2000
 CORPUS_POINTS = 4  # of each view
-CORPUS_STYLES = {"full": 0.5, "terse": 0.5}
-CORPUS_SURROUNDINGS = 0.1
 FIXED_PROMPTS = [
     "Please describe region1 .",
     " in a few words",
@@ -165,7 +164,8 @@ def pretrained_or_fresh_tokenizer(
         return AutoTokenizer.from_pretrained(
             arguments.text, trust_remote_code=training_args.trust_remote_code
         )
-    return train_tokenizer(corpus(training_views(rows, training_args)))
+    texts = corpus(training_views(rows, training_args), training_args)
+    return train_tokenizer(texts, arguments.vocab_size)
 
 
 def compose_processor(
@@ -246,13 +246,17 @@ def freeze(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel
     return model
 
 
-def corpus(views: list[View]) -> list[str]:
-    """Descriptions for a fresh tokenizer, and the fixed prompts."""
+def corpus(views: list[View], sampling: PointSamplingArguments) -> list[str]:
+    """Descriptions as those of training, for a fresh tokenizer, and the fixed prompts."""
     rng = np.random.default_rng(0)
     texts = FIXED_PROMPTS * PROMPT_REPEATS
     for index in rng.permutation(len(views))[:CORPUS_VIEWS]:
         _, descriptions, _ = sample_triplets(
-            views[index], CORPUS_POINTS, rng, CORPUS_STYLES, CORPUS_SURROUNDINGS
+            views[index],
+            CORPUS_POINTS,
+            rng,
+            sampling.weighted_styles,
+            sampling.surroundings,
         )
         texts = texts + descriptions
     return texts
