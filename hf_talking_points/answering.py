@@ -47,6 +47,7 @@ class Run:
         paths (`list[str]`): of the images.
         questions (`list`): points (x, y) that are described, or texts that are located.
         normalized (`bool`): points are x / width, y / height.
+        style (`str`, *optional*): of descriptions, one that the checkpoint can be asked for.
         model (`str`, *optional*): checkpoint; the embedded one if None.
         output (`Path`, *optional*): file that JSON lines are appended to.
         as_json (`bool`): prints JSON lines.
@@ -61,6 +62,7 @@ class Run:
     paths: Sequence[str]
     questions: Sequence[Question]
     normalized: bool = False
+    style: str | None = None
     model: str | None = None
     output: Path | None = None
     as_json: bool = False
@@ -75,6 +77,10 @@ class Run:
             return path, question
         x, y = question
         return path, (round(x / size[0], 6), round(y / size[1], 6))
+
+    def is_of(self, row: dict[str, Any], version: str) -> bool:
+        """Whether an answer as it is written is the one that a version of the model would give."""
+        return row["model"] == version and row["style"] == self.style
 
     def key_of_row(self, row: dict[str, Any]) -> Key:
         """The key of an answer as it is written."""
@@ -103,7 +109,7 @@ def answer_images(run: Run) -> bool:
     written = (
         read_written_rows(run.output) if run.output and run.output.is_file() else []
     )
-    done = {run.key_of_row(row) for row in written if row["model"] == version}
+    done = {run.key_of_row(row) for row in written if run.is_of(row, version)}
     todo = unanswered(run, done)
     added = 0
     if todo:
@@ -113,6 +119,8 @@ def answer_images(run: Run) -> bool:
             # too long a text is an error before the first image
             pipe.processor.check_descriptions(run.questions)
             pipe.processor.encode_descriptions(run.questions)
+        if run.style is not None:
+            pipe.processor.request(run.style)  # an unknown one is an error here
         added = write_answers(run, pipe, todo, done, version)
     if run.output:
         console.print(f"{run.output}: {added} lines added, {len(written)} were there")
@@ -148,7 +156,8 @@ def read_written_rows(output: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            rows.append({key: row[key] for key in ROW_KEYS})
+            kept = {key: row[key] for key in ROW_KEYS}
+            rows.append({**kept, "style": row.get("style")})
         except (ValueError, KeyError, TypeError) as error:
             raise foreign_line(output, number, line) from error
     if rest:
@@ -203,6 +212,8 @@ def write_answers(
             for answer in answers:
                 row = {"image": path, "size": size, **answer, "model": version}
                 row.pop("heatmap", None)
+                if run.style is not None:
+                    row["style"] = run.style
                 if run.output and run.key_of_row(row) not in done:
                     append_line(run.output, json.dumps(row))
                     added += 1
@@ -252,7 +263,12 @@ def stream_answers(
         answered = locate_texts(pipe, requests(), run.batch_size, **options)
     else:
         described = ({"image": image, "points": points} for image, points in requests())
-        answered = pipe(described, batch_size=run.batch_size, num_return_sequences=1)
+        answered = pipe(
+            described,
+            batch_size=run.batch_size,
+            num_return_sequences=1,
+            style=run.style,
+        )
     for answers in answered:
         path, size = opened.popleft()
         yield path, size, answers

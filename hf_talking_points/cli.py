@@ -85,6 +85,10 @@ def describe(
         bool,
         typer.Option("--normalized", help="points are x / width, y / height instead"),
     ] = False,
+    style: Annotated[
+        str | None,
+        typer.Option(help="rich or short, of a checkpoint that can be asked for it"),
+    ] = None,
     model: Model = None,
     output: Output = None,
     as_json: AsJson = False,
@@ -104,6 +108,7 @@ def describe(
         images,
         points,
         normalized=normalized,
+        style=style,
         model=model,
         output=output,
         as_json=as_json,

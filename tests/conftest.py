@@ -69,6 +69,9 @@ BACKBONE_CONFIGS = {
     "efficientnet_lite": EfficientNetLiteConfig(
         out_features=["stage2", "stage3", "stage4"]
     ),
+    "efficientnet_lite_and_pixels": EfficientNetLiteConfig(
+        out_features=["pixels", "stage2", "stage3", "stage4"]
+    ),
 }
 LANGUAGE_MODELS = {
     "llama": (LlamaConfig, LlamaForCausalLM),
@@ -95,7 +98,7 @@ def tiny_vision_config(backbone="convnext", **kwargs):
         "mask_feature_size": 32,
         "hidden_dim": 32,
         "encoder_feedforward_dim": 48,
-        "encoder_layers": 0 if backbone == "efficientnet_lite" else 1,
+        "encoder_layers": 0 if "efficientnet_lite" in backbone else 1,
         "decoder_layers": 5,
         "dim_feedforward": 48,
         "num_attention_heads": 4,

@@ -127,7 +127,7 @@ def test_what_is_shown_maps_to_the_photo(size):
 
 
 def test_description_grows_to_what_the_pipeline_writes(describe, random_image):
-    texts = list(space.stream_description(describe, random_image(), (10, 20)))
+    texts = list(space.stream_description(describe, random_image(), (10, 20), "rich"))
     [row] = describe(random_image(), points=[(10, 20)])
     assert len(texts) > 3
     assert texts[-1] == row["description"]
@@ -137,7 +137,7 @@ def test_description_grows_to_what_the_pipeline_writes(describe, random_image):
 
 def test_an_error_while_describing_is_raised(describe, random_image):
     with pytest.raises(ValueError, match="point 0"):
-        list(space.stream_description(describe, random_image(), (1000, 20)))
+        list(space.stream_description(describe, random_image(), (1000, 20), "rich"))
 
 
 def test_an_empty_text_is_no_question(locate, random_image):
@@ -223,6 +223,8 @@ def test_names_of_checkpoints_hide_their_folders(tmp_path, monkeypatch):
 class FixedPair:
     """Stands for both models of a pair: says its name, and finds a text where its length is."""
 
+    processor = SimpleNamespace(styles=["rich", "short"])
+
     def __init__(self, name):
         self.name = name
 
@@ -231,9 +233,9 @@ class FixedPair:
         return [{"point": point, "confidence": None, "heatmap": None}]
 
 
-def say_name(pair, image, point):
+def say_name(pair, image, point, style):
     yield pair.name
-    yield f"{pair.name} {point[0]:.0f}"
+    yield f"{pair.name} {point[0]:.0f}" + ("" if style == "rich" else f" {style}")
 
 
 @pytest.fixture
@@ -257,6 +259,7 @@ def visit():
 
 
 NAMES = ("one", "one", "three", "three")
+CHOICES = ("rich", *NAMES)
 
 
 def at(x, y):
@@ -278,34 +281,40 @@ def found_of(entry):
 
 def test_click_asks_the_pairs_that_are_seen(handlers, visit):
     click = handlers["picture-0", "select"]
-    run(click(at(512, 256), visit, space.PIXEL, *NAMES))
+    run(click(at(512, 256), visit, space.PIXEL, *CHOICES))
     assert visit.entries[0].clicked == (50, 25)
     assert texts_of(visit.entries[0]) == ["one 50", ""]
 
     visit.pairs = 2
-    run(click(at(1023, 0), visit, space.PIXEL, *NAMES))
+    run(click(at(1023, 0), visit, space.PIXEL, *CHOICES))
     assert visit.current == 1
     assert texts_of(visit.entries[1]) == ["one 100", "three 100"]
     assert found_of(visit.entries[1]) == [(7, 3), (9, 5)]
 
 
+def test_a_click_is_described_in_the_chosen_style(handlers, visit):
+    click = handlers["picture-0", "select"]
+    run(click(at(512, 256), visit, space.PIXEL, "short", *NAMES))
+    assert texts_of(visit.entries[0])[0] == "one 50 short"
+
+
 def test_click_beside_the_photo_changes_nothing(handlers, visit):
     with pytest.raises(ValueError, match="point 0"):
-        run(handlers["picture-0", "select"](at(-3, 5), visit, space.PIXEL, *NAMES))
+        run(handlers["picture-0", "select"](at(-3, 5), visit, space.PIXEL, *CHOICES))
     assert visit.entries == []
 
 
 def test_an_edited_description_is_that_of_its_pair(handlers, visit):
     visit.pairs = 2
-    run(handlers["text-1", "submit"](visit, space.PIXEL, "ear", *NAMES))
+    run(handlers["text-1", "submit"](visit, "ear", space.PIXEL, *CHOICES))
     assert texts_of(visit.entries[0]) == ["", "ear"]
 
 
 def test_words_are_for_both_pairs(handlers, visit):
     visit.pairs = 2
-    run(handlers["text-1", "submit"](visit, space.WORDS, "nose", *NAMES))
+    run(handlers["text-1", "submit"](visit, "nose", space.WORDS, *CHOICES))
     assert found_of(visit.entries[0]) == [(4, 3), (4, 5)]
-    run(handlers["picture-0", "select"](at(10, 10), visit, space.WORDS, *NAMES))
+    run(handlers["picture-0", "select"](at(10, 10), visit, space.WORDS, *CHOICES))
     [entry] = visit.entries
     assert entry.clicked is not None
     assert entry.answers[0].text == "nose"
@@ -313,14 +322,14 @@ def test_words_are_for_both_pairs(handlers, visit):
 
 def test_pair_that_is_added_or_changed_answers_all_points(handlers, visit):
     click = handlers["picture-0", "select"]
-    run(click(at(0, 0), visit, space.PIXEL, *NAMES))
-    run(click(at(512, 0), visit, space.PIXEL, *NAMES))
-    run(handlers["compare", "input"](visit, True, space.PIXEL, *NAMES))
+    run(click(at(0, 0), visit, space.PIXEL, *CHOICES))
+    run(click(at(512, 0), visit, space.PIXEL, *CHOICES))
+    run(handlers["compare", "input"](visit, True, space.PIXEL, *CHOICES))
     second_texts = [entry.answers[1].text for entry in visit.entries]
     assert second_texts == ["three 0", "three 50"]
 
     # texts stay where words are the question
-    changed = ("one", "one", "one", "one")
+    changed = ("rich", "one", "one", "one", "one")
     run(handlers["Descriptor-1", "input"](visit, space.WORDS, *changed))
     second_found = [entry.answers[1].found for entry in visit.entries]
     assert second_found == [(7, 3), (8, 3)]
@@ -416,7 +425,7 @@ def test_page_names_no_folder(server):
 
 
 def test_page_offers_no_other_checkpoint(server):
-    names = [MINI_DESCRIPTOR, "tiny", "tiny", "tiny"]
+    names = ["rich", MINI_DESCRIPTOR, "tiny", "tiny", "tiny"]
     event = {"index": [5, 5], "value": None}
     click = function_of(server, "picture-0", "select")
     message = ask(server, click, [None, space.PIXEL, *names], event_data=event)

@@ -222,6 +222,29 @@ def test_a_run_goes_on_wherever_it_was_killed(photos, output, monkeypatch):
     assert output.read_bytes() == whole
 
 
+def test_descriptions_of_a_style_are_answers_of_their_own(
+    photos, output, make_descriptor, tmp_path
+):
+    model, processor = make_descriptor()
+    checkpoint = tmp_path / "checkpoint"
+    model.save_pretrained(checkpoint)
+    processor.save_pretrained(checkpoint)
+    asked = ["describe", photos / "a.png", "--point", "10,20", "--output", output]
+    for style in ([], ["--style", "short"], ["--style", "short"]):
+        result = talking_points(*asked, "--model", checkpoint, *style)
+        assert result.exit_code == 0
+    assert [row.get("style") for row in read_rows(output.read_text())] == [
+        None,
+        "short",
+    ]
+
+
+def test_a_style_that_the_checkpoint_does_not_know_is_an_error(photos):
+    asked = ["describe", photos / "a.png", "--point", "10,20", "--style", "loud"]
+    with pytest.raises(ValueError, match="'loud' cannot be asked for"):
+        CliRunner().invoke(app, list(map(str, asked)), catch_exceptions=False)
+
+
 def test_what_is_there_is_known_in_pixels_and_normalized(photos, output):
     command = ["describe", photos / "a.png", "--output", output]
     talking_points(*command, "--normalized", "--point", f"{1 / 3},0.7")

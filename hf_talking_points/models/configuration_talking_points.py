@@ -106,6 +106,8 @@ class PointDescriptorConfig(TalkingPointsConfig):
         point_mask (`str`): "gaussian" (the paper), "predicted" (OMG-LLaVA's own mask per layer) or "none".
         mask_sigma (`float`): standard deviation of the Gaussian in units of the canvas side.
         mask_threshold (`float`): a cell is attended where exp(-d^2 / 2 sigma^2) >= mask_threshold.
+        detail_level (`bool`): the backbone's finest map, with nothing but a linear projection, is one more level that
+            points attend to, the last of each round. Color and fine texture are lost in the coarser ones.
         point_box_size (`float`): side in canvas pixels of the box whose sinusoidal encoding is the point's position
             query (OMG-LLaVA encodes a point as a box of +-3 px).
     """
@@ -120,6 +122,7 @@ class PointDescriptorConfig(TalkingPointsConfig):
     point_mask: str = "gaussian"
     mask_sigma: float = 0.05
     mask_threshold: float = 0.5
+    detail_level: bool = False
     point_box_size: float = 6.0
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -18,8 +18,8 @@ from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 
 STEM_CHANNELS = 32
-STAGE_NAMES = ["stem", "stage1", "colors", "stage2", "stage3", "stage4"]
-HIDDEN_SIZES = [24, 12, 40, 112, 320]
+STAGE_NAMES = ["stem", "pixels", "stage1", "colors", "stage2", "stage3", "stage4"]
+HIDDEN_SIZES = [3, 24, 12, 40, 112, 320]
 # (repeats, kernel, stride, expansion, channels, name of the stage that ends here)
 BLOCKS = [
     (1, 3, 1, 1, 16, None),
@@ -35,14 +35,15 @@ BLOCKS = [
 class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
     """Stages `stem`, `stage1` … `stage4` have strides 2, 4, 8, 16, 32 and 32, 24, 40, 112, 320 channels.
 
-    `colors`, of stride 8 with 12 channels, are the pixels themselves, averaged in the four quarters of each cell."""
+    `pixels`, of stride 4 with 3 channels, are the pixels themselves, averaged in each cell; `colors`, of stride 8 with
+    12 channels, are the same, four of them in each cell."""
 
     model_type = "efficientnet_lite"
     _out_features: list | None = None
     _out_indices: list | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # older checkpoints have no colors
+        # older checkpoints have neither pixels nor colors
         self.stage_names = kwargs.pop("stage_names", list(STAGE_NAMES))
         self.hidden_sizes = kwargs.pop("hidden_sizes", list(HIDDEN_SIZES))
         self.set_output_features_output_indices(
@@ -165,8 +166,8 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         )  # faster than contiguous on a CPU
         x = nn.functional.relu6(self._bn0(self._conv_stem(x)))
         maps = {"stem": x}
-        if "colors" in self.out_features:
-            maps["colors"] = cell_colors(pixel_values)
+        maps["pixels"] = nn.functional.avg_pool2d(pixel_values, 4, ceil_mode=True)
+        maps["colors"] = four_in_a_cell(maps["pixels"])
         for index, block in enumerate(self._blocks):
             x = block(x)
             if index in self.taps:
@@ -176,12 +177,11 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         )
 
 
-def cell_colors(pixel_values: torch.Tensor) -> torch.Tensor:
-    """pixel_values (`torch.Tensor` of shape `(batch, 3, height, width)`) -> `(batch, 12, height / 8, width / 8)`."""
-    quarters = nn.functional.avg_pool2d(pixel_values, 4, ceil_mode=True)
-    height, width = quarters.shape[-2:]
-    quarters = nn.functional.pad(quarters, [0, width % 2, 0, height % 2], "replicate")
-    return nn.functional.pixel_unshuffle(quarters, 2)
+def four_in_a_cell(pixels: torch.Tensor) -> torch.Tensor:
+    """pixels (`torch.Tensor` of shape `(batch, 3, height, width)`) -> `(batch, 12, height / 2, width / 2)`."""
+    height, width = pixels.shape[-2:]
+    even = nn.functional.pad(pixels, [0, width % 2, 0, height % 2], "replicate")
+    return nn.functional.pixel_unshuffle(even, 2)
 
 
 AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig, exist_ok=True)

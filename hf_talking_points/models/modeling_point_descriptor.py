@@ -19,10 +19,11 @@ from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_talking_points import PointDescriptorConfig
-from .modeling_masked_decoder import rows_of
+from .modeling_masked_decoder import FeatureLevel, rows_of
 from .modeling_talking_points import (
     TalkingPointsModel,
     TalkingPointsPreTrainedModel,
+    backbone_channels,
     even_image_of_row,
     number_of_images,
 )
@@ -175,15 +176,28 @@ class PointDescriptorModel(TalkingPointsModel):
         super().__init__(config, vision_tower, language_model)
         self.point_encoder = PointPromptEncoder(config)
         self.point_projector = PointProjector(config)
+        if config.detail_level:
+            vision = config.vision_config
+            finest_channels = backbone_channels(vision)[0]
+            self.detail_projection = nn.Conv2d(finest_channels, vision.hidden_dim, 1)
         self.post_init()
         self.freeze_unreached()
 
     def modules_before_language_model(self) -> list[nn.Module]:
-        return [
+        modules = [
             *super().modules_before_language_model(),
             self.point_encoder,
             self.point_projector,
         ]
+        if self.config.detail_level:
+            modules.append(self.detail_projection)
+        return modules
+
+    def reached_strides(self) -> set[int]:
+        strides = super().reached_strides()
+        if self.config.detail_level:
+            strides.add(self.config.vision_config.feature_strides[0])
+        return strides
 
     @property
     def predicts_masks(self) -> bool:
@@ -204,10 +218,10 @@ class PointDescriptorModel(TalkingPointsModel):
                 rows are padding.
             feature_maps (list of `torch.FloatTensor`): the backbone's maps instead of `pixel_values`.
         """
-        _, decoded, tokens = self.encode_image(pixel_values, feature_maps)
+        maps, decoded, tokens = self.encode_image(pixel_values, feature_maps)
         if input_points is None:
             return PointDescriptorImageOutput(pooler_output=tokens)
-        features, mask_logits = self.perceive_points(decoded, input_points)
+        features, mask_logits = self.perceive_points(maps, decoded, input_points)
         real = real_points(input_points)
         features = features[real]  # (points of all images, 2 * hidden_dim)
         return PointDescriptorImageOutput(
@@ -256,12 +270,26 @@ class PointDescriptorModel(TalkingPointsModel):
         nothing_open = blocked.all(-1, keepdim=True)
         return logits, blocked & ~nothing_open  # nothing predicted: look everywhere
 
+    def point_levels(
+        self, feature_maps: list[torch.FloatTensor], decoded: Any
+    ) -> list[FeatureLevel]:
+        """The maps that decoder layers attend to in turn around points; arguments as of [`perceive_points`]."""
+        levels = self.feature_levels(decoded)
+        if self.config.detail_level:
+            keys = self.detail_projection(feature_maps[0])
+            levels.append(self.feature_level(keys))
+        return levels
+
     def perceive_points(
-        self, decoded: Any, input_points: torch.FloatTensor
+        self,
+        feature_maps: list[torch.FloatTensor],
+        decoded: Any,
+        input_points: torch.FloatTensor,
     ) -> tuple[torch.FloatTensor, list[torch.FloatTensor] | None]:
         """Decoder layers over the points. Points of one image share its keys and values and do not see each other.
 
         Args:
+            feature_maps (list of `torch.FloatTensor`): of the backbone, finest first.
             decoded: output of the pixel decoder.
             input_points (`torch.FloatTensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1]; NaN
                 rows are padding.
@@ -275,7 +303,7 @@ class PointDescriptorModel(TalkingPointsModel):
         query, query_pos = self.point_encoder(points)
         query = query.transpose(0, 1)  # (points, images, hidden_dim)
         query_pos = query_pos.transpose(0, 1)
-        levels = self.feature_levels(decoded)
+        levels = self.point_levels(feature_maps, decoded)
         blocked_of_levels = [self.blocked_cells(points, level.size) for level in levels]
         predicts = self.config.point_mask == "predicted"
         mask_logits = []

@@ -704,22 +704,23 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
         level_embeds = rows_of(transformer.level_embed, count, device)
         levels = []
         for index in range(count):
-            level = decoded.multi_scale_features[
-                index
-            ]  # (images, channels, height, width)
-            keys = transformer.input_projections[index](level).flatten(2)
-            keys = keys + level_embeds[index][None, :, None]
-            positions = transformer.position_embedder(
-                level.shape, level.device, level.dtype, None
+            keys = transformer.input_projections[index](
+                decoded.multi_scale_features[index]
             )
-            levels.append(
-                FeatureLevel(
-                    keys=keys.permute(2, 0, 1),
-                    positions=positions.flatten(2).permute(2, 0, 1),
-                    size=level.shape[-2:],
-                )
-            )
+            keys = keys + level_embeds[index][None, :, None, None]
+            levels.append(self.feature_level(keys))
         return levels
+
+    def feature_level(self, keys: torch.Tensor) -> FeatureLevel:
+        """A map of keys, `(images, hidden_dim, height, width)`, with the encoding of its cells' positions."""
+        positions = self.vision_tower.transformer_module.position_embedder(
+            keys.shape, keys.device, keys.dtype, None
+        )
+        return FeatureLevel(
+            keys=keys.flatten(2).permute(2, 0, 1),
+            positions=positions.flatten(2).permute(2, 0, 1),
+            size=keys.shape[-2:],
+        )
 
     def decode_queries(self, decoded: Any) -> tuple[Any, torch.Tensor]:
         """Decoder layers over the object queries.

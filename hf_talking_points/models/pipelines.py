@@ -153,13 +153,14 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
         describe([{"image": image, "points": [...]}, ...], batch_size=8)  # -> a list of such lists
 
     `image` is a PIL image, path, URL or array; points are pixels of the displayed image, with `normalized=True` parts
-    of its width and height. The image is encoded once for all its points.
+    of its width and height. The image is encoded once for all its points. `style` asks for "rich" or "short"
+    descriptions, of a checkpoint that knows them (`processor.styles`).
 
     Options of `generate` are taken in the call, as `generate_kwargs`, in a `generation_config`, or when the pipeline
     is made. With several returned sequences (`num_return_sequences`) each point has that many answers, one after the
     other.
 
-    Raises ValueError for no points and for points outside the image.
+    Raises ValueError for no points, for points outside the image, and for a style that the checkpoint does not know.
     """
 
     model_class = PointDescriptorForConditionalGeneration
@@ -170,15 +171,19 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
         self,
         points: Sequence | None = None,
         normalized: bool | None = None,
+        style: str | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess: dict[str, Any] = {}
+        forward = {**kwargs, **(generate_kwargs or {})}
+        if style is not None:
+            forward["style"] = style
         if points is not None:
             preprocess["points"] = points
         if normalized is not None:
             preprocess["normalized"] = normalized
-        return preprocess, {**kwargs, **(generate_kwargs or {})}, {}
+        return preprocess, forward, {}
 
     def preprocess(
         self, inputs: Any, points: Sequence | None = None, normalized: bool = False
@@ -213,7 +218,10 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
         return options
 
     def _forward(
-        self, model_inputs: dict[str, Any], **generate_kwargs: Any
+        self,
+        model_inputs: dict[str, Any],
+        style: str | None = None,
+        **generate_kwargs: Any,
     ) -> dict[str, Any]:
         points = model_inputs["points"]
         batched = isinstance(points, list)
@@ -234,7 +242,7 @@ class PointDescriptionPipeline(_TalkingPointsPipeline):
         for tokens, count in zip(image.pooler_output, counts):
             tokens_of_rows += [tokens] * count
         image.pooler_output = tokens_of_rows
-        prompts = [self.processor.render()] * rows
+        prompts = [self.processor.render(style=style)] * rows
         prompt = self.processor.tokenize(prompts, padding_side="left").to(self.device)
         sequences = self.model.generate(
             **prompt,

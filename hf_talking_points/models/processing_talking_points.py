@@ -369,12 +369,19 @@ class TalkingPointsProcessor(CompleteRepoMixin, ProcessorMixin):
         return loaded
 
 
+# how a descriptor is asked for the styles that it knows
+STYLE_REQUESTS = {"rich": "", "short": " in a few words"}
+SHORT_WORDS = 20  # a longer description is a rich one
+
+
 class PointDescriptorProcessor(TalkingPointsProcessor):
-    """Images and points -> inputs of [`PointDescriptorForConditionalGeneration`]."""
+    """Images and points -> inputs of [`PointDescriptorForConditionalGeneration`].
+
+    Where the prompt has `{style}`, "rich" and "short" descriptions can be asked for."""
 
     special_tokens = ("<image>", "<region>")
     placeholders = ("image", "region")
-    default_prompt = "<image>Please describe region1 <region>."
+    default_prompt = "<image>Please describe region1 <region>{style}."
 
     def __init__(
         self,
@@ -396,10 +403,41 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
             **kwargs,
         )
 
-    def render(self, description: str | None = None, **kwargs: Any) -> str:
-        """The prompt as text and, with `description`, all that is to be generated after it; `kwargs` go to the chat
-        template of the prompt."""
-        request = {"role": "user", "content": self.prompt}
+    @property
+    def styles(self) -> list[str]:
+        """What a description can be asked for by; nothing where the prompt is always the same."""
+        return list(STYLE_REQUESTS) if "{style}" in self.prompt else []
+
+    def style_of(self, description: str) -> str | None:
+        """The style that a description is in, by its length; None where no style can be asked for."""
+        if not self.styles:
+            return None
+        return "short" if len(description.split()) <= SHORT_WORDS else "rich"
+
+    def request(self, style: str | None = None) -> str:
+        """The user's message.
+
+        Args:
+            style (`str`, *optional*): one of `styles`, by default "rich".
+        Raises:
+            ValueError: the style cannot be asked for.
+        """
+        if style is not None and style not in self.styles:
+            known = ", ".join(self.styles) or "no style, its prompt is always the same"
+            raise ValueError(
+                f"style {style!r} cannot be asked for; this checkpoint knows {known}"
+            )
+        return self.prompt.replace("{style}", STYLE_REQUESTS[style or "rich"])
+
+    def render(
+        self,
+        description: str | None = None,
+        style: str | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """The prompt as text and, with `description`, all that is to be generated after it; `style` as of [`request`],
+        `kwargs` go to the chat template of the prompt."""
+        request = {"role": "user", "content": self.request(style)}
         prompt = self.apply_chat_template(
             [request], tokenize=False, add_generation_prompt=True, **kwargs
         )
@@ -413,7 +451,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
         What a chat template puts before the description, such as an empty block of thoughts, is no part of it: it is
         in the prompt or nowhere."""
         messages = [
-            {"role": "user", "content": self.prompt},
+            {"role": "user", "content": self.request()},
             {"role": "assistant", "content": "{description}"},
         ]
         conversation = self.apply_chat_template(messages, tokenize=False)
@@ -427,6 +465,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
         text: str | Sequence[str] | None = None,
         points: Sequence | None = None,
         normalized: bool = False,
+        style: str | None = None,
         **kwargs: Any,
     ) -> PointFeatures:
         """
@@ -436,6 +475,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
                 for each point.
             points: (x, y) pairs in pixels of the displayed image; for a list of images a list of such lists.
             normalized (`bool`): the points are x / width, y / height instead.
+            style (`str`, *optional*): of the fixed prompt, one of `styles`; by default "rich".
             kwargs: options of tokenizer and image processor, as of every processor of transformers; `return_tensors`
                 is "pt" by default.
         Returns:
@@ -443,7 +483,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
             NaN where an image has fewer points, `input_ids` and `attention_mask` (rows, length).
         Raises:
             ValueError: a point outside its image, NaN, of wrong shape; no points; placeholders and points that do not
-                match; as in `merge_options`.
+                match; an unknown style; as in `merge_options`.
         """
         options = self.merge_options(kwargs)
         image_options = options["images_kwargs"]
@@ -462,7 +502,7 @@ class PointDescriptorProcessor(TalkingPointsProcessor):
         ]
         count = sum(len(image_points) for image_points in canvas_points)
         if text is None:
-            text = [self.render()] * count
+            text = [self.render(style=style)] * count
         texts = [text] if isinstance(text, str) else list(text)
         for index, row in enumerate(texts):
             self.check_text(row, f"text {index}")

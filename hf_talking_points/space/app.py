@@ -47,6 +47,7 @@ PLACEHOLDERS = {
     PIXEL: "Click a pixel of the photo. Its description appears here; edit it, and the cross moves.",
     WORDS: "Describe a spot, for example: the left ear of the cat. Click the photo to mark what you mean.",
 }
+STYLES = [("at length", "rich"), ("in a few words", "short")]
 INTRODUCTION = (
     "# Talking Points\nA ★ is where you clicked, the ✕ of its color is where the localizer finds "
     "the description, from the words alone, and the glow is its heat map."
@@ -150,16 +151,17 @@ def read_photo(path: str | os.PathLike) -> Image.Image:
 
 
 def stream_description(
-    descriptor: Pipeline, image: Image.Image, point: Point
+    descriptor: Pipeline, image: Image.Image, point: Point, style: str
 ) -> Iterator[str]:
-    """Yields the description of `point` as it grows, at last the whole."""
+    """Yields the description of `point` as it grows, at last the whole; in a style where the descriptor knows any."""
+    options = {"style": style} if descriptor.processor.styles else {}
     streamer = TextIteratorStreamer(
         descriptor.processor.tokenizer, skip_prompt=True, skip_special_tokens=True
     )
 
     def describe() -> list[dict[str, Any]]:
         try:
-            return descriptor(image, points=[point], streamer=streamer)
+            return descriptor(image, points=[point], streamer=streamer, **options)
         finally:
             streamer.end()  # also after an error, or the loop below would wait for ever
 
@@ -263,8 +265,8 @@ class Panel:
 class Page:
     """The components of the page and what they do.
 
-    Each handler takes the [`Visit`] and gives back the components that changed. `names` are those of the chosen
-    checkpoints: descriptor and localizer of the first panel, then of the second.
+    Each handler takes the [`Visit`] and gives back the components that changed. `style` is that of descriptions;
+    `names` are those of the chosen checkpoints: descriptor and localizer of the first panel, then of the second.
 
     Args:
         descriptors (`dict`): name -> [`PointDescriptionPipeline`]; a visitor chooses among these.
@@ -280,9 +282,17 @@ class Page:
         first = Visit(read_photo(PHOTOS[0]))
         self.visit = gr.State(first)
         gr.Markdown(INTRODUCTION)
+        knows_styles = any(pipe.processor.styles for pipe in descriptors.values())
         with gr.Row():
             self.direction = gr.Radio(
                 [PIXEL, WORDS], value=PIXEL, label="Direction", elem_id="direction"
+            )
+            self.style = gr.Radio(
+                STYLES,
+                value="rich",
+                label="Described",
+                visible=knows_styles,
+                elem_id="style",
             )
             self.compare = gr.Checkbox(
                 label="Compare two checkpoints",
@@ -367,7 +377,8 @@ class Page:
             "show_progress_on": texts,
             "api_visibility": "private",
         }
-        asking = [self.visit, self.direction, *names]
+        choices = [self.direction, self.style, *names]
+        asking = [self.visit, *choices]
         for number, panel in enumerate(self.panels):
             panel.picture.select(
                 self.click, asking, trigger_mode="multiple", **changing
@@ -377,13 +388,13 @@ class Page:
                 # the button
                 [panel.text.input, panel.text.submit],
                 partial(self.edit, number),
-                [self.visit, self.direction, panel.text, *names],
+                [self.visit, panel.text, *choices],
                 trigger_mode="always_last",
                 **changing,
             )
             panel.descriptor.input(partial(self.ask_again, number), asking, **changing)
             panel.localizer.input(partial(self.ask_again, number), asking, **changing)
-        comparing = [self.visit, self.compare, self.direction, *names]
+        comparing = [self.visit, self.compare, *choices]
         self.compare.input(self.compare_or_not, comparing, **changing)
         self.direction.input(self.switch, self.direction, **changing)
         self.chosen.input(self.choose, [self.visit, self.chosen], **changing)
@@ -414,6 +425,7 @@ class Page:
         visit: Visit,
         index: int,
         number: int,
+        style: str,
         names: tuple[str, ...],
         text: str | None = None,
     ) -> Iterator[dict]:
@@ -422,14 +434,22 @@ class Page:
         descriptor = self.descriptors[names[2 * number]]
         localizer = self.localizers[names[2 * number + 1]]
         if text is None and entry.clicked is not None:
-            for text in stream_description(descriptor, visit.image, entry.clicked):
+            described = stream_description(
+                descriptor, visit.image, entry.clicked, style
+            )
+            for text in described:
                 entry.answers[number] = Answer(text)
                 if index == visit.current:
                     yield {self.panels[number].text: text}
         entry.answers[number] = locate(localizer, visit.image, text or "")
 
     def click(
-        self, event: gr.SelectData, visit: Visit, direction: str, *names: str
+        self,
+        event: gr.SelectData,
+        visit: Visit,
+        direction: str,
+        style: str,
+        *names: str,
     ) -> Iterator[dict]:
         """Takes a click on a picture: a point to be described, or what the current words mean."""
         point = visit.on_photo(event.index)
@@ -440,11 +460,17 @@ class Page:
         yield self.show(visit)
         if direction == PIXEL:
             for number in range(visit.pairs):
-                yield from self.ask(visit, visit.current, number, names)
+                yield from self.ask(visit, visit.current, number, style, names)
                 yield self.show(visit)
 
     def edit(
-        self, number: int, visit: Visit, direction: str, text: str, *names: str
+        self,
+        number: int,
+        visit: Visit,
+        text: str,
+        direction: str,
+        style: str,
+        *names: str,
     ) -> Iterator[dict]:
         """Takes a text that was written into a panel's box."""
         if not visit.entries:
@@ -452,28 +478,28 @@ class Page:
         # words alone are a question to both localizers, descriptions are each descriptor's own
         asked = range(visit.pairs) if direction == WORDS else [number]
         for panel in asked:
-            yield from self.ask(visit, visit.current, panel, names, text)
+            yield from self.ask(visit, visit.current, panel, style, names, text)
         yield self.show(visit, typed_in=number)
 
     def ask_again(
-        self, number: int, visit: Visit, direction: str, *names: str
+        self, number: int, visit: Visit, direction: str, style: str, *names: str
     ) -> Iterator[dict]:
         """Has all points answered by a pair that was added or changed."""
         for index, entry in enumerate(visit.entries):
             text = None
             if direction == WORDS or entry.clicked is None:
                 text = entry.answers[number].text or entry.answers[0].text
-            yield from self.ask(visit, index, number, names, text)
+            yield from self.ask(visit, index, number, style, names, text)
         yield self.show(visit)
 
     def compare_or_not(
-        self, visit: Visit, comparing: bool, direction: str, *names: str
+        self, visit: Visit, comparing: bool, *choices: str
     ) -> Iterator[dict]:
         """Shows or hides the second panel."""
         visit.pairs = 2 if comparing else 1
         yield {self.visit: visit, self.panels[1].row: gr.Row(visible=comparing)}
         if comparing:
-            yield from self.ask_again(1, visit, direction, *names)
+            yield from self.ask_again(1, visit, *choices)
 
     def switch(self, direction: str) -> dict:
         """Changes between describing clicks and locating words."""

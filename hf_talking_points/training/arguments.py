@@ -330,6 +330,9 @@ class ModelArguments(LoadingArguments):
         metadata={"help": "add OMG-LLaVA's object queries to the image tokens"},
     )
     layers: int = field(default=5, metadata={"help": "layers of the small Llama"})
+    vocab_size: int = field(
+        default=1024, metadata={"help": "tokens that the small Llama learns at most"}
+    )
     freeze: str = field(
         default="backbone",
         metadata={
@@ -444,8 +447,17 @@ class PointDescriptorModelArguments(ModelArguments):
         default=0.05,
         metadata={"help": "standard deviation of the mask in units of the canvas side"},
     )
+    detail_level: bool = field(
+        default=False,
+        metadata={
+            "help": "points attend to the backbone's finest map too, in the small CPU tower to the pixels"
+        },
+    )
 
     def modules_around_language_model(self) -> list[str] | None:
         if self.freeze == "vision":
             return None
-        return ["image_projector", "point_encoder", "point_projector"]
+        modules = ["image_projector", "point_encoder", "point_projector"]
+        if self.detail_level:
+            modules.append("detail_projection")
+        return modules

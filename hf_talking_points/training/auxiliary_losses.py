@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ IGNORED = -100  # the class that cross-entropy leaves out
 EXTENTS = 6
 UNKNOWN_EXTENT = [float("nan")] * EXTENTS
 EXTENT_WEIGHT = 10
+COLORS = 3
+COLOR_SCALE = 50.0  # about the spread of CIELAB's lightness in photos
+COLOR_WEIGHT = 3
 # OMG-LLaVA's
 CROSS_ENTROPY_WEIGHT = 0.4
 DICE_WEIGHT = 0.1
@@ -27,8 +30,8 @@ DICE_WEIGHT = 0.1
 class AuxiliaryHeads(nn.Module):
     """What an auxiliary loss reads from the point token while the descriptor is trained.
 
-    That is the part, the object's category, where in the object's box the point lies, and the box's place and size.
-    They bring part and extent into the token long before the text's loss does, and are not needed afterwards.
+    That is the part, the object's category, where in the object's box the point lies, the box's place and size, and
+    the spot's color. They bring these into the token long before the text's loss does, and are not needed afterwards.
 
     Args:
         dim (`int`): of the point token.
@@ -50,6 +53,7 @@ class AuxiliaryHeads(nn.Module):
             dim, len(self.categories) + 1
         )  # the last one: no object
         self.extent = nn.Linear(dim, EXTENTS)
+        self.color = nn.Linear(dim, COLORS)
 
     @classmethod
     def for_views(cls, dim: int, views: Iterable[View]) -> AuxiliaryHeads:
@@ -68,16 +72,28 @@ class AuxiliaryHeads(nn.Module):
         self,
         source: tuple[AnnotatedObject | None, PartPoint] | None,
         size: tuple[int, int],
+        color: Sequence[float],
     ) -> list[float]:
         """What the heads should read from a point.
 
         Args:
             source (`tuple`, *optional*): (object, part point); None for surroundings.
             size (`tuple`): (width, height) of the photo in pixels.
+            color (of length 3): of the spot, CIELAB.
         Returns:
-            [part, category, u, v, center x, center y, width, height], in parts of the object's box and of the photo.
-            Part or category is -100, and the extents NaN, where they are not known.
+            [L, a, b, part, category, u, v, center x, center y, width, height]: the color in units of `COLOR_SCALE`,
+            places in parts of the object's box and of the photo. Part or category is -100, and the extents NaN, where
+            they are not known.
         """
+        scaled = [value / COLOR_SCALE for value in color]
+        return [*scaled, *self.names_and_extent(source, size)]
+
+    def names_and_extent(
+        self,
+        source: tuple[AnnotatedObject | None, PartPoint] | None,
+        size: tuple[int, int],
+    ) -> list[float]:
+        """What follows the color in [`targets`]."""
         if source is None:
             return [IGNORED, len(self.categories), *UNKNOWN_EXTENT]
         annotated, point = source
@@ -103,43 +119,50 @@ class AuxiliaryHeads(nn.Module):
         targets: torch.Tensor,
         known: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss: the means over the known parts, categories and extents of a batch, or its share of them.
+        """The loss: the means over the colors and the known parts, categories and extents of a batch, or its share.
 
         Args:
             point_features (`torch.Tensor` of shape `(points, dim)`)
-            targets (`torch.Tensor` of shape `(points, 8)`): of [`AuxiliaryHeads.targets`].
-            known (`torch.Tensor` of shape `(3,)`, *optional*): [`known_targets`] of all batches whose losses are
+            targets (`torch.Tensor` of shape `(points, 11)`): of [`AuxiliaryHeads.targets`].
+            known (`torch.Tensor` of shape `(4,)`, *optional*): [`known_targets`] of all batches whose losses are
                 added; by default of this one.
         """
         if known is None:
             known = known_targets(targets)
-        parts, categories, extents = known.clamp(min=1)
+        colors, parts, categories, extents = known.clamp(min=1)
         features = self.layers(point_features)
-        part_loss = summed_cross_entropy(self.part(features), targets[:, 0])
-        category_loss = summed_cross_entropy(self.category(features), targets[:, 1])
-        is_known = ~targets[:, 2:].isnan().any(1)
-        extent_loss = F.smooth_l1_loss(
-            self.extent(features).float()[is_known],
-            targets[is_known, 2:],
-            beta=0.1,
-            reduction="sum",
-        )
+        color, part, category, extent = targets.split([COLORS, 1, 1, EXTENTS], 1)
+        color_loss = summed_distance(self.color(features), color)
+        part_loss = summed_cross_entropy(self.part(features), part[:, 0])
+        category_loss = summed_cross_entropy(self.category(features), category[:, 0])
+        is_known = ~extent.isnan().any(1)
+        extent_loss = summed_distance(self.extent(features)[is_known], extent[is_known])
         return (
-            category_loss / categories
+            COLOR_WEIGHT * color_loss / (COLORS * colors)
+            + category_loss / categories
             + part_loss / parts
             + EXTENT_WEIGHT * extent_loss / (EXTENTS * extents)
         )
 
 
 def known_targets(targets: torch.Tensor) -> torch.Tensor:
-    """How many parts, categories and extents are known: `(3,)`.
+    """How many colors, parts, categories and extents are known: `(4,)`.
 
     Args:
-        targets (`torch.Tensor` of shape `(points, 8)`): of [`AuxiliaryHeads.targets`].
+        targets (`torch.Tensor` of shape `(points, 11)`): of [`AuxiliaryHeads.targets`].
     """
-    classes = (targets[:, :2] != IGNORED).sum(0)
-    extents = (~targets[:, 2:].isnan().any(1)).sum(0, keepdim=True)
-    return torch.cat([classes, extents])
+    classes = targets[:, COLORS : COLORS + 2] != IGNORED
+    is_known = [
+        ~targets[:, :COLORS].isnan().any(1),
+        *classes.unbind(1),
+        ~targets[:, COLORS + 2 :].isnan().any(1),
+    ]
+    return torch.stack(is_known).sum(1)
+
+
+def summed_distance(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The sum of the smooth distances between two tensors of one shape."""
+    return F.smooth_l1_loss(values.float(), targets, beta=0.1, reduction="sum")
 
 
 def summed_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
 from ..models.coordinates import pixels_to_canvas
@@ -87,12 +88,13 @@ class DescriptorCollator:
         self.pad_to_multiple_of = pad_to_multiple_of
         if max_length is None:
             return
-        prompt = processor.tokenize([processor.render()])["input_ids"]
-        if prompt.shape[1] >= max_length:
-            raise ValueError(
-                f"max_length={max_length} leaves nothing of a description behind the prompt with its image, which has "
-                f"{prompt.shape[1]} tokens: raise it, or set it to None"
-            )
+        for style in processor.styles or [None]:
+            prompt = processor.tokenize([processor.render(style=style)])["input_ids"]
+            if prompt.shape[1] >= max_length:
+                raise ValueError(
+                    f"max_length={max_length} leaves nothing of a description behind the prompt with its image, which "
+                    f"has {prompt.shape[1]} tokens: raise it, or set it to None"
+                )
 
     def __call__(self, rows: list[Row]) -> dict[str, Any]:
         batch = {
@@ -103,8 +105,8 @@ class DescriptorCollator:
         if self.heads is not None:
             targets = []
             for row in rows:
-                for source in row["sources"]:
-                    targets.append(self.heads.targets(source, row["size"]))
+                for source, color in zip(row["sources"], row["colors"].tolist()):
+                    targets.append(self.heads.targets(source, row["size"], color))
             batch["point_targets"] = torch.tensor(targets)
         if self.boxes:
             batch["object_boxes"] = torch.cat([self.canvas_boxes(row) for row in rows])
@@ -113,21 +115,44 @@ class DescriptorCollator:
     def encode_texts(self, descriptions: list[str]) -> dict[str, torch.Tensor]:
         """Prompts with descriptions, `(photos * points, length)`, and `labels`, -100 but for the descriptions.
 
-        Both are tokenized apart, as in a generation, where no token is part of the prompt and of the description."""
-        prompt = self.processor.tokenize([self.processor.render()])
-        end = self.processor.end_of_turn()
-        answers = self.processor.tokenize(
+        The prompt asks for the style that the description is in. Both are tokenized apart, as in a generation, where
+        no token is part of the prompt and of the description."""
+        processor = self.processor
+        styles = [processor.style_of(text) for text in descriptions]
+        prompts = {style: processor.render(style=style) for style in set(styles)}
+        ids_of_prompts = {}
+        for style, prompt in prompts.items():
+            ids_of_prompts[style] = processor.tokenize([prompt])["input_ids"][0]
+        end = processor.end_of_turn()
+        answers = processor.tokenize(
             [text + end for text in descriptions], padding_side="right"
         )
+        rows: dict[str, list[torch.Tensor]] = {"input_ids": [], "labels": []}
+        lengths = answers["attention_mask"].sum(1).tolist()
+        for style, answer, length in zip(styles, answers["input_ids"], lengths):
+            prompt_ids = ids_of_prompts[style]
+            ids = torch.cat([prompt_ids, answer[:length]])
+            labels = ids.clone()
+            labels[: len(prompt_ids)] = -100
+            rows["input_ids"].append(ids)
+            rows["labels"].append(labels)
+        rows["attention_mask"] = [torch.ones_like(ids) for ids in rows["input_ids"]]
         encoded = {}
-        for name in ("input_ids", "attention_mask"):
-            of_prompt = prompt[name].expand(len(descriptions), -1)
-            encoded[name] = torch.cat([of_prompt, answers[name]], 1)
-        self.processor.check_lengths(encoded["attention_mask"].tolist())
-        prompt_length = prompt["input_ids"].shape[1]
-        labels = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, -100)
-        labels[:, :prompt_length] = -100
-        return {**encoded, "labels": labels}
+        for name, values in rows.items():
+            encoded[name] = pad_sequence(
+                values, batch_first=True, padding_value=self.padding[name]
+            )
+        processor.check_lengths(encoded["attention_mask"].tolist())
+        return encoded
+
+    @property
+    def padding(self) -> dict[str, int]:
+        """What stands behind the end of a text."""
+        return {
+            "input_ids": self.processor.tokenizer.pad_token_id,
+            "attention_mask": 0,
+            "labels": -100,
+        }
 
     def fit(self, encoded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Texts of `encode_texts` in the length that is asked for."""
@@ -137,14 +162,9 @@ class DescriptorCollator:
         if self.pad_to_multiple_of is None:
             return encoded
         missing = -encoded["input_ids"].shape[1] % self.pad_to_multiple_of
-        padding = {
-            "input_ids": self.processor.tokenizer.pad_token_id,
-            "attention_mask": 0,
-            "labels": -100,
-        }
         padded = {}
         for name, values in encoded.items():
-            padded[name] = F.pad(values, (0, missing), value=padding[name])
+            padded[name] = F.pad(values, (0, missing), value=self.padding[name])
         return padded
 
     def canvas_boxes(self, row: Row) -> torch.Tensor:

@@ -31,15 +31,19 @@ from .arguments import (
     PointDescriptorTrainingArguments,
     PointLocalizerModelArguments,
     PointLocalizerTrainingArguments,
+    PointSamplingArguments,
 )
 from .fresh import small_language_model, small_vision_tower, train_tokenizer
 from .triplet_dataset import training_views
 
 CORPUS_VIEWS = 2000
 CORPUS_POINTS = 4  # of each view
-CORPUS_STYLES = {"full": 0.5, "terse": 0.5}
-CORPUS_SURROUNDINGS = 0.1
-FIXED_PROMPTS = ["Please describe region1 .", "Please segment region1: ", " keypoint "]
+FIXED_PROMPTS = [
+    "Please describe region1 .",
+    " in a few words",
+    "Please segment region1: ",
+    " keypoint ",
+]
 PROMPT_REPEATS = 20  # so that the prompts' words are tokens
 DESCRIPTOR_DECODER_LAYERS = 6
 PRIOR_QUERIES = 100  # Mask2Former's default
@@ -69,7 +73,9 @@ def prepare_localizer(
     processor = compose_processor(PointLocalizerProcessor, arguments, tokenizer)
     model = PointLocalizerForKeypointDetection.from_vision_text_pretrained(
         small_or_named_vision(
-            arguments, decoder_layers=0, colors=bool(arguments.fusion_layers)
+            arguments,
+            decoder_layers=0,
+            finest="colors" if arguments.fusion_layers else None,
         ),
         small_or_pretrained_text(arguments, processor, training_args),
         processor,
@@ -113,7 +119,11 @@ def prepare_descriptor(
     tokenizer = pretrained_or_fresh_tokenizer(arguments, rows, training_args)
     processor = compose_processor(PointDescriptorProcessor, arguments, tokenizer)
     model = PointDescriptorForConditionalGeneration.from_vision_text_pretrained(
-        small_or_named_vision(arguments, DESCRIPTOR_DECODER_LAYERS),
+        small_or_named_vision(
+            arguments,
+            DESCRIPTOR_DECODER_LAYERS,
+            finest="pixels" if arguments.detail_level else None,
+        ),
         small_or_pretrained_text(arguments, processor, training_args),
         processor,
         dtype=arguments.dtype,
@@ -121,6 +131,7 @@ def prepare_descriptor(
         token_strides=arguments.token_strides,
         point_mask=arguments.point_mask,
         mask_sigma=arguments.mask_sigma,
+        detail_level=arguments.detail_level,
     )
     return freeze(model, arguments), processor
 
@@ -153,7 +164,8 @@ def pretrained_or_fresh_tokenizer(
         return AutoTokenizer.from_pretrained(
             arguments.text, trust_remote_code=training_args.trust_remote_code
         )
-    return train_tokenizer(corpus(training_views(rows, training_args)))
+    texts = corpus(training_views(rows, training_args), training_args)
+    return train_tokenizer(texts, arguments.vocab_size)
 
 
 def compose_processor(
@@ -173,10 +185,10 @@ def compose_processor(
 
 
 def small_or_named_vision(
-    arguments: ModelArguments, decoder_layers: int, colors: bool = False
+    arguments: ModelArguments, decoder_layers: int, finest: str | None = None
 ) -> str | PreTrainedModel:
-    """The vision model that a fresh model is composed of: a path or Hub id, or the small tower, with a map of colors
-    or without."""
+    """The vision model that a fresh model is composed of: a path or Hub id, or the small tower, with one more stage of
+    its backbone or without."""
     if arguments.vision:
         return arguments.vision
     queries = 1  # the model's own, which nobody reads
@@ -186,7 +198,7 @@ def small_or_named_vision(
         arguments.backbone,
         decoder_layers=decoder_layers,
         queries=queries,
-        colors=colors,
+        finest=finest,
     )
 
 
@@ -234,13 +246,17 @@ def freeze(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel
     return model
 
 
-def corpus(views: list[View]) -> list[str]:
-    """Descriptions for a fresh tokenizer, and the fixed prompts."""
+def corpus(views: list[View], sampling: PointSamplingArguments) -> list[str]:
+    """Descriptions as those of training, for a fresh tokenizer, and the fixed prompts."""
     rng = np.random.default_rng(0)
     texts = FIXED_PROMPTS * PROMPT_REPEATS
     for index in rng.permutation(len(views))[:CORPUS_VIEWS]:
         _, descriptions, _ = sample_triplets(
-            views[index], CORPUS_POINTS, rng, CORPUS_STYLES, CORPUS_SURROUNDINGS
+            views[index],
+            CORPUS_POINTS,
+            rng,
+            sampling.weighted_styles,
+            sampling.surroundings,
         )
         texts = texts + descriptions
     return texts

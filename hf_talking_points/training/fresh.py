@@ -21,6 +21,8 @@ from ..models.modeling_efficientnet_lite import (
 )
 from ..offline import efficientnet_lite0_state_dict
 
+STRIDES = {"pixels": 4, "colors": 8}
+
 
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int = 1024, model_max_length: int = 512
@@ -50,7 +52,7 @@ def small_vision_tower(
     hidden_dim: int = 192,
     decoder_layers: int = 6,
     queries: int = 1,
-    colors: bool = False,
+    finest: str | None = None,
 ) -> Mask2FormerModel:
     """A `Mask2FormerModel` around EfficientNet-Lite0, whose decoder works on strides 8, 16 and 32.
 
@@ -59,11 +61,11 @@ def small_vision_tower(
         hidden_dim (`int`): width of the tower.
         decoder_layers (`int`): masked decoder layers (transformers builds one fewer than its config says).
         queries (`int`): object queries, which the perception prior reads.
-        colors (`bool`): whether the colors of the pixels are one more map, of stride 8.
+        finest (`str`, *optional*): stage of the backbone that is one more map, "pixels" or "colors".
     """
     stages, strides = ["stage2", "stage3", "stage4"], [8, 16, 32]
-    if colors:
-        stages, strides = ["colors", *stages], [8, *strides]
+    if finest is not None:
+        stages, strides = [finest, *stages], [STRIDES[finest], *strides]
     encoder = EfficientNetLiteBackbone(EfficientNetLiteConfig(out_features=stages))
     if backbone is None:
         weights = efficientnet_lite0_state_dict()

@@ -379,7 +379,7 @@ class _PointRolloutMixin(HubTrainerMixin):
     def _generate_and_score_completions(self, inputs: list[Row]) -> Batch:
         self._rows = open_images(inputs)
         self._samples = self._make_samples(self._rows)
-        prompt = [{"role": "user", "content": self.processing_class.prompt}]
+        prompt = [{"role": "user", "content": self.processing_class.request()}]
         output = super()._generate_and_score_completions(
             [{"prompt": prompt} for _ in inputs]
         )

@@ -27,6 +27,7 @@ from ..data.triplets import (
     told_in,
 )
 from ..models.coordinates import canvas_box, pixels_to_canvas
+from ..words.looks import spot_colors
 from ..words.writer import STYLES
 from .arguments import PointSamplingArguments
 from .feature_cache import FeatureCache
@@ -45,6 +46,7 @@ TRIPLET_COLUMNS = (
     "size",
     "descriptions",
     "sources",
+    "colors",
 )
 
 
@@ -62,6 +64,7 @@ class TripletSampler:
             know, instead of any view.
         seed (`int`): with the number of a row it decides what the row holds, so that a resumed run goes on with the
             same data.
+        with_colors (`bool`): whether rows tell the colors of the points.
     """
 
     processor: ProcessorMixin
@@ -70,6 +73,7 @@ class TripletSampler:
     surroundings: float = 0.0
     told_share: float = 0.0
     seed: int = 0
+    with_colors: bool = False
 
     def row(
         self,
@@ -102,6 +106,9 @@ class TripletSampler:
             "descriptions": descriptions,
             "sources": sources,
         }
+        if self.with_colors:
+            colors = spot_colors(np.asarray(image()), pixels)
+            row["colors"] = torch.from_numpy(colors)
         if cache is None:
             row["pixel_values"] = self.processor.pixel_values([image()])[0]
         else:
@@ -182,7 +189,8 @@ def triplet_dataset(
 
     Columns: `feature_maps` (with `cache`) or `pixel_values`; `points`, float tensor of shape `(points_per_image, 2)`
     on the canvas; `scale`, parts of the image's width and height for one canvas unit; `size`, (width, height) in
-    pixels; `descriptions`; `sources`, (object, part point) or None for surroundings.
+    pixels; `descriptions`; `sources`, (object, part point) or None for surroundings. A [`TripletSampler`] of one's own
+    can add `colors`, CIELAB of shape `(points_per_image, 3)`.
 
     Args:
         views (`list[View]`): of [`make_views`].
@@ -337,6 +345,7 @@ class TripletDatasets:
         sampling ([`PointSamplingArguments`])
         processor (`ProcessorMixin`)
         backbone (`nn.Module`): of the model, for the feature cache.
+        with_colors (`bool`): whether rows tell the colors of the points.
 
     Raises ValueError where features of a backbone that is trained would be cached.
     """
@@ -346,6 +355,7 @@ class TripletDatasets:
         sampling: PointSamplingArguments,
         processor: ProcessorMixin,
         backbone: nn.Module,
+        with_colors: bool = False,
     ) -> None:
         trained = any(parameter.requires_grad for parameter in backbone.parameters())
         if sampling.feature_cache is not None and trained:
@@ -356,6 +366,7 @@ class TripletDatasets:
         self.sampling = sampling
         self.processor = processor
         self.backbone = backbone
+        self.with_colors = with_colors
 
     def sampler(
         self,
@@ -363,9 +374,13 @@ class TripletDatasets:
         surroundings: float = 0.0,
         told_share: float = 0.0,
     ) -> TripletSampler:
-        count = self.sampling.points_per_image
         return TripletSampler(
-            self.processor, count, style_weights, surroundings, told_share
+            self.processor,
+            self.sampling.points_per_image,
+            style_weights,
+            surroundings,
+            told_share,
+            with_colors=self.with_colors,
         )
 
     def cache(self, views: list[View]) -> FeatureCache | None:

@@ -118,7 +118,12 @@ class TripletTrainerMixin(HubTrainerMixin):
             if isinstance(args, PointSamplingArguments)
             else PointSamplingArguments()
         )
-        self.triplets = TripletDatasets(sampling, processor, plain.model.backbone)
+        self.triplets = TripletDatasets(
+            sampling,
+            processor,
+            plain.model.backbone,
+            with_colors=bool(getattr(args, "heads_weight", 0)),
+        )
         self.evaluation = {}
         if eval_dataset is not None:
             self.evaluation = self.evaluation_data(eval_dataset, "eval_dataset")

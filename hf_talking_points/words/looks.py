@@ -635,6 +635,19 @@ class PixelLooks:
         return None
 
 
+def spot_colors(
+    pixels: np.ndarray, points: Sequence[tuple[float, float]]
+) -> np.ndarray:
+    """The colors of spots that the words are of: CIELAB of shape `(points, 3)`.
+
+    Args:
+        pixels (`np.ndarray` of shape `(height, width, 3)`, uint8): the photo.
+        points (list of `(x, y)`): in pixels of the photo.
+    """
+    looks = PixelLooks(pixels)
+    return looks.spot_labs(looks.pixels(points))
+
+
 @cache
 def square_steps(radius: int) -> tuple[np.ndarray, np.ndarray]:
     """Steps to the right and down to the pixels of the square around a spot, both of shape `(side, side)`."""

@@ -11,6 +11,7 @@ MEANS = [6.683, 5.316, 2.0196]
 # name -> (stride, channels)
 STAGES = {
     "stem": (2, 32),
+    "pixels": (4, 3),
     "stage1": (4, 24),
     "colors": (8, 12),
     "stage2": (8, 40),
@@ -45,26 +46,31 @@ def test_channels_and_strides(stages):
 
 
 def test_colors_are_the_pixels_of_each_quarter():
-    model = make_backbone(out_features=["colors"])
-    pixels = torch.zeros(1, 3, 16, 24)
-    pixels[0, 1, 8:12, 4:8] = 1.0  # upper right quarter of the cell below the first
+    model = make_backbone(out_features=["pixels", "colors"])
+    image = torch.zeros(1, 3, 16, 24)
+    image[0, 1, 8:12, 4:8] = 1.0  # upper right quarter of the cell below the first
     with torch.no_grad():
-        [colors] = model(pixels).feature_maps
+        pixels, colors = model(image).feature_maps
+    assert pixels.shape == (1, 3, 4, 6)
+    assert pixels.sum() == pixels[0, 1, 2, 1] == 1
     assert colors.shape == (1, 12, 2, 3)
     assert colors.sum() == 1
     green = colors[0].view(3, 2, 2, 2, 3)[1]  # (row, column) of the quarter, cells
     assert green[0, 1, 1, 0] == 1
 
 
-def test_a_config_without_colors_stays_as_it_was():
-    stages = ["stem", "stage1", "stage2", "stage3", "stage4"]
+@pytest.mark.parametrize("further", [{}, {"colors": 12}])
+def test_a_config_without_further_stages_stays_as_it_was(further):
+    sizes = {"stage1": 24, **further, "stage2": 40, "stage3": 112, "stage4": 320}
+    stages = ["stem", *sizes]
+    read = [*further, "stage2", "stage4"]
     stored = EfficientNetLiteConfig(
         stage_names=stages,
-        hidden_sizes=[24, 40, 112, 320],
-        out_features=["stage2", "stage4"],
-        out_indices=[2, 4],
+        hidden_sizes=list(sizes.values()),
+        out_features=read,
+        out_indices=[stages.index(stage) for stage in read],
     )
-    assert EfficientNetLiteBackbone(stored).channels == [40, 320]
+    assert EfficientNetLiteBackbone(stored).channels == [*further.values(), 40, 320]
 
 
 def test_odd_sizes_are_rounded_up():

@@ -424,13 +424,18 @@ def test_point_encoding_is_that_of_a_small_box(make_descriptor):
     torch.testing.assert_close(encodings[0].flatten(), expected.flatten())
 
 
+@pytest.mark.parametrize("detail_level", [False, True])
 @pytest.mark.parametrize("point_mask", ["gaussian", "none"])
-def test_gaussian_mask_keeps_far_cells_out(make_descriptor, point_mask):
+def test_gaussian_mask_keeps_far_cells_out(make_descriptor, point_mask, detail_level):
+    shapes = [(40, 8), (112, 4), (320, 2)]
+    backbone = "efficientnet_lite"
+    if detail_level:
+        shapes = [(3, 16), *shapes]
+        backbone = "efficientnet_lite_and_pixels"
     model, _ = make_descriptor(
-        "efficientnet_lite", point_mask=point_mask, mask_sigma=0.05
+        backbone, point_mask=point_mask, mask_sigma=0.05, detail_level=detail_level
     )
     torch.manual_seed(1)
-    shapes = [(40, 8), (112, 4), (320, 2)]
     maps = [torch.randn(1, channels, side, side) for channels, side in shapes]
     point = torch.tensor([[[0.1, 0.1]]])
 
@@ -449,9 +454,25 @@ def test_gaussian_mask_keeps_far_cells_out(make_descriptor, point_mask):
         return float((features(swapped) - features(maps[0])).detach().abs().max())
 
     assert change_of_swap((0, 0), (0, 0)) == 0
-    assert change_of_swap((0, 0), (7, 7)) > 1e-3
+    at_point = (1, 1) if detail_level else (0, 0)
+    assert change_of_swap(at_point, (7, 7)) > 1e-3
     far = change_of_swap((7, 7), (3, 6))
     assert far < 1e-5 if point_mask == "gaussian" else far > 1e-3
+
+
+def test_without_a_detail_level_the_finest_map_is_not_read(make_descriptor):
+    model, _ = make_descriptor("efficientnet_lite_and_pixels")
+    torch.manual_seed(1)
+    shapes = [(3, 16), (40, 8), (112, 4), (320, 2)]
+    finest, *maps = [torch.randn(1, channels, side, side) for channels, side in shapes]
+    points = torch.tensor([[[0.1, 0.1]]])
+    features = [
+        model.get_image_features(
+            feature_maps=[pixels, *maps], input_points=points
+        ).point_features
+        for pixels in (finest, -finest)
+    ]
+    assert torch.equal(*features)
 
 
 def test_points_keep_their_precision_in_half_precision(make_descriptor):
@@ -540,10 +561,11 @@ def train_steps(model, inputs, steps=3):
         {"point_mask": "predicted"},
         {"point_mask": "none"},
         {"use_perception_prior": True},
+        {"detail_level": True},
     ],
     ids=str,
 )
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, "efficientnet_lite_and_pixels"])
 def test_every_trainable_parameter_moves_and_frozen_ones_stay(
     make_descriptor, two_photos, backbone, fields
 ):

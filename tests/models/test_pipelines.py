@@ -113,6 +113,23 @@ def test_one_vision_call_for_all_points(describe, random_image):
     assert images_of_calls == [1]
 
 
+def test_a_style_is_asked_for_in_the_prompt(describe, random_image, monkeypatch):
+    image = random_image()
+    rich = describe(image, points=POINTS)
+    assert describe(image, points=POINTS, style="rich") == rich
+    prompts = []
+    tokenize = describe.processor.tokenize
+    monkeypatch.setattr(
+        describe.processor,
+        "tokenize",
+        lambda texts, **options: prompts.extend(texts) or tokenize(texts, **options),
+    )
+    describe(image, points=POINTS, style="short")
+    assert prompts == [describe.processor.render(style="short")] * len(POINTS)
+    with pytest.raises(ValueError, match="'loud' cannot be asked for"):
+        describe(image, points=POINTS, style="loud")
+
+
 def test_generation_options_pass_through(describe, random_image):
     [row] = describe(random_image(), points=POINTS[:1], max_new_tokens=1)
     assert len(describe.processor.tokenizer(row["description"])["input_ids"]) <= 1

@@ -267,7 +267,43 @@ def test_of_several_templates_the_default_is_kept(make_tokenizer):
     processor = PointDescriptorProcessor.from_tokenizer(
         tokenizer, image_size=64, image_seq_length=4
     )
-    assert processor.render() == f"[user]{processor.prompt}[assistant]"
+    assert processor.render() == f"[user]{processor.request()}[assistant]"
+
+
+def test_a_descriptor_is_asked_for_a_style(make_descriptor, random_image):
+    _, processor = make_descriptor()
+    assert processor.styles == ["rich", "short"]
+    rich, short = (processor.request(style) for style in processor.styles)
+    assert rich == processor.request() == "<image>Please describe region1 <region>."
+    assert short == "<image>Please describe region1 <region> in a few words."
+    inputs = processor(random_image(), points=[(3, 4)], style="short")
+    by_hand = processor(
+        random_image(), text=processor.render(style="short"), points=[(3, 4)]
+    )
+    assert torch.equal(inputs["input_ids"], by_hand["input_ids"])
+    with pytest.raises(ValueError, match="'terse' cannot be asked for; .* rich, short"):
+        processor(random_image(), points=[(3, 4)], style="terse")
+
+
+@pytest.mark.parametrize(
+    ("words", "style"), [(1, "short"), (20, "short"), (21, "rich")]
+)
+def test_the_style_of_a_description_is_its_length(make_descriptor, words, style):
+    _, processor = make_descriptor()
+    assert processor.style_of(" ".join(["red"] * words)) == style
+
+
+def test_a_fixed_prompt_knows_no_style(make_descriptor, tmp_path):
+    """As of checkpoints that are older than styles."""
+    _, processor = make_descriptor()
+    processor.prompt = "<image>What is <region>?"
+    processor.save_pretrained(tmp_path)
+    loaded = PointDescriptorProcessor.from_pretrained(tmp_path)
+    assert loaded.styles == []
+    assert loaded.style_of("red") is None
+    assert loaded.request() == "<image>What is <region>?"
+    with pytest.raises(ValueError, match="no style, its prompt is always the same"):
+        loaded.request("rich")
 
 
 def test_a_template_sees_all_fields_of_a_message(make_tokenizer):

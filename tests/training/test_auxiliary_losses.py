@@ -15,6 +15,8 @@ from hf_talking_points.training.auxiliary_losses import (
 
 DOG = AnnotatedObject("dog", (10, 20, 50, 60))
 SIZE = (100, 80)
+COLOR = [60.0, -10.0, 25.0]  # CIELAB
+SCALED = [1.2, -0.2, 0.5]
 
 
 @pytest.fixture
@@ -24,8 +26,8 @@ def heads():
 
 
 def test_targets_of_a_point(heads):
-    targets = heads.targets((DOG, PartPoint("tail", 20, 40)), SIZE)
-    np.testing.assert_allclose(targets, [1, 1, 0.25, 0.5, 0.3, 0.5, 0.4, 0.5])
+    targets = heads.targets((DOG, PartPoint("tail", 20, 40)), SIZE, COLOR)
+    np.testing.assert_allclose(targets, [*SCALED, 1, 1, 0.25, 0.5, 0.3, 0.5, 0.4, 0.5])
 
 
 @pytest.mark.parametrize(
@@ -37,22 +39,24 @@ def test_targets_of_a_point(heads):
     ],
 )
 def test_targets_of_a_point_on_no_object(heads, source, part, category):
-    targets = heads.targets(source, SIZE)
-    assert targets[:2] == [part, category]
-    assert np.isnan(targets[2:]).all()
+    targets = heads.targets(source, SIZE, COLOR)
+    assert targets[3:5] == [part, category]
+    assert np.isnan(targets[5:]).all()
 
 
 def test_names_that_were_not_seen_in_training_are_left_out(heads):
     unseen = AnnotatedObject("horse", DOG.box)
-    targets = heads.targets((unseen, PartPoint("mane", 20, 40)), SIZE)
-    np.testing.assert_allclose(targets, [-100, -100, 0.25, 0.5, 0.3, 0.5, 0.4, 0.5])
+    targets = heads.targets((unseen, PartPoint("mane", 20, 40)), SIZE, COLOR)
+    np.testing.assert_allclose(
+        targets, [*SCALED, -100, -100, 0.25, 0.5, 0.3, 0.5, 0.4, 0.5]
+    )
 
 
 def test_the_loss_is_finite_whatever_is_unknown(heads):
     sources = [None, (None, PartPoint(None, 1, 2)), (DOG, PartPoint("nose", 20, 30))]
     for chosen in ([0], [1], [2], [0, 1], [0, 1, 2]):
         targets = torch.tensor(
-            [heads.targets(sources[index], SIZE) for index in chosen]
+            [heads.targets(sources[index], SIZE, COLOR) for index in chosen]
         )
         features = torch.randn(len(chosen), 8, requires_grad=True)
         loss = heads(features, targets)
@@ -63,7 +67,7 @@ def test_the_loss_is_finite_whatever_is_unknown(heads):
 
 def test_the_loss_falls_to_nothing_where_all_is_read_right(heads):
     sources = [(DOG, PartPoint("nose", 20, 30)), (DOG, PartPoint("tail", 48, 22)), None]
-    targets = torch.tensor([heads.targets(source, SIZE) for source in sources])
+    targets = torch.tensor([heads.targets(source, SIZE, COLOR) for source in sources])
     features = torch.randn(3, 8)
     optimizer = torch.optim.Adam(heads.parameters(), 0.02)
     for _ in range(200):
@@ -103,14 +107,14 @@ def test_the_losses_of_pieces_add_up_to_that_of_the_whole(heads, sizes):
     nose = (DOG, PartPoint("nose", 20, 30))
     tail = (DOG, PartPoint("tail", 48, 22))
     sources = [nose, None, (None, PartPoint("tail", 3, 4)), tail, nose, None]
-    targets = torch.tensor([heads.targets(source, SIZE) for source in sources])
+    targets = torch.tensor([heads.targets(source, SIZE, COLOR) for source in sources])
     nan = float("nan")
     boxes = torch.tensor([[0.25, 0.0, 0.75, 0.5], [nan] * 4]).repeat(3, 1)
     features = torch.randn(6, 8)
     mask_logits = [torch.randn(6, 8, 8), torch.randn(6, 8, 8)]
     known = known_targets(targets)
     count = known_boxes(boxes)
-    assert known.tolist() == [4, 5, 3]
+    assert known.tolist() == [6, 4, 5, 3]
     assert count == 3
     pieces = torch.arange(6).split(sizes)
     heads_losses = [heads(features[rows], targets[rows], known) for rows in pieces]
@@ -123,6 +127,6 @@ def test_the_losses_of_pieces_add_up_to_that_of_the_whole(heads, sizes):
 
 
 def test_every_weight_of_the_heads_has_a_gradient_whatever_is_unknown(heads):
-    targets = torch.tensor([heads.targets((None, PartPoint(None, 3, 4)), SIZE)])
+    targets = torch.tensor([heads.targets((None, PartPoint(None, 3, 4)), SIZE, COLOR)])
     heads(torch.randn(1, 8), targets).backward()
     assert all(parameter.grad is not None for parameter in heads.parameters())

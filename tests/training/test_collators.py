@@ -11,7 +11,7 @@ from hf_talking_points.data.triplets import make_views
 from hf_talking_points.models.coordinates import pixels_to_canvas
 from hf_talking_points.training.auxiliary_losses import AuxiliaryHeads
 from hf_talking_points.training.collators import DescriptorCollator, LocalizerCollator
-from hf_talking_points.training.triplet_dataset import triplet_dataset
+from hf_talking_points.training.triplet_dataset import TripletSampler, triplet_dataset
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +91,28 @@ def test_learned_is_what_follows_the_prompt_of_a_generation(
     )
     texts = ["the tip of the left ear", "a dark spot"]
     encoded = DescriptorCollator(processor).encode_texts(texts)
-    prompt = processor.tokenize([processor.render()])["input_ids"][0]
+    prompt = processor.tokenize([processor.render(style="short")])["input_ids"][0]
     for text, ids, labels in zip(texts, encoded["input_ids"], encoded["labels"]):
         learned = labels != -100
         assert tokenizer.decode(ids[learned]) == text + end
         assert ids[: len(prompt)].tolist() == prompt.tolist()
         assert int(learned.nonzero()[0]) == len(prompt)
         assert torch.equal(labels[learned], ids[learned])
+
+
+def test_the_prompt_asks_for_the_style_of_the_description(make_descriptor):
+    _, processor = make_descriptor()
+    texts = ["red " * 30, "a dark spot"]
+    encoded = DescriptorCollator(processor).encode_texts(texts)
+    rows = zip(encoded["input_ids"], encoded["attention_mask"], ["rich", "short"])
+    for text, (ids, mask, style) in zip(texts, rows):
+        whole = processor.render(text, style=style)
+        expected = processor.tokenize([whole])["input_ids"][0]
+        assert ids[mask.bool()].tolist() == expected.tolist()
+        assert mask.tolist() == sorted(mask.tolist(), reverse=True)
+    learned = encoded["labels"] != -100
+    assert not learned[encoded["attention_mask"] == 0].any()
+    assert torch.equal(encoded["labels"][learned], encoded["input_ids"][learned])
 
 
 def test_a_description_over_the_context_is_an_error(make_descriptor):
@@ -109,18 +124,20 @@ def test_a_description_over_the_context_is_an_error(make_descriptor):
 
 def test_targets_and_boxes_stand_beside_their_points(make_descriptor, views):
     _, processor = make_descriptor()
-    dataset = triplet_dataset(views, processor, points_per_image=3, surroundings=0.5)
+    sampler = TripletSampler(processor, 3, surroundings=0.5, with_colors=True)
+    dataset = sampler.dataset(views)
     rows = [dataset[number] for number in range(4)]
     heads = AuxiliaryHeads.for_views(8, views)
     batch = DescriptorCollator(processor, heads, boxes=True)(rows)
     sources = [(row, source) for row in rows for source in row["sources"]]
+    colors = torch.cat([row["colors"] for row in rows]).tolist()
     assert any(source is None for _, source in sources)
     assert len(batch["point_targets"]) == len(batch["object_boxes"]) == len(sources)
-    for target, box, (row, source) in zip(
-        batch["point_targets"], batch["object_boxes"], sources, strict=True
+    for target, box, color, (row, source) in zip(
+        batch["point_targets"], batch["object_boxes"], colors, sources, strict=True
     ):
         np.testing.assert_allclose(
-            target, heads.targets(source, row["size"]), rtol=1e-6
+            target, heads.targets(source, row["size"], color), rtol=1e-6
         )
         if source is None:
             assert box.isnan().all()

@@ -15,7 +15,7 @@ from hf_talking_points.data.photos import Photo
 from hf_talking_points.data.rows import load_points, point_features, point_rows
 from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import make_views
-from hf_talking_points.models.coordinates import pixels_to_canvas
+from hf_talking_points.models.coordinates import canvas_to_pixels, pixels_to_canvas
 from hf_talking_points.training.arguments import PointSamplingArguments
 from hf_talking_points.training.triplet_dataset import (
     TripletDatasets,
@@ -25,6 +25,7 @@ from hf_talking_points.training.triplet_dataset import (
     triplet_dataset,
     triplet_stream,
 )
+from hf_talking_points.words.looks import spot_colors
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,16 @@ def test_a_batch_holds_the_rows_that_are_asked_for_one_by_one(rows, processor):
     for position, number in enumerate(range(2, 5)):
         row = {column: values[position] for column, values in batch.items()}
         assert_same_row(row, dataset[number])
+
+
+def test_rows_tell_the_colors_of_their_points(rows, processor):
+    views = make_views(photos_of(rows, "rows"), 2)
+    dataset = TripletSampler(processor, 3, with_colors=True).dataset(views)
+    side = processor.image_size
+    for view, row in zip(views, dataset):
+        points = canvas_to_pixels(row["points"], *view.photo.size, side)
+        expected = spot_colors(np.asarray(view.image()), points.tolist())
+        np.testing.assert_allclose(row["colors"], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("draws", [1, 2])

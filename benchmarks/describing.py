@@ -1,0 +1,300 @@
+r"""Whether a descriptor's texts are true, are found again, and differ from each other.
+
+    python benchmarks/describing.py --named DATA/animalpose_voc_256 DATA/cars_256 \
+        --unknown DATA/grocery DATA/clothing --output describing --split test
+
+Three groups of points: annotated parts, pixels anywhere in the same photos, and pixels anywhere in photos of things
+that the descriptor was not trained on. For each: the share of texts that say something which annotation or pixels
+contradict; the share of colors, textures, objects, parts and sides that are right; the share of texts that name a
+thing or a part which the photo is not known to show; how well a localizer finds the texts; and how much they repeat
+each other. Writes `describing.json` and `texts.parquet`, a row for each text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformers import HfArgumentParser, Pipeline, pipeline
+
+import hf_talking_points
+from hf_talking_points.checkpoints import model_version
+from hf_talking_points.data.photos import PartPoint, Photo
+from hf_talking_points.data.rows import load_photos
+from hf_talking_points.data.triplets import Owned, View
+from hf_talking_points.evaluation.report import table_row, with_interval
+from hf_talking_points.evaluation.round_trip import (
+    describe_points,
+    flat,
+    locate_points,
+    true_points,
+)
+from hf_talking_points.metrics import (
+    clustered_interval,
+    distances_with_misses,
+    distinct_n,
+    score_points,
+)
+from hf_talking_points.words.claims import (
+    CONFIRMED,
+    CONTRADICTED,
+    OPEN,
+    Claim,
+    check_claims,
+    false_claims,
+)
+from hf_talking_points.words.facts import Scene
+from hf_talking_points.words.lexicon import color_names
+from hf_talking_points.words.looks import ranked_colors, spot_colors
+from hf_talking_points.words.mentions import COLOR, MarkedText
+from hf_talking_points.words.writer import skeleton
+
+# kinds of claims of which the share is reported that is right
+JUDGED = ("color", "texture", "object", "part", "side")
+
+
+@dataclass
+class Arguments:
+    named: list[str] = field(metadata={"help": "folders with named points"})
+    output: str = field(metadata={"help": "folder of numbers and texts"})
+    unknown: list[str] = field(
+        default_factory=list,
+        metadata={"help": "folders of things that were kept out of training"},
+    )
+    descriptor: str = hf_talking_points.MINI_DESCRIPTOR
+    localizer: str = hf_talking_points.MINI_LOCALIZER
+    style: str | None = field(
+        default=None, metadata={"help": "that is asked for, such as short"}
+    )
+    points_per_photo: int = field(default=4, metadata={"help": "of each group"})
+    split: str = field(default="validation", metadata={"help": "of the photos"})
+    seed: int = 0
+
+
+@dataclass
+class Asked:
+    """A photo, and the points of it that are described.
+
+    Args:
+        photo ([`Photo`]): with its whole annotation.
+        points (list): (object of the photo or None, point).
+    """
+
+    photo: Photo
+    points: list[Owned]
+
+    @property
+    def view(self) -> View:
+        """The photo with these points alone."""
+        points = tuple(point for _, point in self.points)
+        photo = replace(self.photo, objects=(), points=points)
+        return View(photo, self.photo)
+
+
+def named_points(photo: Photo, count: int, rng: np.random.Generator) -> Asked:
+    """Some of the points that have a part."""
+    owned: list[Owned] = []
+    for annotated in photo.objects:
+        named = [point for point in annotated.points if point.part is not None]
+        owned.extend((annotated, point) for point in named)
+    return Asked(photo, [owned[index] for index in rng.permutation(len(owned))[:count]])
+
+
+def points_anywhere(photo: Photo, count: int, rng: np.random.Generator) -> Asked:
+    """Points that are drawn uniformly, of which nobody knows on what they are."""
+    points: list[Owned] = []
+    for x, y in rng.uniform(size=(count, 2)) * photo.size:
+        points.append((None, PartPoint(None, float(x), float(y))))
+    return Asked(photo, points)
+
+
+def color_place(text: str, lab: np.ndarray) -> int | None:
+    """How many names are nearer to the spot's color than the first one that a text says, at most 2; None without a
+    color.
+
+    Args:
+        text (`str`)
+        lab (`np.ndarray` of shape `(3,)`): the spot's color.
+    """
+    words = MarkedText(text)
+    found = re.search(COLOR, words.marked)
+    if found is None:
+        return None
+    said = color_names(words.original(found))
+    [nearest] = ranked_colors(lab[np.newaxis], 2)
+    places = [nearest.index(name) for name in said if name in nearest]
+    return min(places, default=2)
+
+
+def right_of_kind(claims: Sequence[Claim], kind: str) -> bool | None:
+    """Whether what a text claims of one kind is right; None where it claims nothing that can be decided."""
+    verdicts = [claim.verdict for claim in claims if claim.kind == kind]
+    decided = [verdict for verdict in verdicts if verdict != OPEN]
+    return CONTRADICTED not in decided if decided else None
+
+
+def judged_text(text: str, scene: Scene, owned: Owned, lab: np.ndarray) -> dict:
+    """What of one text is right."""
+    claims = check_claims(text, scene, *owned)
+    names = [claim for claim in claims if claim.kind in ("object", "part")]
+    return {
+        **{kind: right_of_kind(claims, kind) for kind in JUDGED},
+        "false": bool(false_claims(claims)),
+        "absent": any(claim.verdict != CONFIRMED for claim in names),
+        "color_place": color_place(text, lab),
+    }
+
+
+def judged_texts(asked: Sequence[Asked], texts: Sequence[Sequence[str]]) -> list[dict]:
+    """What of each text is right."""
+    judged = []
+    for of_photo, row in zip(asked, texts):
+        pixels = np.asarray(of_photo.photo.open())
+        scene = Scene(of_photo.photo, pixels)
+        places = [(point.x, point.y) for _, point in of_photo.points]
+        labs = spot_colors(pixels, places)
+        for text, owned, lab in zip(row, of_photo.points, labs):
+            judged.append(judged_text(text, scene, owned, lab))
+    return judged
+
+
+def share(values: Sequence[bool | None], photos: Sequence[str]) -> dict[str, Any]:
+    """How many of those that are not None are true, in percent, with an interval over photos."""
+    known = [index for index, value in enumerate(values) if value is not None]
+    if not known:
+        return {"n": 0}
+    percent = np.array([100.0 * values[index] for index in known])
+    interval = clustered_interval(percent, [photos[index] for index in known])
+    return {"n": len(known), "share": float(percent.mean()), "ci95": list(interval)}
+
+
+def numbers_of(judged: pd.DataFrame) -> dict[str, Any]:
+    """The shares of one group's texts."""
+    photos = judged["image_id"].tolist()
+    numbers = {
+        "contradicted": share(judged["false"].tolist(), photos),
+        "naming what is not known to be there": share(
+            judged["absent"].tolist(), photos
+        ),
+    }
+    places = judged["color_place"].tolist()
+    for title, last in (("nearest color", 0), ("one of the two nearest colors", 1)):
+        hits = [None if place is None else place <= last for place in places]
+        numbers[title] = share(hits, photos)
+    for kind in JUDGED:
+        numbers[f"{kind} not contradicted"] = share(judged[kind].tolist(), photos)
+    return numbers
+
+
+def variety(texts: Sequence[str]) -> dict[str, float]:
+    """Different neighboring words, and the share of the most frequent skeleton, in percent."""
+    counts = Counter(skeleton(text) for text in texts)
+    return {
+        "words": float(np.mean([len(text.split()) for text in texts])),
+        "distinct-2": distinct_n(texts),
+        "most frequent skeleton": 100.0 * max(counts.values()) / len(texts),
+    }
+
+
+def describe_group(
+    describe: Pipeline, locate: Pipeline, asked: Sequence[Asked]
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """(numbers, texts) of a group of points."""
+    views = [of_photo.view for of_photo in asked]
+    texts = describe_points(describe, views)
+    found = locate_points(locate, views, texts)
+    true, sizes = true_points(views)
+    ids = []
+    for of_photo in asked:
+        ids.extend([of_photo.photo.id] * len(of_photo.points))
+    judged = pd.DataFrame(judged_texts(asked, texts))
+    judged = judged.assign(
+        image_id=ids,
+        text=flat(texts),
+        x=true[:, 0],
+        y=true[:, 1],
+        found_x=found[:, 0],
+        found_y=found[:, 1],
+        distance=distances_with_misses(found, true, sizes),
+    )
+    scored = score_points(found, true, sizes, ids)
+    kept = ("mpck", "pck@0.05", "ci95")
+    numbers = {
+        "n": len(true),
+        "photos": len(asked),
+        **{key: scored[key] for key in kept},
+        "shares": numbers_of(judged),
+        "variety": variety(flat(texts)),
+    }
+    return numbers, judged
+
+
+def table(groups: dict[str, dict[str, Any]]) -> str:
+    """The numbers as a Markdown table with a column for each group."""
+    names = list(groups)
+    lines = [table_row(["", *names]), "|---" * (len(names) + 1) + "|"]
+
+    def add(title: str, cells: list[str]) -> None:
+        lines.append(table_row([title, *cells]))
+
+    numbers = list(groups.values())
+    add("points", [f"{group['n']:,}" for group in numbers])
+    for key, title in (("mpck", "mPCK"), ("pck@0.05", "PCK@0.05")):
+        add(title, [with_interval(group, key) for group in numbers])
+    for title in numbers[0]["shares"]:
+        add(f"{title}, %", [share_cell(group["shares"][title]) for group in numbers])
+    for title in numbers[0]["variety"]:
+        add(title, [f"{group['variety'][title]:.2f}" for group in numbers])
+    return "\n".join(lines)
+
+
+def share_cell(counted: dict[str, Any]) -> str:
+    """A share with its interval and how many texts it is of."""
+    if not counted["n"]:
+        return "none"
+    low, high = counted["ci95"]
+    return f"{counted['share']:.1f} [{low:.1f}, {high:.1f}] of {counted['n']:,}"
+
+
+def main() -> None:
+    args = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
+    style = {} if args.style is None else {"style": args.style}
+    describe = pipeline("point-description", model=args.descriptor, **style)
+    locate = pipeline("point-localization", model=args.localizer)
+    groups = {
+        "annotated parts": (args.named, named_points),
+        "anywhere": (args.named, points_anywhere),
+    }
+    if args.unknown:
+        groups["anywhere, unknown things"] = (args.unknown, points_anywhere)
+    numbers = {}
+    frames = []
+    for name, (folders, draw) in groups.items():
+        photos = [photo for photo in load_photos(folders) if photo.split == args.split]
+        asked = []
+        for index, photo in enumerate(photos):
+            rng = np.random.default_rng([args.seed, index])
+            asked.append(draw(photo, args.points_per_photo, rng))
+        asked = [of_photo for of_photo in asked if of_photo.points]
+        numbers[name], texts = describe_group(describe, locate, asked)
+        frames.append(texts.assign(group=name))
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    models = {}
+    for checkpoint in (args.descriptor, args.localizer):
+        models[Path(checkpoint).name] = model_version(checkpoint)
+    report = {"fingerprints": models, "split": args.split, "groups": numbers}
+    (output / "describing.json").write_text(json.dumps(report, indent=2) + "\n")
+    pd.concat(frames, ignore_index=True).to_parquet(output / "texts.parquet")
+    print(table(numbers))
+
+
+if __name__ == "__main__":
+    main()
