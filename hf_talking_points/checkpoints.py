@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import broadcast_object_list
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
 
+logger = logging.getLogger(__name__)
+
+STATE_FILE = (
+    "trainer_state.json"  # the last file of a checkpoint that transformers writes
+)
 BYTES_AT_ONCE = 1 << 20  # bytes that are read at once
 
 
@@ -46,13 +52,36 @@ def _add_file(digest: hashlib._Hash, file: Path) -> None:
 
 
 def last_checkpoint(args: TrainingArguments) -> str | None:
-    """The checkpoint to resume a run from, the same on all processes; None where there is none.
+    """The last whole checkpoint, to resume a run from, the same on all processes; None where there is none.
 
     Only the main process looks: another one may come before the folder is made."""
     found = [None]
-    if args.process_index == 0 and Path(args.output_dir).is_dir():
-        found = [get_last_checkpoint(args.output_dir)]
+    if args.process_index == 0:
+        found = [last_whole_checkpoint(Path(args.output_dir))]
     return broadcast_object_list(found)[0]
+
+
+def last_whole_checkpoint(output_dir: Path) -> str | None:
+    """The last checkpoint of a run that was written to its end; a warning names later ones, where it was killed."""
+    steps = {}
+    for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        if step.isdecimal():
+            steps[int(step)] = folder
+    for step in sorted(steps, reverse=True):
+        if is_whole(steps[step]):
+            return str(steps[step])
+        logger.warning("%s was not written to its end: left out", steps[step])
+    return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether the file that transformers writes last is there, to its end."""
+    try:
+        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def check_base(base: str | None) -> None:

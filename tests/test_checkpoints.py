@@ -126,7 +126,26 @@ def test_a_run_resumes_from_its_last_checkpoint(tmp_path):
     assert last_checkpoint(args) is None
     for step in (9, 10):
         (tmp_path / "run" / f"checkpoint-{step}").mkdir()
+        (tmp_path / "run" / f"checkpoint-{step}" / "trainer_state.json").write_text(
+            "{}"
+        )
+    (tmp_path / "run" / "checkpoint-best").mkdir()
     assert last_checkpoint(args) == str(tmp_path / "run" / "checkpoint-10")
+
+
+@pytest.mark.parametrize("state", [None, "", '{"global_step": 1'])
+def test_a_checkpoint_that_was_not_written_to_its_end_is_left_out(
+    tmp_path, caplog, state
+):
+    args = TrainingArguments(str(tmp_path), use_cpu=True)
+    for step in (3, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    if state is not None:
+        (tmp_path / "checkpoint-4" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(args) is None
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(args) == str(tmp_path / "checkpoint-3")
+    assert "checkpoint-4 was not written to its end" in caplog.text
 
 
 @pytest.mark.parametrize("found", [None, "run/checkpoint-3"])

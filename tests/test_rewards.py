@@ -214,6 +214,7 @@ def test_scoring_leaves_the_weights_as_they_are(pair, photos):
     [
         ({"shape": "rmse"}, "shape must be one of"),
         ({"tau": 0}, "tau must be positive, got 0"),
+        ({"reward_scale": float("nan")}, "reward_scale must be finite, got nan"),
         ({"processor": None}, "localizer 0 is a loaded model"),
         ({"processor": [1, 2]}, "1 localizers but 2 processors"),
         ({"localizer": []}, "0 localizers"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -70,6 +72,8 @@ else:
     ConfigBase = (
         object  # a mixin: the config that it is mixed into brings the other fields
     )
+
+logger = logging.getLogger(__name__)
 
 Reward: TypeAlias = "str | PreTrainedModel | Callable[..., list[float | None]]"
 
@@ -590,20 +594,36 @@ class _PointRolloutMixin(HubTrainerMixin):
             checkpoint = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             folder = Path(self._get_output_dir(trial=trial)) / checkpoint
             rollouts = {"step": self._step, "batches": self._buffered_inputs}
-            torch.save(rollouts, self._rollout_file(folder))
+            file = self._rollout_file(folder)
+            half = file.with_suffix(".half")
+            torch.save(rollouts, half)
+            half.replace(file)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or not self._rollout_file(checkpoint).exists():
+        if checkpoint is None:
             return
-        with torch.serialization.safe_globals([Sample]):
-            rollouts = torch.load(
-                self._rollout_file(checkpoint),
-                map_location=self.accelerator.device,
-                weights_only=True,
+        rollouts = self._read_rollouts(checkpoint)
+        # all processes go on with theirs, or none: they generate together
+        if all(gather_object([rollouts is not None])):
+            self._step = rollouts["step"]
+            self._buffered_inputs = rollouts["batches"]
+
+    def _read_rollouts(self, checkpoint: str) -> dict[str, Any] | None:
+        """What [`_save_checkpoint`] kept of this process; None where there is nothing, or where it is broken."""
+        file = self._rollout_file(checkpoint)
+        if not file.exists():
+            return None
+        try:
+            with torch.serialization.safe_globals([Sample]):
+                return torch.load(
+                    file, map_location=self.accelerator.device, weights_only=True
+                )
+        except (EOFError, OSError, RuntimeError, UnpicklingError) as error:
+            logger.warning(
+                "%s is broken (%s): new completions are generated", file, error
             )
-        self._step = rollouts["step"]
-        self._buffered_inputs = rollouts["batches"]
+            return None
 
 
 class PointGRPOTrainer(_PointRolloutMixin, GRPOTrainer):

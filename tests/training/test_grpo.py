@@ -280,6 +280,28 @@ def test_resuming_continues_the_same_trajectory(make_trainer, tmp_path, step):
     assert_close(parameters(resumed), parameters(whole), 1e-6)
 
 
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_completions_that_were_lost_are_generated_anew(
+    make_trainer, tmp_path, caplog, share
+):
+    make = partial(
+        make_trainer,
+        num_iterations=2,
+        max_steps=4,
+        save_strategy="steps",
+        save_steps=1,
+        per_device_train_batch_size=2 * G,
+    )
+    make().train()
+    [file] = (tmp_path / "checkpoint-3").glob("rollouts*")
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    resumed = make()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert resumed.state.global_step == 4
+    assert "new completions are generated" in caplog.text
+
+
 def test_other_columns_reach_the_rewards(make_trainer, four_points):
     seen = []
 
