@@ -8,10 +8,12 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from transformers import AutoConfig, Pipeline, pipeline
@@ -19,6 +21,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from . import MINI_DESCRIPTOR, MINI_LOCALIZER
 from .checkpoints import model_version
+from .data.fields import printable
+from .files import only_writer, whole_file
 from .localization import confidence_in_words, locate_texts
 from .models.coordinates import check_points
 from .models.images import to_rgb
@@ -102,8 +106,14 @@ def answer_images(run: Run) -> bool:
         `bool`: whether every image could be used.
 
     Raises ValueError for a checkpoint of another kind, for a text that the model cannot take, and for an `output` that
-    holds something else.
+    holds something else; BlockingIOError for one that another run writes to.
     """
+    with only_writer(run.output) if run.output else nullcontext():
+        return answer_and_write(run)
+
+
+def answer_and_write(run: Run) -> bool:
+    """[`answer_images`] with an `output` that nobody else writes to."""
     checkpoint = run.model or EMBEDDED[run.command]
     version = check_checkpoint(run.command, checkpoint)
     written = (
@@ -147,25 +157,45 @@ def check_checkpoint(command: str, checkpoint: str) -> str:
 
 
 def read_written_rows(output: Path) -> list[dict[str, Any]]:
-    """Rows that earlier runs wrote to a file. The incomplete last line of a run that was killed is cut off.
+    """Rows that earlier runs wrote to a file. The incomplete last line of a run that was killed is cut off; a whole
+    one gets the line break that it lacks.
 
     Raises ValueError where the file holds anything else; it is not changed then.
     """
     *lines, rest = output.read_bytes().split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            kept = {key: row[key] for key in ROW_KEYS}
-            rows.append({**kept, "style": row.get("style")})
-        except (ValueError, KeyError, TypeError) as error:
-            raise foreign_line(output, number, line) from error
-    if rest:
-        if not ROW_START.startswith(rest[: len(ROW_START)]):
-            raise foreign_line(output, len(lines) + 1, rest)
-        os.truncate(output, output.stat().st_size - len(rest))
-        console.print(f"{output}: an incomplete last line is computed again")
+        rows.append(read_row(output, number, line))
+    if not rest:
+        return rows
+    if is_json(rest):
+        rows.append(read_row(output, len(lines) + 1, rest))
+        append_line(output, "")
+        return rows
+    if not ROW_START.startswith(rest[: len(ROW_START)]):
+        raise foreign_line(output, len(lines) + 1, rest)
+    os.truncate(output, output.stat().st_size - len(rest))
+    console.print(f"{output}: an incomplete last line is computed again")
     return rows
+
+
+def read_row(output: Path, number: int, line: bytes) -> dict[str, Any]:
+    """What a line says. Raises ValueError for one that no run has written."""
+    try:
+        row = json.loads(line)
+        kept = {key: row[key] for key in ROW_KEYS}
+        return {**kept, "style": row.get("style")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise foreign_line(output, number, line) from error
+
+
+def is_json(line: bytes) -> bool:
+    """Whether a line is whole."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def foreign_line(output: Path, number: int, line: bytes) -> ValueError:
@@ -219,11 +249,15 @@ def write_answers(
                     added += 1
                 if printed:
                     print(
-                        json.dumps(row) if run.as_json else readable_row(row),
+                        json.dumps(row)
+                        if run.as_json
+                        else printable(readable_row(row)),
                         flush=True,
                     )
             if run.picture:
-                draw_round_trip(to_rgb(path), answers).save(run.picture)
+                kind = Image.registered_extensions()[run.picture.suffix.lower()]
+                with whole_file(run.picture) as file:
+                    draw_round_trip(to_rgb(path), answers).save(file, kind)
             progress.update(bar, completed=number + len(run.failed))
     return added
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import sys
 from pathlib import Path
@@ -240,19 +241,53 @@ def check_files(paths: list[str], output: Path | None, picture: Path | None) -> 
             f"a picture is made of a single image, not of {len(paths)}",
             param_hint="--picture",
         )
-    if (
-        picture
-        and Image.registered_extensions().get(picture.suffix.lower()) not in Image.SAVE
-    ):
+    if picture and not can_hold_colors(picture):
         raise typer.BadParameter(
             f"{picture} does not end like a picture that can be written, such as .png or .jpg",
             param_hint="--picture",
         )
     for option, file in (("--output", output), ("--picture", picture)):
-        if file and not file.parent.is_dir():
-            raise typer.BadParameter(
-                f"{file.parent} is not a folder", param_hint=option
-            )
+        if file:
+            check_place(option, file)
+            check_inputs_stay(option, file, paths)
+    if output and picture and os.path.realpath(output) == os.path.realpath(picture):
+        raise typer.BadParameter(
+            f"{picture} is the --output as well", param_hint="--picture"
+        )
+
+
+def can_hold_colors(picture: Path) -> bool:
+    """Whether Pillow writes pictures in colors to a file that ends like this one."""
+    kind = Image.registered_extensions().get(picture.suffix.lower())
+    if kind not in Image.SAVE:
+        return False
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), kind)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def check_place(option: str, file: Path) -> None:
+    """Raises BadParameter for a file that cannot be written."""
+    place = Path(os.path.realpath(file))
+    problem = None
+    if not place.parent.is_dir():
+        problem = f"{place.parent} is not a folder"
+    elif not os.access(place.parent, os.W_OK):
+        problem = f"nothing can be written to {place.parent}"
+    elif place.exists() and not os.access(place, os.W_OK):
+        problem = f"{file} cannot be written"
+    if problem:
+        raise typer.BadParameter(problem, param_hint=option)
+
+
+def check_inputs_stay(option: str, file: Path, paths: list[str]) -> None:
+    """Raises BadParameter for a file that is one of the images."""
+    if file.exists() and any(os.path.samefile(file, path) for path in paths):
+        raise typer.BadParameter(
+            f"{file} is one of the images, and would be overwritten", param_hint=option
+        )
 
 
 @app.command()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .files import whole_file
 from .models.coordinates import canvas_box
 
 if TYPE_CHECKING:
@@ -472,7 +473,8 @@ def plot(path: str | os.PathLike, width: float, height: float) -> Iterator[Axes]
     # 256 colors: a third of the bytes
     picture = Image.open(buffer).convert("RGB")
     picture = picture.quantize(256, dither=Image.Dither.NONE)
-    picture.save(path, format="png", optimize=True)
+    with whole_file(path) as file:
+        picture.save(file, format="png", optimize=True)
 
 
 def plot_pck_curves(

@@ -1,6 +1,7 @@
 """The command line: what it asks, writes and refuses, how a run goes on, and options from YAML."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER, answering
 from hf_talking_points.cli import app
 from hf_talking_points.evaluation import protocol
+from hf_talking_points.files import only_writer
 from hf_talking_points.visualization import draw_round_trip
 
 PROGRAM = [sys.executable, "-c", "from hf_talking_points.cli import app; app()"]
@@ -157,6 +159,92 @@ def test_wrong_usage_of_describe(photos, monkeypatch, options, message):
     assert message in usage_error(talking_points("describe", *options))
 
 
+def refused_before_the_work(monkeypatch, *options):
+    """The usage error of a run that must not begin."""
+    monkeypatch.setattr(
+        answering, "answer_images", lambda run: pytest.fail("the work has begun")
+    )
+    return usage_error(talking_points("describe", *options, "--point", "3,4"))
+
+
+@pytest.mark.parametrize("ending", [".xbm", ".msp", ".palm", ".wmf", ".h5"])
+def test_a_picture_that_holds_no_colors_is_refused(photos, monkeypatch, ending):
+    kept = photos / f"kept{ending}"
+    kept.write_bytes(b"what somebody keeps")
+    said = refused_before_the_work(monkeypatch, photos / "a.png", "--picture", kept)
+    assert "can be written" in said
+    assert kept.read_bytes() == b"what somebody keeps"
+
+
+@pytest.mark.parametrize("option", ["--output", "--picture"])
+def test_a_link_into_a_folder_that_is_gone_is_refused(photos, monkeypatch, option):
+    link = photos.parent / "link.png"
+    link.symlink_to(photos.parent / "gone" / "file.png")
+    said = refused_before_the_work(monkeypatch, photos / "a.png", option, link)
+    assert "is not a folder" in said
+
+
+@pytest.mark.parametrize("option", ["--output", "--picture"])
+def test_a_photo_is_not_written_over(photos, monkeypatch, option):
+    link = photos.parent / "link.png"
+    link.symlink_to(photos / "a.png")
+    for name in (photos / "a.png", photos / ".." / "photos" / "a.png", link):
+        said = refused_before_the_work(monkeypatch, photos / "a.png", option, name)
+        assert "is one of the images" in said
+
+
+def test_output_and_picture_are_two_files(photos, monkeypatch):
+    both = ["--output", photos.parent / "b.png", "--picture", photos.parent / "b.png"]
+    said = refused_before_the_work(monkeypatch, photos / "a.png", *both)
+    assert "is the --output as well" in said
+
+
+def test_a_last_line_without_its_end_is_kept_where_it_is_whole(photos, output):
+    asked = ["--point", "3,4", "--output", output]
+    talking_points("describe", photos / "a.png", *asked)
+    row = output.read_text()
+    output.write_text(row.strip())
+    talking_points("describe", photos / "b.JPG", *asked)
+    assert output.read_text().startswith(row)
+    assert len(read_rows(output.read_text())) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"image": "images/a.jpg", "size": [64, 48], "category": "dog"}',
+        '{"image": "a.jpg", "point": [1, 2], "description": "the nose"}',
+        '["image"]',
+    ],
+)
+def test_a_line_of_something_else_is_not_touched(photos, output, content):
+    output.write_text(content)
+    asked = ["describe", photos / "a.png", "--point", "3,4", "--output", output]
+    with pytest.raises(ValueError, match="line 1, is not of describe or locate"):
+        CliRunner().invoke(app, list(map(str, asked)), catch_exceptions=False)
+    assert output.read_text() == content
+
+
+def test_two_runs_do_not_write_to_one_output(photos, output):
+    with only_writer(output):
+        asked = ["describe", photos / "a.png", "--point", "3,4", "--output", output]
+        with pytest.raises(BlockingIOError, match="answers.jsonl is being written by"):
+            CliRunner().invoke(app, list(map(str, asked)), catch_exceptions=False)
+
+
+def test_a_name_that_is_not_utf8_is_printed_escaped(tmp_path, random_image):
+    name = os.path.join(os.fsencode(tmp_path), b"caf\xe9.png")
+    with open(name, "wb") as file:
+        random_image().save(file, "PNG")
+    ran = subprocess.run(
+        [*PROGRAM, "describe", str(tmp_path), "--point", "3,4"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert ran.returncode == 0
+    assert rb"caf\udce9.png" in ran.stdout
+
+
 def test_a_text_to_locate_must_not_be_empty(photos):
     result = talking_points("locate", photos / "a.png", "eye", " ")
     assert "a text is empty" in usage_error(result)
@@ -211,7 +299,7 @@ def test_a_run_goes_on_wherever_it_was_killed(photos, output, monkeypatch):
         result = talking_points(*options)
         assert result.exit_code == 0
         assert output.read_bytes() == whole
-        was_cut = kept not in (0, second)
+        was_cut = kept not in (0, second - 1, second)
         assert ("incomplete last line" in result.stderr) == was_cut
 
     # everything is there: no model is loaded

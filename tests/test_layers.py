@@ -18,6 +18,7 @@ LAYERS = [
     {
         "",
         "checkpoints",
+        "files",
         "localization",
         "metrics",
         "offline",

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
+from ..files import whole_file
 from .duplicates import near_duplicates, perceptual_hash
 from .keypoints import PHOTO_STRATA, STRATA, balanced_thresholds, draw_number
 from .photos import AnnotatedObject, OnReject, PartPoint, Photo, reject
@@ -151,12 +152,8 @@ class Listing:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes bytes so that a kill leaves either the whole file or none."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with whole_file(path) as file:
+        file.write_bytes(content)
 
 
 def as_json(content: Any) -> bytes:

@@ -16,7 +16,7 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -32,6 +32,7 @@ from datasets import DatasetDict, Features, Value, load_dataset
 from huggingface_hub import CommitInfo, HfApi
 from tqdm import tqdm
 
+from ..files import only_writer
 from ..localization import localization_pipeline, locate_texts, points_of
 from ..metrics import distances_with_misses
 from ..models.pipelines import PointLocalizationPipeline
@@ -340,23 +341,33 @@ def build_dataset(
         `datasets.DatasetDict` of rows in the row format, with further columns.
 
     Raises ValueError for a style that neither the teacher nor a text of the sources has, where the folder holds a
-    build of other sources, options or another teacher, and where no photo or no row is left.
+    build of other sources, options or another teacher, and where no photo or no row is left; BlockingIOError where
+    another process builds there.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     teacher = teacher or RuleTeacher()
-    units = plan_units(sources, folder, options, teacher, strict)
-    build = partial(build_unit, folder=folder, options=options, teacher=teacher)
+    with only_writer(folder):
+        units = plan_units(sources, folder, options, teacher, strict)
+        build = partial(build_unit, folder=folder, options=options, teacher=teacher)
+        build_side_by_side(build, units, num_proc)
+        return finish(folder, options, teacher)
+
+
+def build_side_by_side(
+    build: Callable[[Any], None], units: Sequence[Any], num_proc: int
+) -> None:
+    """Builds units in several processes."""
     progress = partial(tqdm, total=len(units), desc="Building", unit=" units")
     if num_proc == 1:
         for unit in progress(units):
             build(unit)
-    else:
-        with ProcessPoolExecutor(
-            num_proc, mp_context=get_context("spawn"), initializer=keep_imports
-        ) as pool:
-            for _ in progress(pool.map(build, units)):
-                pass
-    return finish(folder, options, teacher)
+        return
+    with ProcessPoolExecutor(
+        num_proc, mp_context=get_context("spawn"), initializer=keep_imports
+    ) as pool:
+        for _ in progress(pool.map(build, units)):
+            pass
 
 
 def keep_imports() -> None:

@@ -26,6 +26,7 @@ from ..data.photos import SPLITS, Photo
 from ..data.rows import RejectCounts, load_photos
 from ..data.sources import read_dataset
 from ..data.triplets import View, make_views
+from ..files import only_writer, whole_file
 from ..metrics import METRIC_VERSION
 from ..offline import package_folder
 from ..words.writer import STYLES
@@ -192,7 +193,8 @@ def evaluate_descriptions(options: EvaluationOptions) -> dict[str, Any]:
 
     The points of a run are those that can be described in all of its styles, [`is_describable`].
 
-    Raises ValueError where no annotated point is left in the split, with the reasons.
+    Raises ValueError where no annotated point is left in the split, with the reasons; BlockingIOError where another
+    run writes to the folder.
     """
     # the plots come last: what they need is looked for first
     package_folder("matplotlib", extra="evaluation")
@@ -205,7 +207,19 @@ def evaluate_descriptions(options: EvaluationOptions) -> dict[str, Any]:
     photos, views = photos_and_views(options)
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
+    with only_writer(output):
+        return run_protocol(options, describers, localizers, photos, views)
 
+
+def run_protocol(
+    options: EvaluationOptions,
+    describers: Sequence[Any],
+    localizers: Sequence[Any],
+    photos: Sequence[Photo],
+    views: Sequence[View],
+) -> dict[str, Any]:
+    """[`evaluate_descriptions`] with what it has loaded, in a folder that nobody else writes to."""
+    output = Path(options.output)
     truth = ground_truth_systems(views, options)
     reference = truth[0]
     with closing(AnswerCache(output / "answers.sqlite")) as cache:
@@ -238,7 +252,8 @@ def evaluate_descriptions(options: EvaluationOptions) -> dict[str, Any]:
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
     all_samples = pd.concat(samples.values(), ignore_index=True)
-    all_samples.to_parquet(output / "samples.parquet")
+    with whole_file(output / "samples.parquet") as file:
+        all_samples.to_parquet(file)
     write_report(report, all_samples, dict(zip(image_ids(views), views)), output)
     return report
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.triplets import View
+from ..files import whole_file
 from ..metrics import clustered_interval, pck_curve
 from ..visualization import draw_extremes, plot_intervals, plot_pck_curves
 from ..words.claims import KINDS
@@ -301,7 +302,8 @@ def write_report(
         output (`Path`): folder.
     """
     content = json.dumps(report, indent=2) + "\n"
-    (output / "report.json").write_text(content, encoding="utf-8")
+    with whole_file(output / "report.json") as file:
+        file.write_text(content, encoding="utf-8")
     judged = [row for row in report["rows"] if not row["control"]]
     bars = {}
     for name, row in zip(labels(judged), judged):
@@ -314,8 +316,9 @@ def write_report(
     pictured = samples_of(samples, judged[-1]).sort_values("distance")
     nearest = pictured.head(PICTURED)
     farthest = pictured.tail(PICTURED)[::-1]
-    draw_extremes(pictured_items(nearest, views)).save(output / "best.jpg", quality=85)
-    draw_extremes(pictured_items(farthest, views)).save(
-        output / "worst.jpg", quality=85
-    )
-    (output / "report.md").write_text(markdown(report), encoding="utf-8")
+    for name, extremes in (("best", nearest), ("worst", farthest)):
+        with whole_file(output / f"{name}.jpg") as file:
+            picture = draw_extremes(pictured_items(extremes, views))
+            picture.save(file, "JPEG", quality=85)
+    with whole_file(output / "report.md") as file:
+        file.write_text(markdown(report), encoding="utf-8")
