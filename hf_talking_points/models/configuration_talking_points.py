@@ -14,6 +14,14 @@ POINT_MASKS = ("gaussian", "predicted", "none")
 LOCALIZER_HEADS = ("mlp", "heatmap")
 
 
+def forget_places(content: dict[str, Any]) -> None:
+    """Takes out of a config, and of those in it, where it came from."""
+    content.pop("_name_or_path", None)
+    for value in content.values():
+        if isinstance(value, dict):
+            forget_places(value)
+
+
 class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
     """Fields of both models: a Mask2Former-style vision model, a causal language model, the image tokens between them.
 
@@ -78,6 +86,13 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
                 f"image_size {self.image_size} must be a multiple of {token_side} "
                 f"(finest token stride times pixel_shuffle_ratio)"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of the base class, without where the parts came from: often a folder of this machine."""
+        content = super().to_dict()
+        for name in self.sub_configs:
+            forget_places(content[name])
+        return content
 
     @property
     def image_seq_length(self) -> int:

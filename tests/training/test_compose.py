@@ -103,6 +103,18 @@ def test_dtype_is_that_of_all_weights(prepare, kind, dtype, expected):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_model_does_not_tell_where_its_parts_came_from(
+    prepare, kind, parts, tmp_path
+):
+    model, processor = prepare(kind)
+    assert str(parts) in model.config.text_config._name_or_path
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    for file in (tmp_path / "model").glob("*.json"):
+        assert str(parts.parent) not in file.read_text(), file.name
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_attention_implementation_reaches_the_language_model(
     prepare, kind, implementation
