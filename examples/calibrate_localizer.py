@@ -7,6 +7,7 @@ It is fitted on the validation split, over all styles together, and measured on 
 texts of other photos, which have no point.
 """
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +81,8 @@ def main() -> None:
     calibrate(model, fitted())
     model.save_pretrained(args.output_dir)
     processor.save_pretrained(args.output_dir)
+    if args.half_precision_dir:
+        save_half_precision(copy.deepcopy(model), processor, args.half_precision_dir)
     print(
         f"| style | n | within {RADIUS} | mean confidence | calibration error | confidence in texts of other photos |"
     )
@@ -92,8 +95,6 @@ def main() -> None:
             f"| {style} | {len(is_hit)} | {is_hit.float().mean():.3f} | {confidence.mean():.3f} | {error:.3f} "
             f"| {strangers.mean():.3f} |"
         )
-    if args.half_precision_dir:
-        save_half_precision(model, processor, args.half_precision_dir)
 
 
 @torch.no_grad()

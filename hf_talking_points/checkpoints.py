@@ -55,7 +55,7 @@ def last_checkpoint(args: TrainingArguments) -> str | None:
     """The last whole checkpoint, to resume a run from, the same on all processes; None where there is none.
 
     Only the main process looks: another one may come before the folder is made."""
-    found = [None]
+    found: list[str | None] = [None]
     if args.process_index == 0:
         found = [last_whole_checkpoint(Path(args.output_dir))]
     return broadcast_object_list(found)[0]
@@ -63,15 +63,15 @@ def last_checkpoint(args: TrainingArguments) -> str | None:
 
 def last_whole_checkpoint(output_dir: Path) -> str | None:
     """The last checkpoint of a run that was written to its end; a warning names later ones, where it was killed."""
-    steps = {}
+    checkpoints: dict[int, Path] = {}
     for folder in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        step = folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
-        if step.isdecimal():
-            steps[int(step)] = folder
-    for step in sorted(steps, reverse=True):
-        if is_whole(steps[step]):
-            return str(steps[step])
-        logger.warning("%s was not written to its end: left out", steps[step])
+        number = folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        if number.isdecimal():
+            checkpoints[int(number)] = folder
+    for step in sorted(checkpoints, reverse=True):
+        if is_whole(checkpoints[step]):
+            return str(checkpoints[step])
+        logger.warning("%s was not written to its end: left out", checkpoints[step])
     return None
 
 

@@ -1,12 +1,12 @@
 """Makes a localizer's confidence a probability: that the right point is within 0.1 of the image's sides.
 
-Texts of other photos, whose point is nowhere, are among what it is fitted on, so that a text which fits nothing in a
-photo gets a low one.
+It is one for texts of the photo that they come with. How low it is for texts of other photos depends on what the
+localizer has learned: [`of_other_photos`] makes batches of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ __all__ = [
 RADIUS = 0.1  # in parts of the image's sides
 PENALTY = 1e-2  # on squared weights of standardized inputs
 FIT_STEPS = 200
-BETWEEN_STRANGERS = 4  # batches, of which one comes with texts of other photos too
 
 
 @torch.no_grad()
@@ -45,7 +44,7 @@ def calibrate(model: PreTrainedModel, batches: Iterable[dict[str, Any]]) -> None
             f"confidence is read from a map, which head {model.config.head!r} has not"
         )
     vectors, shares, hits = [], [], []
-    for batch in with_strangers(batches):
+    for batch in batches:
         vector, share, is_hit = measured(model, batch)
         vectors.append(vector)
         shares.append(share)
@@ -55,15 +54,6 @@ def calibrate(model: PreTrainedModel, batches: Iterable[dict[str, Any]]) -> None
     head = fitted_head(torch.cat(vectors), torch.cat(shares), torch.cat(hits))
     model.config.calibrated_confidence = True
     model.confidence_head = head.to(model.device, model.dtype).requires_grad_(False)
-
-
-def with_strangers(batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The batches, and some of them once more with the texts of other photos."""
-    for number, batch in enumerate(batches):
-        yield batch
-        photos = len(batch["target_points"])
-        if number % BETWEEN_STRANGERS == 0 and photos > 1:
-            yield of_other_photos(batch)
 
 
 def of_other_photos(batch: dict[str, Any]) -> dict[str, Any]:

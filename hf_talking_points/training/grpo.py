@@ -605,7 +605,7 @@ class _PointRolloutMixin(HubTrainerMixin):
             return
         rollouts = self._read_rollouts(checkpoint)
         # all processes go on with theirs, or none: they generate together
-        if all(gather_object([rollouts is not None])):
+        if all(gather_object([rollouts is not None])) and rollouts is not None:
             self._step = rollouts["step"]
             self._buffered_inputs = rollouts["batches"]
 
