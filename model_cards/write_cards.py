@@ -18,28 +18,48 @@ from transformers import AutoConfig
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
 from hf_talking_points.cards import CITATION, TASKS
 from hf_talking_points.checkpoints import model_version
-from hf_talking_points.evaluation.report import results_table
+from hf_talking_points.evaluation.report import reading_table, results_table
 from hf_talking_points.models.remote_code import PIPELINE_TAGS, QUICK_STARTS
 
 FOLDER = Path(__file__).resolve().parent
 EXAMPLES = FOLDER.parent / "examples"
 REPORT = FOLDER / "mini_pair_test.json"  # `report.json` of the pair's evaluation
 # holds the code and the checkpoints that the stored report was made with
-REPORT_COMMIT = "3bd1369"
+REPORT_COMMIT = "e66fc78"
 TEMPLATE = FOLDER / "embedded.md.jinja"
 SCRIPTS = {MINI_DESCRIPTOR: "train_descriptor", MINI_LOCALIZER: "train_localizer"}
+# configurations that were run one after the other
+RECIPES = {
+    MINI_DESCRIPTOR: ["train_descriptor"],
+    MINI_LOCALIZER: ["train_localizer_minilm", "train_localizer_minilm_on"],
+}
+DATASETS = {
+    MINI_DESCRIPTOR: ["animalpose_voc_256", "cars_256"],
+    MINI_LOCALIZER: [
+        "animalpose_voc_256",
+        "cars_256",
+        "clothing",
+        "coco_mini",
+        "cub_birds",
+        "door_handles",
+        "grocery",
+        "imagenet_1000_samples",
+    ],
+}
+# `reading.json` of benchmarks/reading.py
+READING = FOLDER / "mini_localizer_reading_test.json"
 # rows of the report that count as the localizer's result
 LOCALIZER_ROWS = ("ground truth, full", "ground truth, terse", "ground truth, unseen")
 METRICS = {"mpck": "mPCK", "pck@0.05": "PCK@0.05"}
 
 
-def read_report(checkpoint):
-    """The stored report. Raises ValueError where it is of other weights than the checkpoint's."""
-    report = json.loads(REPORT.read_text(encoding="utf-8"))
+def read_report(file, checkpoint):
+    """A stored report. Raises ValueError where it is of other weights than the checkpoint's."""
+    report = json.loads(file.read_text(encoding="utf-8"))
     name = Path(checkpoint).name
     if report["fingerprints"][name] != model_version(checkpoint):
         raise ValueError(
-            f"{REPORT} judges another {name} than {checkpoint}: evaluate the pair again"
+            f"{file} judges another {name} than {checkpoint}: evaluate the pair again"
         )
     return report
 
@@ -79,9 +99,13 @@ def embedded_card(checkpoint):
     """The card of an embedded checkpoint, all numbers read from where they come from."""
     name = Path(checkpoint).name
     config = AutoConfig.from_pretrained(checkpoint)
-    report = read_report(checkpoint)
-    script = SCRIPTS[checkpoint]
-    recipe = (EXAMPLES / f"{script}.yaml").read_text(encoding="utf-8").strip()
+    report = read_report(REPORT, checkpoint)
+    reading = read_report(READING, MINI_LOCALIZER)
+    recipes = {}
+    for recipe_name in RECIPES[checkpoint]:
+        file = EXAMPLES / f"{recipe_name}.yaml"
+        recipes[file.name] = file.read_text(encoding="utf-8").strip()
+    runs = [yaml.safe_load(recipe) for recipe in recipes.values()]
     repo_id = f"someone/{name}"
     task, _ = TASKS[config.model_type]
     pipeline_tag = PIPELINE_TAGS[config.model_type]
@@ -91,7 +115,7 @@ def embedded_card(checkpoint):
         license_name="research-use-photos",
         library_name="transformers",
         pipeline_tag=pipeline_tag,
-        datasets=["animalpose_voc_256", "cars_256"],
+        datasets=DATASETS[checkpoint],
         metrics=list(METRICS),
         tags=["hf_talking_points", task],
         model_name=name,
@@ -107,9 +131,11 @@ def embedded_card(checkpoint):
         config=config,
         image_tokens=config.image_seq_length,
         parameters=count_parameters(checkpoint),
-        script=f"examples/{script}",
-        recipe=recipe,
-        run=yaml.safe_load(recipe),
+        script=f"examples/{SCRIPTS[checkpoint]}",
+        recipes=recipes,
+        run=runs[0],
+        steps=sum(run["max_steps"] for run in runs),
+        reading=reading_table(reading["rows"]),
         results=results_table(report),
         report=report,
         commit=REPORT_COMMIT,

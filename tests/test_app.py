@@ -440,7 +440,7 @@ def test_visitors_at_once_get_their_own_answers(server, describe):
     answers = {}
 
     def visit_page(number):
-        data = [None, space.PIXEL, "tiny", "tiny", "tiny", "tiny"]
+        data = [None, space.PIXEL, "rich", "tiny", "tiny", "tiny", "tiny"]
         event = {"index": places[number], "value": None}
         answers[number] = ask(server, click, data, event_data=event)
 

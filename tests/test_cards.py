@@ -17,8 +17,8 @@ def clone(tmp_path):
     """Cards as they should be, their script, stored results and training configs, to be changed."""
     shutil.copytree(ROOT / "model_cards", tmp_path / "model_cards")
     (tmp_path / "examples").mkdir()
-    for name in ("train_descriptor.yaml", "train_localizer.yaml"):
-        shutil.copyfile(ROOT / "examples" / name, tmp_path / "examples" / name)
+    for file in (ROOT / "examples").glob("*.yaml"):
+        shutil.copyfile(file, tmp_path / "examples" / file.name)
     write_cards(tmp_path)
     return tmp_path
 
@@ -76,13 +76,13 @@ def test_a_changed_result_fails_the_check(clone):
 
 def test_a_changed_recipe_fails_the_check(clone):
     change(
-        clone / "examples" / "train_localizer.yaml",
-        "max_steps: 2600",
-        "max_steps: 2700",
+        clone / "examples" / "train_localizer_minilm_on.yaml",
+        "max_steps: 4200",
+        "max_steps: 4300",
     )
-    check_then_write(clone, "2600 steps")
+    check_then_write(clone, "7600 steps")
     assert (
-        "2700 steps"
+        "7700 steps"
         in (clone / "model_cards" / "talking-points-localizer.md").read_text()
     )
 
@@ -101,6 +101,16 @@ def test_results_of_other_weights_are_refused(clone, name):
     for options in ([], ["--check"]):
         with pytest.raises(ValueError, match=f"judges another {name}"):
             write_cards(clone, *options)
+
+
+def test_readings_of_other_weights_are_refused(clone):
+    reading = clone / "model_cards" / "mini_localizer_reading_test.json"
+    version = json.loads(reading.read_text())["fingerprints"][NAMES[1]]
+    change(reading, version, "0" * 64)
+    with pytest.raises(
+        ValueError, match=f"reading_test.json judges another {NAMES[1]}"
+    ):
+        write_cards(clone)
 
 
 @pytest.mark.parametrize(
