@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -42,7 +42,9 @@ def only_writer(place: str | os.PathLike) -> Iterator[None]:
         file = place / ".lock"
     else:
         file = place.with_name(f".{place.name}.lock")
-    holder = file.read_text() if file.is_file() else ""
+    holder = ""
+    with suppress(FileNotFoundError):
+        holder = file.read_text()  # before the attempt, which empties it
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)

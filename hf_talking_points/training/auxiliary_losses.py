@@ -151,13 +151,10 @@ def known_targets(targets: torch.Tensor) -> torch.Tensor:
     Args:
         targets (`torch.Tensor` of shape `(points, 11)`): of [`AuxiliaryHeads.targets`].
     """
-    classes = targets[:, COLORS : COLORS + 2] != IGNORED
-    is_known = [
-        ~targets[:, :COLORS].isnan().any(1),
-        *classes.unbind(1),
-        ~targets[:, COLORS + 2 :].isnan().any(1),
-    ]
-    return torch.stack(is_known).sum(1)
+    points = torch.tensor([len(targets)], device=targets.device)  # each has a color
+    classes = (targets[:, COLORS : COLORS + 2] != IGNORED).sum(0)
+    extents = (~targets[:, COLORS + 2 :].isnan().any(1)).sum(0, keepdim=True)
+    return torch.cat([points, classes, extents])
 
 
 def summed_distance(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,8 @@ from huggingface_hub.utils import WeakFileLock
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from ..files import whole_file
+
 BATCHES_BETWEEN_NOTES = 20  # progress is noted on disk so often
 # what a config says of how and from where the model was loaded
 NOT_OF_THE_MODEL = ("dtype", "_name_or_path")
@@ -132,9 +134,8 @@ class FeatureCache:
         """Writes down that the first `done` canvases are on disk."""
         for stored in self.levels:
             stored.flush()
-        temporary = self.progress.with_suffix(".tmp")
-        temporary.write_text(json.dumps(done))
-        temporary.replace(self.progress)
+        with whole_file(self.progress) as file:
+            file.write_text(json.dumps(done))
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
         """The maps of a canvas, float32, one of shape `(channels, height, width)` for each level."""

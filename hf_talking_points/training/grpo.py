@@ -34,6 +34,7 @@ from trl.extras.profiling import profiling_context
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import create_model_from_path
 
+from ..files import whole_file
 from ..models.modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from ..models.processing_talking_points import PointDescriptorProcessor
 from ..rewards import LocalizerReward
@@ -594,10 +595,8 @@ class _PointRolloutMixin(HubTrainerMixin):
             checkpoint = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             folder = Path(self._get_output_dir(trial=trial)) / checkpoint
             rollouts = {"step": self._step, "batches": self._buffered_inputs}
-            file = self._rollout_file(folder)
-            half = file.with_suffix(".half")
-            torch.save(rollouts, half)
-            half.replace(file)
+            with whole_file(self._rollout_file(folder)) as file:
+                torch.save(rollouts, file)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

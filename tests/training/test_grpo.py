@@ -262,17 +262,18 @@ def test_evaluation_between_steps_on_one_generation_batch(
     assert len(logged(evaluated, "eval_localizer/distance")) == 2
 
 
+# at step 3 half of the updates on a generation batch are still to come; an epoch ends after step 4
+SAVING = {
+    "num_iterations": 2,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "per_device_train_batch_size": 2 * G,
+}
+
+
 @pytest.mark.parametrize("step", [2, 3, 5, 6])
 def test_resuming_continues_the_same_trajectory(make_trainer, tmp_path, step):
-    """At step 3 half of the updates on a generation batch are still to come; an epoch ends after step 4."""
-    make = partial(
-        make_trainer,
-        num_iterations=2,
-        max_steps=10,
-        save_strategy="steps",
-        save_steps=1,
-        per_device_train_batch_size=2 * G,
-    )
+    make = partial(make_trainer, max_steps=10, **SAVING)
     whole = make()
     whole.train()
     resumed = make()
@@ -284,14 +285,7 @@ def test_resuming_continues_the_same_trajectory(make_trainer, tmp_path, step):
 def test_completions_that_were_lost_are_generated_anew(
     make_trainer, tmp_path, caplog, share
 ):
-    make = partial(
-        make_trainer,
-        num_iterations=2,
-        max_steps=4,
-        save_strategy="steps",
-        save_steps=1,
-        per_device_train_batch_size=2 * G,
-    )
+    make = partial(make_trainer, max_steps=4, **SAVING)
     make().train()
     [file] = (tmp_path / "checkpoint-3").glob("rollouts*")
     content = file.read_bytes()
