@@ -287,7 +287,7 @@ def test_files_damaged_anywhere_raise_what_is_caught(smooth, kind):
         np.zeros((0, 20, 3), np.uint8),
         torch.zeros(3, 4, 0),
     ],
-    ids=repr,
+    ids=["RGB", "L", "crop", "array", "tensor"],
 )
 def test_an_image_without_pixels_is_an_error_with_its_size(image):
     with pytest.raises(ValueError, match="no pixels: .*0"):
