@@ -527,19 +527,25 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
     ) -> torch.FloatTensor:
         """
         Args:
-            target_points (`torch.FloatTensor` of shape `(rows, 2)`): true (x, y) on the canvas.
+            target_points (`torch.FloatTensor` of shape `(rows, 2)`): true (x, y) on the canvas; NaN in rows that give
+                no loss.
             regressed (`torch.FloatTensor` of shape `(rows, 2)`)
             logits (`torch.FloatTensor` of shape `(rows, height, width)`): of the heat map; None for "mlp".
         """
-        target_points = target_points.float()
-        squared_error = (regressed - target_points).pow(2).mean()
+        has_place = ~target_points.isnan().any(1)
+        share = has_place / has_place.sum().clamp(min=1)  # of each row in the mean
+        target_points = target_points.float().nan_to_num()
+        squared_error = (regressed - target_points).pow(2).mean(1)
         if logits is None:
-            return squared_error
+            return (share * squared_error).sum()
         distances = squared_distances(target_points, *logits.shape[1:])
         target = torch.exp(-distances / (2 * self.config.heatmap_sigma**2)).flatten(1)
         target = target / target.sum(1, keepdim=True)
-        cross_entropy = nn.functional.cross_entropy(logits.flatten(1), target)
-        return cross_entropy + self.config.point_loss_weight * squared_error
+        cross_entropy = nn.functional.cross_entropy(
+            logits.flatten(1), target, reduction="none"
+        )
+        losses = cross_entropy + self.config.point_loss_weight * squared_error
+        return (share * losses).sum()
 
     @can_return_tuple
     def forward(
@@ -565,7 +571,8 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
             image_index (`torch.LongTensor` of shape `(rows,)`): the image of each row. Without it every image has as
                 many consecutive rows.
             mm_encoder_outputs (`dict`): {"image": output of `get_image_features`} instead of images.
-            target_points (`torch.FloatTensor` of shape `(rows, 2)`): true (x, y) on the canvas; gives the loss.
+            target_points (`torch.FloatTensor` of shape `(rows, 2)`): true (x, y) on the canvas; gives the loss. NaN in
+                rows of texts that fit nothing, which are left out of it.
         """
         image = (mm_encoder_outputs or {}).get("image")
         if image is None:
@@ -601,7 +608,7 @@ class PointLocalizerForKeypointDetection(TalkingPointsPreTrainedModel):
             heatmaps = logits.flatten(1).softmax(-1).view_as(logits)
             points, confidence = local_soft_argmax(heatmaps, self.config.heatmap_window)
             if self.config.calibrated_confidence:
-                confidence = self.confidence_head(vector, confidence)
+                confidence = self.confidence_head(vector, confidence.detach())
         loss = None
         if target_points is not None:
             loss = self.point_loss(target_points, regressed, logits)

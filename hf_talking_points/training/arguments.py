@@ -188,9 +188,18 @@ class PointLocalizerTrainingArguments(PointSamplingArguments, TrainingArguments)
     `per_device_train_batch_size` counts photos, each with `points_per_image` points.
 
     Args:
+        foreign_texts (`int`): so many of the `points_per_image` texts of each photo are those of another photo of the
+            batch, in training. They have no place: what is learned of them is a low confidence, as a high one is
+            learned where a text is found. The localizer needs `calibrated_confidence`.
         trust_remote_code (`bool`): runs the code that a language model brings along, as of `SFTConfig`.
     """
 
+    foreign_texts: int = field(
+        default=0,
+        metadata={
+            "help": "texts of each photo that are of another photo, for which a low confidence is learned"
+        },
+    )
     trust_remote_code: bool = field(
         default=False,
         metadata={"help": "run the code that a language model brings along"},
@@ -199,6 +208,11 @@ class PointLocalizerTrainingArguments(PointSamplingArguments, TrainingArguments)
     def __post_init__(self) -> None:
         PointSamplingArguments.__post_init__(self)
         TrainingArguments.__post_init__(self)
+        if not 0 <= self.foreign_texts < self.points_per_image:
+            raise ValueError(
+                f"foreign_texts must be at least 0 and less than points_per_image={self.points_per_image}, "
+                f"got {self.foreign_texts}"
+            )
 
 
 @dataclass

@@ -56,14 +56,28 @@ def calibrate(model: PreTrainedModel, batches: Iterable[dict[str, Any]]) -> None
     model.confidence_head = head.to(model.device, model.dtype).requires_grad_(False)
 
 
-def of_other_photos(batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch of [`LocalizerCollator`] in which each photo has the texts of the one before it; their
-    right points, `target_points`, are NaN."""
+def of_other_photos(batch: dict[str, Any], count: int | None = None) -> dict[str, Any]:
+    """A batch of [`LocalizerCollator`] in which each photo has texts of the one before it.
+
+    Args:
+        batch (`dict`): of one photo alone it stays as it is.
+        count (`int`, *optional*): texts of each photo that are exchanged, the last ones; by default all of them.
+    Returns:
+        `dict`: with right points, `target_points`, that are NaN for the exchanged texts.
+    """
     points = batch["target_points"]
+    photos, texts = points.shape[:2]
+    if photos == 1:
+        return batch
+    kept = 0 if count is None else texts - count
+    is_foreign = torch.arange(texts, device=points.device) >= kept
     moved = dict(batch)
     for name in ("input_ids", "attention_mask"):
-        moved[name] = batch[name].roll(points.shape[1], 0)
-    return {**moved, "target_points": torch.full_like(points, torch.nan)}
+        own = batch[name].unflatten(0, (photos, texts))
+        exchanged = torch.where(is_foreign[:, None], own.roll(1, 0), own)
+        moved[name] = exchanged.flatten(0, 1)
+    foreign_points = points.masked_fill(is_foreign[:, None], torch.nan)
+    return {**moved, "target_points": foreign_points}
 
 
 def measured(

@@ -41,6 +41,7 @@ from .auxiliary_losses import (
     known_boxes,
     known_targets,
 )
+from .calibration import is_found, of_other_photos
 from .collators import DescriptorCollator, LocalizerCollator, Row
 from .fused_head import completions_only, has_virtual_tokens
 from .processors import processor_of
@@ -110,6 +111,9 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
             args = PointLocalizerTrainingArguments(default_output_dir(model))
         args = copied(args)
         check_localizer_options(args)
+        self.foreign_texts = getattr(args, "foreign_texts", 0)
+        if self.foreign_texts:
+            free_confidence_head(model)
         processor = self.prepare(model, args, processing_class, eval_dataset)
         triplets = self.train_triplets(train_dataset)
         if peft_config is not None:
@@ -135,6 +139,8 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        if self.foreign_texts and model.training:
+            inputs = of_other_photos(inputs, self.foreign_texts)
         target = inputs["target_points"]  # (photos, points, 2)
         model_inputs = {
             name: value
@@ -147,10 +153,13 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
             loss = self.compute_loss_func(
                 outputs, rows, num_items_in_batch=num_items_in_batch
             )
-        elif num_items_in_batch is not None:
-            loss = outputs.loss * len(rows) / num_items_in_batch
         else:
             loss = outputs.loss
+            if self.foreign_texts:
+                is_hit = is_found(outputs.points.detach(), target, inputs["scale"])
+                loss = loss + confidence_loss(outputs.confidence, is_hit)
+            if num_items_in_batch is not None:
+                loss = loss * len(rows) / num_items_in_batch
         if num_items_in_batch is not None:
             loss = self.share(loss)
         if not return_outputs:
@@ -176,6 +185,23 @@ class PointLocalizerTrainer(TripletTrainerMixin, Trainer):
         target, scale = labels
         offsets = (found - target) * scale  # in parts of the photo's sides
         return summary(np.linalg.norm(offsets, axis=-1).ravel())
+
+
+def free_confidence_head(model: PreTrainedModel) -> None:
+    """Lets the confidence head of a localizer be trained. Raises ValueError where it has none."""
+    plain = model.get_base_model() if is_peft_model(model) else model
+    if not plain.config.calibrated_confidence:
+        raise ValueError(
+            "foreign_texts trains the confidence, which this localizer reads off its map: "
+            "fit it with examples/calibrate_localizer.py first, or leave foreign_texts out"
+        )
+    plain.confidence_head.requires_grad_(True)
+
+
+def confidence_loss(confidence: torch.Tensor, is_hit: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of confidences and hits, both of shape `(rows,)`."""
+    logits = confidence.float().logit(eps=1e-6)
+    return nn.functional.binary_cross_entropy_with_logits(logits, is_hit.float())
 
 
 def check_localizer_options(args: TrainingArguments) -> None:

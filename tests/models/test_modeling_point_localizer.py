@@ -106,6 +106,24 @@ def test_the_loss_is_the_first_of_a_tuple(make_localizer, random_image, head):
     assert torch.equal(points, outputs.points)
 
 
+@pytest.mark.parametrize("head", LOCALIZER_HEADS)
+def test_texts_without_a_place_are_left_out_of_the_loss(
+    make_localizer, random_image, head
+):
+    model, processor = make_localizer(head=head)
+    targets = TARGETS.clone()
+    targets[1] = torch.nan
+    inputs = processor(random_image(), TEXTS)
+    loss = model(**inputs, target_points=targets).loss
+    gradients = torch.autograd.grad(loss, model.text_to_vision[0].weight)
+    others = processor(random_image(), TEXTS[::2])
+    without = model(**others, target_points=TARGETS[::2]).loss
+    torch.testing.assert_close(loss, without)
+    assert torch.isfinite(gradients[0]).all()
+    nowhere = torch.full_like(TARGETS, torch.nan)
+    assert model(**inputs, target_points=nowhere).loss.item() == 0
+
+
 @pytest.mark.parametrize("padding_side", ["left", "right"])
 @pytest.mark.parametrize("text", LANGUAGE_MODELS)
 @pytest.mark.parametrize("head", LOCALIZER_HEADS)

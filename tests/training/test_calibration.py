@@ -85,6 +85,16 @@ def test_texts_of_other_photos_have_no_point():
         points.flatten(0, 1), moved["target_points"], batch["scale"]
     ).any()
     assert is_found(points.flatten(0, 1), points, batch["scale"]).all()
+    # of two texts of a photo the second alone
+    moved = of_other_photos(batch, 1)
+    assert moved["input_ids"].flatten().tolist() == [0, 5, 2, 1, 4, 3]
+    assert torch.equal(moved["target_points"][:, 0], points[:, 0])
+    assert moved["target_points"][:, 1].isnan().all()
+
+
+def test_a_photo_alone_keeps_its_texts():
+    batch = {"input_ids": torch.ones(2, 3), "target_points": torch.rand(1, 2, 2)}
+    assert of_other_photos(batch) is batch
 
 
 def test_what_has_no_map_or_no_answers(make_localizer):

@@ -215,6 +215,49 @@ def test_localizer_learns_and_reports_mpck(make_localizer, rows, tmp_path, head)
     )
 
 
+def test_the_confidence_in_texts_of_other_photos_is_learned(
+    make_localizer, rows, tmp_path
+):
+    trainer = localizer_trainer(
+        make_localizer,
+        rows,
+        tmp_path,
+        model_fields={"head": "heatmap", "calibrated_confidence": True},
+        foreign_texts=2,
+        max_steps=30,
+        learning_rate=5e-3,
+    )
+    before = trained_values(trainer.model)
+    assert "confidence_head.linear.weight" in before
+    trainer.train()
+    assert unmoved(trainer.model, before) == []
+    losses = logged(trainer, "loss")
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+
+
+def test_texts_of_other_photos_ask_for_a_low_confidence(make_localizer, rows, tmp_path):
+    trainer = localizer_trainer(
+        make_localizer,
+        rows,
+        tmp_path,
+        model_fields={"head": "heatmap", "calibrated_confidence": True},
+        foreign_texts=3,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    model = trainer.model.train()
+    model.zero_grad()
+    trainer.compute_loss(model, dict(batch)).backward()
+    # a step along the gradient lowers the confidence, of which three in four should be low
+    assert float(model.confidence_head.linear.bias.grad) > 0
+
+
+def test_foreign_texts_need_a_confidence_that_can_learn(make_localizer, rows, tmp_path):
+    with pytest.raises(ValueError, match="calibrate_localizer.py first"):
+        localizer_trainer(make_localizer, rows, tmp_path, foreign_texts=1)
+    with pytest.raises(ValueError, match="less than points_per_image=4, got 4"):
+        localizer_args(tmp_path, foreign_texts=4)
+
+
 def test_evaluation_distances_are_parts_of_the_photo(make_localizer, rows, tmp_path):
     """The photos are 4:3 on a square canvas: a quarter of their height is 3/16 of the canvas."""
     trainer = localizer_trainer(make_localizer, rows, tmp_path)
