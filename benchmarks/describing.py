@@ -1,13 +1,14 @@
 r"""Whether a descriptor's texts are true, are found again, and differ from each other.
 
     python benchmarks/describing.py --named DATA/animalpose_voc_256 DATA/cars_256 \
-        --unknown DATA/grocery DATA/clothing --output describing --split test
+        --unknown DATA/grocery DATA/clothing --held_out bowl boat elephant --output describing --split test
 
 Three groups of points: annotated parts, pixels anywhere in the same photos, and pixels anywhere in photos of things
 that the descriptor was not trained on. For each: the share of texts that say something which annotation or pixels
 contradict; the share of colors, textures, objects, parts and sides that are right; the share of texts that name a
 thing or a part which the photo is not known to show; how well a localizer finds the texts; and how much they repeat
-each other. Writes `describing.json` and `texts.parquet`, a row for each text.
+each other. Besides, how much of the spots' colors a linear map, fitted on points of the train split, reads from the
+point tokens. Writes `describing.json` and `texts.parquet`, a row for each text.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from transformers import HfArgumentParser, Pipeline, pipeline
 
 import hf_talking_points
@@ -58,6 +60,7 @@ from hf_talking_points.words.writer import skeleton
 
 # kinds of claims of which the share is reported that is right
 JUDGED = ("color", "texture", "object", "part", "side")
+PROBED_PHOTOS = 500  # about so many of the train split
 
 
 @dataclass
@@ -67,6 +70,10 @@ class Arguments:
     unknown: list[str] = field(
         default_factory=list,
         metadata={"help": "folders of things that were kept out of training"},
+    )
+    held_out: list[str] = field(
+        default_factory=list,
+        metadata={"help": "categories that were kept out of training"},
     )
     descriptor: str = hf_talking_points.MINI_DESCRIPTOR
     localizer: str = hf_talking_points.MINI_LOCALIZER
@@ -113,6 +120,61 @@ def points_anywhere(photo: Photo, count: int, rng: np.random.Generator) -> Asked
     for x, y in rng.uniform(size=(count, 2)) * photo.size:
         points.append((None, PartPoint(None, float(x), float(y))))
     return Asked(photo, points)
+
+
+def shows_one_of(photo: Photo, categories: Sequence[str]) -> bool:
+    """Whether a photo is annotated with one of the categories."""
+    shown = {*photo.classes, *(annotated.category for annotated in photo.objects)}
+    return not shown.isdisjoint(categories)
+
+
+def colors_of(asked: Sequence[Asked]) -> np.ndarray:
+    """The colors of all points, CIELAB, `(points, 3)`."""
+    colors = []
+    for of_photo in asked:
+        places = [(point.x, point.y) for _, point in of_photo.points]
+        colors.append(spot_colors(np.asarray(of_photo.photo.open()), places))
+    return np.concatenate(colors)
+
+
+@torch.no_grad()
+def point_tokens(describe: Pipeline, asked: Sequence[Asked]) -> np.ndarray:
+    """What the language model gets of each point, `(points, hidden)`."""
+    model = describe.model
+    tokens = []
+    for of_photo in asked:
+        places = [(point.x, point.y) for _, point in of_photo.points]
+        inputs = describe.processor(of_photo.photo.open(), points=places)
+        image = model.get_image_features(
+            inputs["pixel_values"].to(model.device, model.dtype),
+            inputs["input_points"].to(model.device),
+        )
+        tokens.append(image.point_embeds.float().cpu().numpy())
+    return np.concatenate(tokens)
+
+
+def read_colors(
+    describe: Pipeline, train: Sequence[Asked], asked: Sequence[Asked]
+) -> dict[str, float]:
+    """R² of the spots' colors as a linear map reads them from the point tokens, for each axis of CIELAB.
+
+    Args:
+        describe: the descriptor.
+        train (of [`Asked`]): points that the map is fitted on.
+        asked (of [`Asked`]): points that it is tried on.
+    """
+    inputs, true = point_tokens(describe, asked), colors_of(asked)
+    weights, *_ = np.linalg.lstsq(
+        with_constant(point_tokens(describe, train)), colors_of(train)
+    )
+    errors = true - with_constant(inputs) @ weights
+    r2 = 1 - (errors**2).mean(axis=0) / true.var(axis=0)
+    return dict(zip(("L", "a", "b"), r2.tolist()))
+
+
+def with_constant(values: np.ndarray) -> np.ndarray:
+    """A column of ones beside the others."""
+    return np.column_stack([values, np.ones(len(values))])
 
 
 def color_place(text: str, lab: np.ndarray) -> int | None:
@@ -263,37 +325,62 @@ def share_cell(counted: dict[str, Any]) -> str:
     return f"{counted['share']:.1f} [{low:.1f}, {high:.1f}] of {counted['n']:,}"
 
 
+def drawn(
+    photos: Sequence[Photo],
+    split: str,
+    draw: Callable[[Photo, int, np.random.Generator], Asked],
+    args: Arguments,
+) -> list[Asked]:
+    """The photos of a split with points, those that have any."""
+    asked = []
+    for index, photo in enumerate(photos):
+        if photo.split == split:
+            rng = np.random.default_rng([args.seed, index])
+            asked.append(draw(photo, args.points_per_photo, rng))
+    return [of_photo for of_photo in asked if of_photo.points]
+
+
 def main() -> None:
     args = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
     style = {} if args.style is None else {"style": args.style}
     describe = pipeline("point-description", model=args.descriptor, **style)
     locate = pipeline("point-localization", model=args.localizer)
+    known = []
+    unknown = load_photos(args.unknown) if args.unknown else []
+    for photo in load_photos(args.named):
+        (unknown if shows_one_of(photo, args.held_out) else known).append(photo)
     groups = {
-        "annotated parts": (args.named, named_points),
-        "anywhere": (args.named, points_anywhere),
+        "annotated parts": (known, named_points),
+        "anywhere": (known, points_anywhere),
     }
-    if args.unknown:
-        groups["anywhere, unknown things"] = (args.unknown, points_anywhere)
+    if unknown:
+        groups["anywhere, unknown things"] = (unknown, points_anywhere)
     numbers = {}
     frames = []
-    for name, (folders, draw) in groups.items():
-        photos = [photo for photo in load_photos(folders) if photo.split == args.split]
-        asked = []
-        for index, photo in enumerate(photos):
-            rng = np.random.default_rng([args.seed, index])
-            asked.append(draw(photo, args.points_per_photo, rng))
-        asked = [of_photo for of_photo in asked if of_photo.points]
+    for name, (photos, draw) in groups.items():
+        asked = drawn(photos, args.split, draw, args)
         numbers[name], texts = describe_group(describe, locate, asked)
         frames.append(texts.assign(group=name))
+    train = drawn(known, "train", points_anywhere, args)
+    probed = train[:: max(1, len(train) // PROBED_PHOTOS)]
+    anywhere = drawn(known, args.split, points_anywhere, args)
+    colors = read_colors(describe, probed, anywhere)
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     models = {}
     for checkpoint in (args.descriptor, args.localizer):
         models[Path(checkpoint).name] = model_version(checkpoint)
-    report = {"fingerprints": models, "split": args.split, "groups": numbers}
+    report = {
+        "fingerprints": models,
+        "split": args.split,
+        "groups": numbers,
+        "color_r2_of_point_tokens": colors,
+    }
     (output / "describing.json").write_text(json.dumps(report, indent=2) + "\n")
     pd.concat(frames, ignore_index=True).to_parquet(output / "texts.parquet")
     print(table(numbers))
+    of_axes = ", ".join(f"{axis} {r2:.2f}" for axis, r2 in colors.items())
+    print(f"R² of the spots' colors, read from the point tokens: {of_axes}")
 
 
 if __name__ == "__main__":

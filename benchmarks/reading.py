@@ -7,14 +7,18 @@ For each group of folders and each style: mPCK and PCK@0.05 with their intervals
 picture, with the text of another point, and for a predictor that sees no picture; and how far the confidence is the
 probability of a point within 0.1. Writes `reading.json`, `reliability.png` and `answers.parquet`, a row for each text.
 
+Last comes what one text of a photo costs, and eight of them, on one core.
+
 In the writer's styles some points of each photo are read, of those that object and part alone tell apart.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -46,6 +50,8 @@ from hf_talking_points.metrics import distances_with_misses, score_points, summa
 from hf_talking_points.training.calibration import RADIUS, expected_calibration_error
 from hf_talking_points.visualization import plot_reliability
 from hf_talking_points.words.writer import STYLES
+
+TIMED_TEXTS = 8
 
 
 @dataclass
@@ -143,6 +149,35 @@ def error_by_chance(confidence: torch.Tensor, seed: int, draws: int = 200) -> fl
     return float(np.mean(errors))
 
 
+def median_seconds(call: Callable[[], Any], repeats: int = 9) -> float:
+    """How long a call takes."""
+    call()  # the first one is slower
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+@torch.inference_mode()
+def seconds_on_one_core(
+    localizer: Pipeline, image: Image.Image, texts: Sequence[str]
+) -> dict[str, float]:
+    """Seconds of a photo's encoding alone, and of the whole pipeline with one text and with all of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pixels = localizer.processor(image, list(texts))["pixel_values"]
+    seconds = {
+        "encoding": median_seconds(lambda: localizer.model.get_image_features(pixels))
+    }
+    for count in (1, len(texts)):
+        asked = {"image": image, "text": list(texts[:count])}
+        seconds[f"with {count}"] = median_seconds(partial(localizer, asked))
+    torch.set_num_threads(threads)
+    return seconds
+
+
 def read_style(
     localizer: Pipeline,
     photos: Sequence[Photo],
@@ -226,13 +261,17 @@ def main() -> None:
             rows.append({"group": group, **numbers})
             frames.append(answers.assign(group=group))
             print(reading_table(rows[-1:]), flush=True)
+    answers = pd.concat(frames, ignore_index=True)
+    photo = next(photo for photo in photos if photo.split == args.split)
+    timed = answers["text"].sample(TIMED_TEXTS, random_state=args.seed)
+    seconds = seconds_on_one_core(localizer, photo.open(), timed.tolist())
     report = {
         "fingerprints": {Path(args.localizer).name: model_version(args.localizer)},
         "split": args.split,
         "rows": rows,
+        "seconds_on_one_core": seconds,
     }
     (output / "reading.json").write_text(json.dumps(report, indent=2) + "\n")
-    answers = pd.concat(frames, ignore_index=True)
     answers.to_parquet(output / "answers.parquet")
     # one curve for all styles of the writer: more than eight could not be told apart
     texts = answers["style"].where(~answers["style"].isin(STYLES), "the writer's")
@@ -241,6 +280,8 @@ def main() -> None:
         curves[", ".join(name)] = (of_curve.confidence, of_curve.distance < RADIUS)
     plot_reliability(curves, output / "reliability.png")
     print(reading_table(rows))
+    costs = ", ".join(f"{name} {value:.3f}" for name, value in seconds.items())
+    print(f"seconds on one core for texts of a photo: {costs}")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class BuildOptions:
             distance to the point becomes the column `localization_distance`. A description that it cannot take counts
             as found at the farthest corner.
         most_distance (`float`, *optional*): rows whose distance is larger are left out; needs a localizer.
+        held_out (`tuple[str]`): categories that a model shall not learn: train photos with an object of one of these
+            are left out.
         duplicate_bits (`int`): a train photo is dropped where at most this many of the 64 bits of its perceptual hash
             differ from those of a test or validation photo.
         unit_photos (`int`): photos that are built, and after a kill built again, together.
@@ -70,6 +72,7 @@ class BuildOptions:
     most_per_part: int | None = None
     localizer: str | None = None
     most_distance: float | None = None
+    held_out: Sequence[str] = ()
     duplicate_bits: int = 3
     unit_photos: int = 64
     seed: int = 0
@@ -244,6 +247,7 @@ def write_plan_units(
     with open(spool_file, "w+b") as spool:
         listing = list_photos(sources, spool, on_reject)
         photos = with_distinct_ids(listing.photos, spool, on_reject)
+        photos = without_held_out(photos, spool, options.held_out, rejects)
         thresholds = part_thresholds(photos, spool, options)
         photos = without_near_duplicates(photos, options.duplicate_bits, rejects)
         write_units(photos, spool, folder, thresholds, options)
@@ -461,6 +465,36 @@ def with_distinct_ids(
             continue
         seen.add(image_id)
         kept.append(replace(listed, id=image_id))
+    return kept
+
+
+def without_held_out(
+    photos: Sequence[ListedPhoto],
+    spool: BinaryIO,
+    categories: Sequence[str],
+    rejects: Rejects,
+) -> list[ListedPhoto]:
+    """The photos less those of the train split that show an object of one of the categories.
+
+    Raises ValueError for a category that no photo shows."""
+    if not categories:
+        return list(photos)
+    seen: set[str] = set()
+    kept = []
+    for listed in photos:
+        photo = spooled(spool, listed)
+        shown = {*photo.classes, *(annotated.category for annotated in photo.objects)}
+        seen |= shown
+        held_out = sorted(shown.intersection(categories))
+        if held_out and listed.split == "train":
+            rejects(listed.id, f"shows what is held out: {', '.join(held_out)}")
+        else:
+            kept.append(listed)
+    unknown = sorted(set(categories) - seen)
+    if unknown:
+        raise ValueError(
+            f"held_out names {unknown}, of which no photo shows any: give categories as the sources name them"
+        )
     return kept
 
 

@@ -57,12 +57,15 @@ class PointDescriptorModelOutputWithPast(BaseModelOutputWithPast):
     """`BaseModelOutputWithPast`, and what the image's points gave.
 
     Args:
+        point_embeds (`torch.FloatTensor` of shape `(points, hidden)`, *optional*):
+            The point tokens, which the language model reads.
         point_features (`torch.FloatTensor` of shape `(points, 2 * hidden_dim)`, *optional*):
             [query; query_pos] of every point before the projection.
         point_mask_logits (list of `torch.FloatTensor` of shape `(points, height, width)`, *optional*):
             Masks predicted before each decoder layer and after the last one; only with `point_mask="predicted"`.
     """
 
+    point_embeds: torch.FloatTensor | None = None
     point_features: torch.FloatTensor | None = None
     point_mask_logits: list[torch.FloatTensor] | None = None
 
@@ -421,6 +424,7 @@ class PointDescriptorModel(TalkingPointsModel):
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
+            point_embeds=None if image is None else image.point_embeds,
             point_features=None if image is None else image.point_features,
             point_mask_logits=None if image is None else image.point_mask_logits,
         )

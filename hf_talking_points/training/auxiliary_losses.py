@@ -31,7 +31,8 @@ class AuxiliaryHeads(nn.Module):
     """What an auxiliary loss reads from the point token while the descriptor is trained.
 
     That is the part, the object's category, where in the object's box the point lies, the box's place and size, and
-    the spot's color. They bring these into the token long before the text's loss does, and are not needed afterwards.
+    the spot's color, this one by a linear map. They bring these into the token long before the text's loss does, and
+    are not needed afterwards.
 
     Args:
         dim (`int`): of the point token.
@@ -115,14 +116,14 @@ class AuxiliaryHeads(nn.Module):
 
     def forward(
         self,
-        point_features: torch.Tensor,
+        point_embeds: torch.Tensor,
         targets: torch.Tensor,
         known: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss: the means over the colors and the known parts, categories and extents of a batch, or its share.
 
         Args:
-            point_features (`torch.Tensor` of shape `(points, dim)`)
+            point_embeds (`torch.Tensor` of shape `(points, dim)`): the point tokens.
             targets (`torch.Tensor` of shape `(points, 11)`): of [`AuxiliaryHeads.targets`].
             known (`torch.Tensor` of shape `(4,)`, *optional*): [`known_targets`] of all batches whose losses are
                 added; by default of this one.
@@ -130,9 +131,9 @@ class AuxiliaryHeads(nn.Module):
         if known is None:
             known = known_targets(targets)
         colors, parts, categories, extents = known.clamp(min=1)
-        features = self.layers(point_features)
+        features = self.layers(point_embeds)
         color, part, category, extent = targets.split([COLORS, 1, 1, EXTENTS], 1)
-        color_loss = summed_distance(self.color(features), color)
+        color_loss = summed_distance(self.color(point_embeds), color)
         part_loss = summed_cross_entropy(self.part(features), part[:, 0])
         category_loss = summed_cross_entropy(self.category(features), category[:, 0])
         is_known = ~extent.isnan().any(1)

@@ -390,8 +390,8 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
                 "heads_weight needs the names of all parts and objects before training, which a stream does not "
                 "tell: load train_dataset without streaming=True, or leave heads_weight out"
             )
-        point_dim = 2 * model.config.vision_config.hidden_dim
-        return AuxiliaryHeads.for_views(point_dim, self.train_views)
+        width = model.config.get_text_config().hidden_size
+        return AuxiliaryHeads.for_views(width, self.train_views)
 
     def check_losses(self, optimizers: tuple[Any, Any] | None) -> None:
         """Raises ValueError where auxiliary losses cannot be taken."""
@@ -479,7 +479,7 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         core, self._core_outputs = self._core_outputs, None
         if targets is not None:
             known = known_targets_of_update
-            heads_loss = self.wrapped_heads(core.point_features, targets, known)
+            heads_loss = self.wrapped_heads(core.point_embeds, targets, known)
             heads_loss = self.logged_share("heads_loss", heads_loss, known)
             loss = loss + self.options.heads_weight * heads_loss
         if boxes is not None:

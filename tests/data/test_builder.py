@@ -265,6 +265,31 @@ def test_near_duplicates_of_held_out_photos_leave_train(folder, tmp_path):
     }
 
 
+def test_held_out_categories_leave_train_alone(tmp_path):
+    sources = [partial(read_objects, write_folder(tmp_path / "photos"))]
+    photos = list(sources[0]())
+    shown = {photo.id: photo.objects[0].category for photo in photos}
+    chosen = photos[0].objects[0].category
+    options = replace(OPTIONS, held_out=(chosen,))
+    dataset = build_dataset(sources, tmp_path / "built", options)
+    left_out = {
+        photo.id
+        for photo in photos
+        if photo.split == "train" and shown[photo.id] == chosen
+    }
+    assert left_out
+    built = {row["image_id"] for row in all_rows(dataset, "image_id")}
+    assert built == set(shown) - left_out
+    reason = f"shows what is held out: {chosen}"
+    assert rejected(tmp_path / "built") == dict.fromkeys(left_out, reason)
+
+
+def test_a_held_out_category_that_nothing_shows_is_an_error(folder, tmp_path):
+    options = replace(OPTIONS, held_out=("unicorn",))
+    with pytest.raises(ValueError, match="unicorn.*no photo shows any"):
+        build_dataset([partial(read_objects, folder)], tmp_path / "built", options)
+
+
 def test_broken_photos_are_rejected_and_the_rest_is_built(tmp_path):
     photos = write_folder(tmp_path / "photos")
     (photos / "0.png").write_bytes((photos / "0.png").read_bytes()[:300])
