@@ -40,6 +40,7 @@ from hf_talking_points.metrics import (
     mpck_values,
     paired_difference,
 )
+from hf_talking_points.options import read_options
 from hf_talking_points.visualization import plot_learning_curves
 from hf_talking_points.words.facts import HORIZONTAL, VERTICAL
 
@@ -198,7 +199,7 @@ def run_stage(
     Returns:
         `str`: folder of the trained model.
 
-    Raises RuntimeError where the stage reaches its time limit.
+    Raises RuntimeError where the stage fails or reaches its time limit.
     """
     folder = Path(output_dir) / name
     if (folder / "processor_config.json").is_file():
@@ -212,9 +213,8 @@ def run_stage(
     script = EXAMPLES / f"{SCRIPTS[kind]}.py"
     with open(folder / "log.txt", "a") as log:
         try:
-            subprocess.run(
+            finished = subprocess.run(
                 [sys.executable, str(script), "--config", str(config)],
-                check=True,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -224,6 +224,8 @@ def run_stage(
             raise RuntimeError(
                 f"stage {name} reached its limit of {minutes} minutes: the same command goes on with it"
             ) from error
+    if finished.returncode:
+        raise RuntimeError(f"stage {name} failed: {folder / 'log.txt'} says why")
     return str(folder)
 
 
@@ -440,7 +442,7 @@ def markdown(rows: list[dict]) -> str:
 
 def main() -> None:
     (args,) = HfArgumentParser(CrossFamilyArguments).parse_args_into_dataclasses()
-    stages = yaml.safe_load(Path(args.config).read_text())
+    stages = read_options(args.config)
     write_data(args.data_dir, args.output_dir)
 
     trained = train_models(args, stages)

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -35,6 +34,7 @@ from hf_talking_points.evaluation.protocol import (
 from hf_talking_points.evaluation.report import difference, p_value, table_row
 from hf_talking_points.metrics import clustered_interval, mpck_values, paired_difference
 from hf_talking_points.offline import smollm2_checkpoint
+from hf_talking_points.options import read_options
 
 EXAMPLES = Path(__file__).parent
 SCRIPTS = {
@@ -145,7 +145,7 @@ def save_first_layers(layers: int, folder: Path) -> None:
 
 def load_options(args: TableArguments) -> dict[str, dict]:
     """Kind of training -> what its rows have in common; saves the checkpoints that they start from."""
-    common = yaml.safe_load(Path(args.config).read_text())
+    common = read_options(args.config)
     backbone = Path(args.output_dir) / "backbone"
     save_backbone(backbone)
     for options in common.values():
@@ -190,13 +190,14 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "log.txt", "a") as log:
         print(f"training {folder}", flush=True)
-        subprocess.run(
+        finished = subprocess.run(
             [sys.executable, str(script), *command_line_options(options)],
-            check=True,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
+    if finished.returncode:
+        raise RuntimeError(f"training failed: {folder / 'log.txt'} says why")
     return folder
 
 

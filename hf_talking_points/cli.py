@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from PIL import Image
 
 
@@ -343,8 +342,10 @@ def evaluate(
     """
     from .evaluation.protocol import EvaluationOptions, evaluate_descriptions
     from .evaluation.report import scores_table
+    from .options import check_names, read_options
 
-    options = yaml.safe_load(config.read_text(encoding="utf-8")) if config else {}
+    options = read_options(config) if config else {}
+    check_names(options, EvaluationOptions.__dataclass_fields__, str(config))
     given = {
         "dataset": dataset,
         "descriptions": split_commas(descriptions),

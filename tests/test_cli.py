@@ -119,6 +119,14 @@ def test_the_command_line_overrides_the_file(tmp_path, monkeypatch):
     assert options.split == "test"
 
 
+def test_a_misspelled_option_of_the_file_is_named(tmp_path):
+    config = tmp_path / "e.yaml"
+    config.write_text("dataset: [a]\noutput: here\nstyle: [full]\n")
+    result = talking_points("evaluate", "--config", config)
+    assert isinstance(result.exception, ValueError)
+    assert "e.yaml: 'style' is unknown: did you mean 'styles'?" in str(result.exception)
+
+
 @pytest.mark.parametrize(
     "missing, given", [("dataset", "output: here\n"), ("output", "dataset: [a]\n")]
 )

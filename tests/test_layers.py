@@ -22,6 +22,7 @@ LAYERS = [
         "localization",
         "metrics",
         "offline",
+        "options",
         "prompts",
         "visualization",
     },

@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..options import check_names, read_options
 from . import sources, teachers
 from .builder import BuildOptions, Source
 
+ENTRIES = ("sources", "options", "teacher")
 READERS = (
     "read_objects",
     "read_coco_keypoints",
@@ -48,9 +49,8 @@ def read_build_config(
 
     Raises ValueError naming the entry that is missing or unknown.
     """
-    content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: expected the entries sources and options")
+    content = read_options(file)
+    check_names(content, ENTRIES, str(file))
     for entry in ("sources", "options"):
         if not content.get(entry):
             raise ValueError(f"{file}: the entry {entry!r} is missing or empty")
@@ -62,33 +62,34 @@ def read_build_config(
     )
 
 
-def known(name: Any, choices: tuple[str, ...], where: str) -> str:
-    """The name. Raises ValueError where it is not one of the choices."""
-    if name not in choices:
-        raise ValueError(f"{where}: choose from {', '.join(choices)}, found {name!r}")
-    return name
-
-
 def reader_of(entry: dict[str, Any], root: Path, file: str | os.PathLike) -> Source:
     """The reader of one source, with its arguments bound."""
     arguments = dict(entry)
-    name = known(arguments.pop("reader", None), READERS, f"{file}: reader of a source")
+    name = arguments.pop("reader", None)
+    check_names([name], READERS, f"{file}: reader of a source")
     for path in PATHS:
         if path in arguments:
             arguments[path] = root / arguments[path]
-    return partial(getattr(sources, name), **arguments)
+    reader = getattr(sources, name)
+    check_names(arguments, signature(reader).parameters, f"{file}: {name}")
+    return partial(reader, **arguments)
 
 
 def options_of(entry: dict[str, Any], file: str | os.PathLike) -> BuildOptions:
     """The options of the build."""
-    names = tuple(field.name for field in fields(BuildOptions))
-    for name in entry:
-        known(name, names, f"{file}: options")
-    return BuildOptions(**entry)
+    names = [field.name for field in fields(BuildOptions)]
+    check_names(entry, names, f"{file}: options")
+    try:
+        return BuildOptions(**entry)
+    except (TypeError, ValueError) as error:  # one that is missing, or does not fit
+        raise ValueError(f"{file}: options: {error}") from error
 
 
 def teacher_of(entry: dict[str, Any], file: str | os.PathLike) -> Callable[..., Any]:
     """The teacher that writes the texts."""
     arguments = dict(entry)
-    name = known(arguments.pop("name", None), TEACHERS, f"{file}: name of the teacher")
-    return getattr(teachers, name)(**arguments)
+    name = arguments.pop("name", None)
+    check_names([name], TEACHERS, f"{file}: name of the teacher")
+    teacher = getattr(teachers, name)
+    check_names(arguments, signature(teacher).parameters, f"{file}: {name}")
+    return teacher(**arguments)

@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..files import whole_file
+from ..options import check_kinds
 from .duplicates import near_duplicates, perceptual_hash
 from .keypoints import PHOTO_STRATA, STRATA, balanced_thresholds, draw_number
 from .photos import AnnotatedObject, OnReject, PartPoint, Photo, reject
@@ -78,6 +79,11 @@ class BuildOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_kinds(self)
+        for name in ("unit_photos", "most_per_part"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         check_strata("per_part", self.per_part, STRATA)
         check_strata("per_photo", self.per_photo, PHOTO_STRATA)
         if self.most_distance is not None and self.localizer is None:

@@ -29,6 +29,7 @@ from ..data.triplets import View, make_views
 from ..files import only_writer, whole_file
 from ..metrics import METRIC_VERSION
 from ..offline import package_folder
+from ..options import check_kinds
 from ..words.writer import STYLES
 from .answer_cache import AnswerCache
 from .controls import (
@@ -132,6 +133,7 @@ class EvaluationOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if not isinstance(self.dataset, (list, tuple)):
             self.dataset = [self.dataset]
         for name in ("dataset", "descriptions", "localizers", "styles"):

@@ -59,16 +59,36 @@ OPTIONS = "options: {license: cc0-1.0}\n"
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("", "sources and options"),
+        ("", "name: value`, found nothing"),
+        ("- a\n", "name: value`, found a list"),
+        ("a: [", "is not a YAML file of options"),
+        ("teachers: {}\n" + SOURCE + OPTIONS, "build.yaml.*did you mean 'teacher'"),
+        (SOURCE + OPTIONS + "num_proc: 8\n", "'num_proc' is unknown: choose from"),
+        (SOURCE + OPTIONS + OPTIONS, "'options' comes twice"),
+        (SOURCE + "options: {seed: 1}\n", "options: .*'license'"),
+        (
+            "sources: [{reader: read_objects, foldr: a}]\n" + OPTIONS,
+            "read_objects: 'foldr' is unknown: did you mean 'folder'",
+        ),
+        (
+            SOURCE + OPTIONS + "teacher: {name: ModelTeacher, txt: b}\n",
+            "ModelTeacher: 'txt' is unknown",
+        ),
         (OPTIONS, "'sources' is missing"),
         (SOURCE, "'options' is missing"),
         (
             "sources: [{reader: read_json}]\n" + OPTIONS,
-            "read_objects.*found 'read_json'",
+            "reader of a source: 'read_json' is unknown: .*read_objects",
         ),
-        ("sources: [{folder: a}]\n" + OPTIONS, "reader of a source.*found None"),
-        (SOURCE + "options: {license: cc0-1.0, sedd: 1}\n", "seed.*found 'sedd'"),
-        (SOURCE + OPTIONS + "teacher: {name: Oracle}\n", "RuleTeacher.*found 'Oracle'"),
+        ("sources: [{folder: a}]\n" + OPTIONS, "reader of a source: None is unknown"),
+        (
+            SOURCE + "options: {license: cc0-1.0, sedd: 1}\n",
+            "'sedd' is unknown: did you mean 'seed'",
+        ),
+        (
+            SOURCE + OPTIONS + "teacher: {name: Oracle}\n",
+            "name of the teacher: 'Oracle' is unknown",
+        ),
     ],
 )
 def test_what_is_missing_or_unknown_is_named(tmp_path, content, message):
