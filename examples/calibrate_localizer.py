@@ -1,10 +1,10 @@
 r"""Makes the confidence of a trained localizer a probability, and says how far it is one.
 
 python examples/calibrate_localizer.py --model_name_or_path runs/localizer --data_dir points \
-    --eval_styles rich short free full --output_dir runs/localizer-calibrated
+    --eval_styles rich short free full terse --output_dir runs/localizer-calibrated
 
-It is fitted on the validation split, over all styles together, and measured on the test split, style by style, and for
-texts of other photos, which have no point.
+It is fitted on the validation split, over all styles together, with texts of other photos, which have no point, and
+measured on the test split, style by style, and on such texts.
 """
 
 import copy
@@ -76,7 +76,9 @@ def main() -> None:
 
     def fitted() -> Iterator[dict[str, Any]]:
         for style, loader in batches("validation").items():
-            yield from tqdm(loader, desc=f"validation, {style}")
+            for batch in tqdm(loader, desc=f"validation, {style}"):
+                yield of_other_photos(batch)
+                yield batch
 
     calibrate(model, fitted())
     model.save_pretrained(args.output_dir)

@@ -1,7 +1,7 @@
 """Makes a localizer's confidence a probability: that the right point is within 0.1 of the image's sides.
 
-It is one for texts of the photo that they come with. How low it is for texts of other photos depends on what the
-localizer has learned: [`of_other_photos`] makes batches of these.
+It is one for texts of the photo that they come with. Texts of other photos ([`of_other_photos`]), which fit nothing,
+count a little in it, so that theirs is low, as far as the localizer can tell them apart.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ __all__ = [
 
 RADIUS = 0.1  # in parts of the image's sides
 PENALTY = 1e-2  # on squared weights of standardized inputs
+# of a text of another photo: the more, the lower is the confidence in right answers too
+FOREIGN_WEIGHT = 0.07
 FIT_STEPS = 200
 
 
@@ -35,7 +37,8 @@ def calibrate(model: PreTrainedModel, batches: Iterable[dict[str, Any]]) -> None
 
     Args:
         model (`PointLocalizerForKeypointDetection`): with a heat map, in evaluation mode.
-        batches: of [`~training.collators.LocalizerCollator`], of photos that the model was not trained on.
+        batches: of [`~training.collators.LocalizerCollator`], of photos that the model was not trained on, and of
+            these by [`of_other_photos`].
 
     Raises ValueError where the model has no map or there is no batch.
     """
@@ -43,15 +46,19 @@ def calibrate(model: PreTrainedModel, batches: Iterable[dict[str, Any]]) -> None
         raise ValueError(
             f"confidence is read from a map, which head {model.config.head!r} has not"
         )
-    vectors, shares, hits = [], [], []
+    vectors, shares, hits, weights = [], [], [], []
     for batch in batches:
         vector, share, is_hit = measured(model, batch)
         vectors.append(vector)
         shares.append(share)
         hits.append(is_hit)
+        is_foreign = batch["target_points"].isnan().any(-1).flatten()
+        weights.append(torch.where(is_foreign, FOREIGN_WEIGHT, 1.0))
     if not hits:
         raise ValueError("batches is empty: there is no answer to learn from")
-    head = fitted_head(torch.cat(vectors), torch.cat(shares), torch.cat(hits))
+    head = fitted_head(
+        torch.cat(vectors), torch.cat(shares), torch.cat(hits), torch.cat(weights)
+    )
     model.config.calibrated_confidence = True
     model.confidence_head = head.to(model.device, model.dtype).requires_grad_(False)
 
@@ -117,9 +124,18 @@ def is_found(
 
 
 def fitted_head(
-    vectors: torch.Tensor, shares: torch.Tensor, is_hit: torch.Tensor
+    vectors: torch.Tensor,
+    shares: torch.Tensor,
+    is_hit: torch.Tensor,
+    answer_weights: torch.Tensor,
 ) -> ConfidenceHead:
-    """The head of least log loss, less a penalty on its weights; arguments as [`measured`] gives them."""
+    """The head of least log loss, less a penalty on its weights.
+
+    Args:
+        vectors, shares, is_hit: as [`measured`] gives them.
+        answer_weights (`torch.Tensor` of shape `(rows,)`): how much each answer counts.
+    """
+    answer_weights = answer_weights.to(vectors) / answer_weights.sum()
     head = ConfidenceHead(vectors.shape[1])
     inputs = torch.cat([vectors, shares.logit(eps=1e-4)[:, None]], 1)
     mean, deviation = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
@@ -133,7 +149,9 @@ def fitted_head(
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         logits = standardized @ weights + bias
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, is_hit.float())
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            logits, is_hit.float(), answer_weights, reduction="sum"
+        )
         loss = loss + PENALTY * weights.pow(2).sum()
         loss.backward()
         return loss

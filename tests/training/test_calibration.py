@@ -28,12 +28,29 @@ def test_the_fitted_head_gives_the_shares_of_hits():
     shares = torch.rand(4000, generator=generator)
     truth = (2 * vectors[:, 0] + shares.logit(eps=1e-4) - 1).sigmoid()
     is_hit = torch.rand(4000, generator=generator) < truth
-    head = fitted_head(vectors, shares, is_hit)
+    head = fitted_head(vectors, shares, is_hit, torch.ones(4000))
     with torch.no_grad():
         confidence = head(vectors, shares)
     assert expected_calibration_error(confidence, is_hit) < 0.06
     assert expected_calibration_error(shares, is_hit) > 0.1
     assert float((confidence - truth).abs().mean()) < 0.1
+
+
+def test_an_answer_that_counts_twice_is_as_two_answers():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(60, 4, generator=generator)
+    shares = torch.rand(60, generator=generator)
+    is_hit = torch.rand(60, generator=generator) < 0.5
+    weights = torch.ones(60)
+    weights[:20] = 2
+    weighted = fitted_head(vectors, shares, is_hit, weights)
+    rows = torch.cat([torch.arange(60), torch.arange(20)])
+    # the inputs are standardized over all rows, which differ
+    doubled = fitted_head(vectors[rows], shares[rows], is_hit[rows], torch.ones(80))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            weighted(vectors, shares), doubled(vectors, shares), atol=0.02, rtol=0
+        )
 
 
 def test_the_error_of_a_liar_and_of_an_honest_one():
