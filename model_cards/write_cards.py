@@ -25,13 +25,17 @@ FOLDER = Path(__file__).resolve().parent
 EXAMPLES = FOLDER.parent / "examples"
 REPORT = FOLDER / "mini_pair_test.json"  # `report.json` of the pair's evaluation
 # holds the code and the checkpoints that the stored report was made with
-REPORT_COMMIT = "e66fc78"
+REPORT_COMMIT = "7d5e124"
 TEMPLATE = FOLDER / "embedded.md.jinja"
 SCRIPTS = {MINI_DESCRIPTOR: "train_descriptor", MINI_LOCALIZER: "train_localizer"}
 # configurations that were run one after the other
 RECIPES = {
     MINI_DESCRIPTOR: ["train_descriptor"],
-    MINI_LOCALIZER: ["train_localizer_minilm", "train_localizer_minilm_on"],
+    MINI_LOCALIZER: [
+        "train_localizer_minilm",
+        "train_localizer_minilm_on",
+        "train_localizer_minilm_fit",
+    ],
 }
 DATASETS = {
     MINI_DESCRIPTOR: ["animalpose_voc_256", "cars_256"],

@@ -80,9 +80,9 @@ def test_a_changed_recipe_fails_the_check(clone):
         "max_steps: 4200",
         "max_steps: 4300",
     )
-    check_then_write(clone, "7600 steps")
+    check_then_write(clone, "10200 steps")
     assert (
-        "7700 steps"
+        "10300 steps"
         in (clone / "model_cards" / "talking-points-localizer.md").read_text()
     )
 

@@ -27,6 +27,7 @@ from .duplicates import near_duplicates, perceptual_hash
 from .keypoints import PHOTO_STRATA, STRATA, balanced_thresholds, draw_number
 from .photos import AnnotatedObject, OnReject, PartPoint, Photo, reject
 from .rows import reason_kind, tell_apart
+from .unit_files import write_unit
 
 Source: TypeAlias = Callable[..., Iterable[Photo]]
 # (split, category, name) -> the largest number of a point or part that is kept
@@ -172,7 +173,7 @@ def as_json(content: Any) -> bytes:
 
 def planned_units(folder: Path) -> list[Path]:
     """The files of the units of a build, in order."""
-    return sorted((folder / "work").glob("unit-*.pkl"))
+    return sorted((folder / "work").glob("unit-*.parquet"))
 
 
 def plan_units(
@@ -585,4 +586,4 @@ def write_units(
             if thresholds is not None:
                 photo = keep_below(photo, thresholds, options.seed)
             unit.append(photo)
-        write_atomically(folder / "work" / f"unit-{number:05d}.pkl", pickle.dumps(unit))
+        write_unit(folder / "work" / f"unit-{number:05d}.parquet", unit)

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +51,7 @@ from .photo_files import shareable_file
 from .photos import SPLITS, AnnotatedObject, PartPoint, Photo
 from .rows import annotation_row, point_features
 from .teachers import PointQuery, RuleTeacher
+from .unit_files import read_unit
 
 __all__ = [
     "BuildOptions",
@@ -240,7 +240,7 @@ def build_unit(unit: Path, folder: Path, options: BuildOptions, teacher: Any) ->
     summary = folder / "work" / f"{unit.stem}.json"
     if summary.is_file():
         return
-    photos = pickle.loads(unit.read_bytes())
+    photos = read_unit(unit)
     plan = json.loads((folder / "work" / "plan.json").read_text())
     described = unit_queries(photos, options, teacher.styles)
     ask_teacher(teacher, described, plan["vocabulary"])
