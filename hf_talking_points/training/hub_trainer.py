@@ -17,6 +17,13 @@ else:
     Trainer = object  # a mixin: the trainer that it is mixed into brings the methods
 
 
+class UnsavedToken(str):
+    """A token that is None wherever it would be stored: transformers keeps a run's arguments beside its model."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+
 class HubTrainerMixin(Trainer):
     """Over a `Trainer`: what it pushes loads without this package, under a card with the run's own configuration and
     evaluation."""
@@ -40,6 +47,11 @@ class HubTrainerMixin(Trainer):
             output_dir = Path(self.args.output_dir)
             output_dir.mkdir(parents=True, exist_ok=True)
             copy_code(output_dir)
+
+    def _save(self, *args, **kwargs) -> None:
+        token = self.args.hub_token
+        self.args.hub_token = None if token is None else UnsavedToken(token)
+        super()._save(*args, **kwargs)
 
     def push_to_hub(self, *args, **kwargs) -> Any:
         """As of `Trainer`. Raises ValueError for an adapter whose base model nobody can pull."""

@@ -1,5 +1,7 @@
 """What a trainer pushes: whole repos, under a card of the run."""
 
+import zipfile
+
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -67,6 +69,23 @@ def test_the_card_of_a_run_tells_of_it(make_trainer, tmp_path):
     assert card.data.datasets == "someone/points"
     tags = ["hf_talking_points", "mine", "point-localization", "some-method"]
     assert card.data.tags == tags
+
+
+def test_no_file_of_a_run_holds_its_token(make_trainer, tmp_path):
+    token = "hf_" + "Zq7" * 11
+    trainer = make_trainer(hub_token=token)
+    for _ in range(2):  # the second save finds what the first one has changed
+        trainer.save_model()
+        for file in (tmp_path / "run").iterdir():
+            assert token.encode() not in file.read_bytes()
+        file = tmp_path / "run" / "training_args.bin"
+        with zipfile.ZipFile(file) as parts:
+            for part in parts.namelist():
+                assert token.encode() not in parts.read(part)
+        arguments = torch.load(file, weights_only=False)
+        assert arguments.hub_token is None
+        assert arguments.learning_rate == 1.5e-4
+        assert trainer.args.hub_token == token
 
 
 def test_a_run_without_evaluation_shows_no_results(make_trainer, tmp_path):
