@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+LOCK = ".lock"  # in a folder that is being written
+
 
 @contextmanager
 def whole_file(file: str | os.PathLike) -> Iterator[Path]:
@@ -39,7 +41,7 @@ def only_writer(place: str | os.PathLike) -> Iterator[None]:
     """
     place = Path(os.path.realpath(place))
     if place.is_dir():
-        file = place / ".lock"
+        file = place / LOCK
     else:
         file = place.with_name(f".{place.name}.lock")
     holder = ""

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import pickle
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,7 +20,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from ..files import whole_file
+from ..files import LOCK, whole_file
 from ..options import check_kinds
 from .duplicates import near_duplicates, perceptual_hash
 from .keypoints import PHOTO_STRATA, STRATA, balanced_thresholds, draw_number
@@ -29,6 +28,7 @@ from .photos import AnnotatedObject, OnReject, PartPoint, Photo, reject
 from .rows import reason_kind, tell_apart
 from .unit_files import write_unit
 
+BEGUN = "begun"  # a file that says that a build wrote the folder it lies in
 Source: TypeAlias = Callable[..., Iterable[Photo]]
 # (split, category, name) -> the largest number of a point or part that is kept
 Thresholds: TypeAlias = dict[Hashable, float]
@@ -195,8 +195,8 @@ def plan_units(
     Returns:
         list of paths of the units.
 
-    Raises ValueError for a style that neither the teacher nor a text of the sources has, where the folder holds a
-    build of other sources, options or another teacher, or where no photo is left.
+    Raises ValueError for a style that neither the teacher nor a text of the sources has, where the folder holds files
+    that no build wrote, or a build of other sources, options or another teacher, or where no photo is left.
     """
     folder = Path(folder)
     if not any(options.per_part.values()) and not any(options.per_photo.values()):
@@ -210,8 +210,7 @@ def plan_units(
         check_same_build(folder, stated, sources)
         return planned_units(folder)
 
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    begin_anew(folder)
     (folder / "data").mkdir(exist_ok=True)
     rejects = Rejects()
     facts = write_plan_units(sources, folder, options, rejects, strict)
@@ -226,6 +225,27 @@ def plan_units(
     plan = {**stated, **facts, "rejects": len(rejects.rows)}
     write_atomically(work / "plan.json", as_json(plan))
     return planned_units(folder)
+
+
+def begin_anew(folder: Path) -> None:
+    """Makes the folder of a build that has no plan yet ready for one.
+
+    Raises ValueError where it holds files that no build wrote, which stay as they are."""
+    work = folder / "work"
+    begun = work / BEGUN
+    if folder.is_dir() and not begun.is_file():
+        names = {file.name for file in folder.iterdir()} - {LOCK}
+        if work.is_dir() and not any(work.iterdir()):
+            names.discard("work")
+        if names:
+            raise ValueError(
+                f"{folder} holds {', '.join(sorted(names)[:3])}, which no build wrote: name a new or empty folder"
+            )
+    work.mkdir(parents=True, exist_ok=True)
+    begun.touch()
+    for file in work.iterdir():
+        if file != begun:
+            file.unlink()
 
 
 def check_build_styles(

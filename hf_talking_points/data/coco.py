@@ -10,6 +10,7 @@ from typing import Any
 
 from .fields import (
     box_of,
+    file_inside,
     is_utf8,
     misfit,
     numbers_of,
@@ -201,9 +202,10 @@ def listed_photo(
     height = whole_number_of(image.fields, "height", image.where)
     if min(width, height) < 1:
         raise misfit(image.where, "width, height", "at least 1", (width, height))
-    path = folder / name
+    path = file_inside(folder, name, "file_name", image.where)
     if by_synset and not path.is_file():
-        path = folder / name.partition("_")[0] / name
+        in_synset = f"{name.partition('_')[0]}/{name}"
+        path = file_inside(folder, in_synset, "file_name", image.where)
     return Photo(name, str(path), (width, height), (), split)
 
 

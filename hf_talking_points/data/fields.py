@@ -5,9 +5,11 @@ A ValueError says where the record is, which field does not fit, what was expect
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -19,6 +21,14 @@ def misfit(where: str, name: str, expected: str, found: Any) -> ValueError:
     return ValueError(
         f"{where}: field {name!r}: expected {expected}, found {reprlib.repr(found)}"
     )
+
+
+def file_inside(folder: Path, name: str, field: str, where: str) -> Path:
+    """`folder / name`. Raises ValueError where that leads out of the folder, by "..", from the root, or by a link."""
+    file = folder / name
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
+        raise misfit(where, field, f"a file in {folder}", name)
+    return file
 
 
 def is_utf8(text: str) -> bool:

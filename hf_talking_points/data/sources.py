@@ -24,6 +24,7 @@ from .dataset_reader import read_dataset
 from .fields import (
     box_of,
     box_or_none,
+    file_inside,
     misfit,
     number_of,
     printable,
@@ -147,7 +148,8 @@ def read_object_file(
             size = size_of_line(row, where)
             photo = photos.get(image_id)
             if photo is None:
-                photo = Photo(image_id, str(folder / image_id), size, ())
+                path = file_inside(folder, image_id, "image", where)
+                photo = Photo(image_id, str(path), size, ())
             if photo.size != size:
                 raise misfit(
                     where, "size", f"{photo.size} as in the photo's first line", size

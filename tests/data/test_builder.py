@@ -265,6 +265,22 @@ def test_near_duplicates_of_held_out_photos_leave_train(folder, tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["work/notes.txt", "work/2024/unit-00000.parquet", "README.md", "data/a.parquet"],
+)
+def test_a_folder_with_files_that_no_build_wrote_is_refused(folder, tmp_path, name):
+    file = tmp_path / "output" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    first = name.split("/")[0]
+    with pytest.raises(ValueError, match=f"output holds {first}, which no build wrote"):
+        build_dataset([partial(read_objects, folder)], tmp_path / "output", OPTIONS)
+    assert file.read_text() == "mine"
+    left = [path for path in (tmp_path / "output").rglob("*") if path.is_file()]
+    assert left == [file]
+
+
 def test_held_out_categories_leave_train_alone(tmp_path):
     sources = [partial(read_objects, write_folder(tmp_path / "photos"))]
     photos = list(sources[0]())

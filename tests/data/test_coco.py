@@ -442,6 +442,24 @@ SECOND_PHOTO = "000000000002.jpg"
         ),
         (
             ["images", 0, "file_name"],
+            "../private.jpg",
+            "../private.jpg",
+            r"'file_name': expected a file in",
+        ),
+        (
+            ["images", 0, "file_name"],
+            "a/../../private.jpg",
+            "a/../../private.jpg",
+            r"'file_name': expected a file in",
+        ),
+        (
+            ["images", 0, "file_name"],
+            "/private.jpg",
+            "/private.jpg",
+            r"'file_name': expected a file in",
+        ),
+        (
+            ["images", 0, "file_name"],
             GONE,
             "train.json, images[0]",
             r"'file_name': expected str",

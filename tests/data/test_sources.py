@@ -47,6 +47,32 @@ def test_objects_of_one_photo_come_together(tmp_path):
     assert cat.points == (PartPoint("wheel", 7.0, 8.0, (5, 6, 9, 10)),)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["../private.png", "images/../../private.png", "{root}/private.png", "link.png"],
+)
+def test_a_name_that_leads_out_of_the_folder_is_rejected(tmp_path, name):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (40, 20)).save(tmp_path / "private.png")
+    (folder / "link.png").symlink_to(tmp_path / "private.png")
+    name = name.format(root=tmp_path)
+    write(folder, ROW, {**ROW, "image": name})
+    reasons = {}
+    [photo] = read_objects(folder, on_reject=reasons.__setitem__)
+    assert photo.id == ROW["image"]
+    assert list(reasons) == [name]
+    assert "field 'image': expected a file in" in reasons[name]
+
+
+def test_a_folder_behind_a_link_is_read(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").symlink_to(tmp_path / "there")
+    write(tmp_path / "there", ROW)
+    [photo] = read_objects(tmp_path / "here")
+    assert photo.path == str(tmp_path / "here" / ROW["image"])
+
+
 def test_names_are_in_words(tmp_path):
     points = [["near_eye", 5, 6], ["TailBase", 7, 8], ["hoof (L)", 9, 9]]
     row = {**ROW, "category": "Wild_Horse ", "points": points}
