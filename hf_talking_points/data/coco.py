@@ -30,6 +30,7 @@ from .photos import (
     Part,
     PartPoint,
     Photo,
+    check_size,
     clip_box,
     leave_out,
     reject,
@@ -370,6 +371,11 @@ def read_coco_parts(
     """
     coco = CocoFile(annotations, on_reject=on_reject)
     for photo, records in coco.photos(images, split, by_synset=True):
+        try:
+            check_size(photo, photo.displayed_size())  # before masks of it are made
+        except (OSError, ValueError) as error:
+            on_reject(photo.id, str(error))
+            continue
         objects = objects_of_parts(coco, photo, records)
         usable = usable_photo(replace(photo, objects=objects), on_reject)
         if usable is not None:

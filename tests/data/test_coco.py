@@ -1,6 +1,8 @@
 """COCO keypoints and parts."""
 
+import copy
 import json
+import tracemalloc
 
 import pytest
 from reading import GONE, changed, coco_folder, rejected
@@ -142,6 +144,23 @@ def test_part_image_net(tmp_path, by_synset):
     assert head.mask.all() and body.mask is None
     assert small_head.mask.tolist() == [[True, True]]
     assert (car.category, car.parts[0].name) == ("car", "side mirror")
+
+
+def test_no_mask_is_made_of_a_size_that_the_photo_has_not(tmp_path):
+    """It would take a gigabyte."""
+    file, images = coco_folder(tmp_path, PART_IMAGE_NET)
+    claimed = copy.deepcopy(PART_IMAGE_NET)
+    claimed["images"][0] |= {"width": 20_000, "height": 20_000}
+    file.write_text(json.dumps(claimed))
+    tracemalloc.start()
+    photos, records = rejected(read_coco_parts, file, images)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24
+    name = claimed["images"][0]["file_name"]
+    assert name not in [photo.id for photo in photos]
+    [reason] = [reason for image_id, reason in records if image_id == name]
+    assert "states (20000, 20000)" in reason
 
 
 @pytest.mark.parametrize(
