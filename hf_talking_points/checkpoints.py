@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import broadcast_object_list
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -84,10 +86,19 @@ def is_whole(checkpoint: Path) -> bool:
     return True
 
 
+def is_repo_id(name: str) -> bool:
+    """Whether a repo of the Hub can have the name."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
 def check_base(base: str | None) -> None:
-    """Raises ValueError where nobody else could load an adapter of a base model: one that was never saved, or is a
-    folder of this machine."""
-    if not base or Path(base).exists():
+    """Raises ValueError where nobody else could load an adapter of a base model: one that was never saved, or that is
+    no repo of the Hub but a folder of this or another machine."""
+    if not base or Path(base).exists() or not is_repo_id(base):
         raise ValueError(
             f"the adapter's base model is {base!r}, which nobody can pull: push it first (`talking-points push`) "
             "and train on its Hub id, or merge the adapter into it (`merge_and_unload`)"

@@ -29,12 +29,28 @@ from .models.remote_code import (
     write_remote_code,
 )
 
-CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
-RUN_FILES = (
-    "trainer_state.json",
-    "all_results.json",
-    "train_results.json",
-    "eval_results.json",
+# all that `save_pretrained` of models, adapters, processors and tokenizers writes, and nothing that lies beside it
+CHECKPOINT_FILES = (
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "adapter_model*.safetensors",
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
 )
 RESULTS_FILE = Path(".eval_results") / "hf_talking_points.yaml"
 ATTEMPTS = 3
@@ -62,7 +78,7 @@ def push_checkpoint(
 
     Args:
         folder (`str` or `Path`): as `save_pretrained` of model and processor, of a pipeline or of a trainer wrote it.
-            Files of the training run stay out. Weights are pushed in the precision in which they are stored.
+            Whatever else lies there stays out. Weights are pushed in the precision in which they are stored.
         repo_id (`str`): "owner/name"; is created where it does not exist.
         card (`str` or `Path`, *optional*): Markdown file for README.md, in which `someone/<name of the file>` stands
             for the repo; a clone holds those of the embedded pair (`model_cards/*.md`). By default the folder's own
@@ -122,11 +138,10 @@ def _checked_base(folder: Path) -> str | None:
 
 
 def _copy_checkpoint(folder: Path, target: Path) -> None:
-    """Copies weights, configs and tokenizer, without the files of the training run."""
+    """Copies weights, configs and tokenizer, and nothing else that lies beside them."""
     for pattern in CHECKPOINT_FILES:
         for file in folder.glob(pattern):
-            if file.name not in RUN_FILES:
-                shutil.copyfile(file, target / file.name)
+            shutil.copyfile(file, target / file.name)
 
 
 def _card_text(folder: Path, repo_id: str, card: str | Path | None = None) -> str:

@@ -113,8 +113,21 @@ def test_a_base_model_on_the_hub_can_be_loaded_by_others():
     check_base("someone/base")
 
 
-@pytest.mark.parametrize("base", [None, "", "."])
-def test_a_base_model_of_this_machine_cannot(base):
+@pytest.mark.parametrize(
+    "base",
+    [
+        None,
+        "",
+        ".",
+        "/home/jane/base",
+        "./runs/base",
+        "../base",
+        "runs/base/checkpoint-100",
+        "C:\\runs\\base",
+        "~/runs/base",
+    ],
+)
+def test_a_base_model_of_a_machine_cannot(base):
     with pytest.raises(ValueError, match="push it first"):
         check_base(base)
 

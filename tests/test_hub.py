@@ -278,6 +278,7 @@ def test_models_of_other_types_are_not_pushed(hub, descriptor_folder):
 
 
 def test_only_the_checkpoint_is_pushed(hub, localizer_folder):
+    saved = {file.name for file in localizer_folder.iterdir()}
     (localizer_folder / "checkpoint-3").mkdir()
     for name in (
         "checkpoint-3/model.safetensors",
@@ -285,13 +286,19 @@ def test_only_the_checkpoint_is_pushed(hub, localizer_folder):
         "training_args.bin",
         "trainer_state.json",
         "photo.png",
+        "log.txt",
+        "api_key.txt",
+        ".kaggle.json",
+        ".env",
+        "client_secret.json",
+        "optimizer.safetensors",
     ):
         (localizer_folder / name).write_text("x")
+    (localizer_folder / "notes.txt").symlink_to(localizer_folder.parent)
     push_checkpoint(localizer_folder, "someone/clean")
     files = files_of(hub, "someone/clean")
-    assert "trainer_state.json" not in files
-    beside_configs = {name for name in files if not name.endswith((".py", ".json"))}
-    assert beside_configs == {"README.md", "model.safetensors", "chat_template.jinja"}
+    pushed = {name for name in files if not name.endswith(".py")}
+    assert pushed == {"README.md", *saved}
 
 
 def test_the_folders_own_card_is_pushed(hub, localizer_folder):

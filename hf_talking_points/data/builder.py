@@ -15,12 +15,13 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -364,16 +365,24 @@ def build_side_by_side(
             build(unit)
         return
     with ProcessPoolExecutor(
-        num_proc, mp_context=get_context("spawn"), initializer=keep_imports
+        num_proc, mp_context=get_context("spawn"), initializer=begin_process
     ) as pool:
         for _ in progress(pool.map(build, units)):
             pass
 
 
-def keep_imports() -> None:
-    """Takes the imported modules from the garbage collection of a new process, which would go through them again and
-    again."""
-    gc.freeze()
+def begin_process() -> None:
+    """What a process of a build does first."""
+    gc.freeze()  # or it would go through the imported modules again and again
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, which a killed one cannot ask for."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def finish(

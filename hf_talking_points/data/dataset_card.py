@@ -207,7 +207,10 @@ def shareable_kind(reason: str, image_id: str) -> str:
 def without_folders(value: Any) -> Any:
     """JSON content in which what lies on this machine is named by the last part of its path."""
     if isinstance(value, dict):
-        return {name: without_folders(content) for name, content in value.items()}
+        return {
+            without_folders(name): without_folders(content)
+            for name, content in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [without_folders(content) for content in value]
     if not isinstance(value, str):

@@ -13,6 +13,7 @@ from functools import partial
 
 import datasets
 import numpy as np
+import psutil
 import pytest
 from hub_server import HubServer
 from PIL import Image
@@ -246,6 +247,44 @@ def test_a_killed_build_ends_like_an_undisturbed_one(built, folder, tmp_path, mo
     assert not (tmp_path / "README.md").is_file()
     build_dataset([partial(read_objects, folder)], tmp_path, OPTIONS)
     assert files(tmp_path) == files(built[1])
+
+
+PROGRAM_OF_PROCESSES = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from hf_talking_points.data import builder
+from hf_talking_points.data.sources import read_objects
+from hf_talking_points.data.teachers import RuleTeacher
+
+class SlowTeacher(RuleTeacher):
+    def __call__(self, queries, vocabulary=()):
+        time.sleep(2)
+        return super().__call__(queries, vocabulary)
+
+if __name__ == "__main__":
+    options = builder.BuildOptions(license="cc0-1.0", unit_photos=1)
+    source = partial(read_objects, Path(sys.argv[1]))
+    builder.build_dataset([source], sys.argv[2], options, SlowTeacher(), num_proc=2)
+"""
+
+
+def test_the_processes_of_a_killed_build_end(folder, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM_OF_PROCESSES)
+    first = psutil.Popen(
+        [sys.executable, str(program), str(folder), str(tmp_path / "built")],
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while len(children := first.children()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(children) >= 3  # two that build, and one that watches over resources
+    time.sleep(4)  # until they have begun
+    first.kill()
+    first.wait()
+    _, left = psutil.wait_procs(children, timeout=10)
+    assert left == []
 
 
 def test_near_duplicates_of_held_out_photos_leave_train(folder, tmp_path):

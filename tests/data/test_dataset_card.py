@@ -133,6 +133,10 @@ def test_folders_are_left_out_of_names(value, shown):
     assert without_folders({"name": value}) == {"name": shown}
 
 
+def test_folders_are_left_out_of_keys():
+    assert without_folders({"/home/jane/model": None}) == {"model": None}
+
+
 @pytest.mark.parametrize(
     "reason, kind",
     [
