@@ -121,9 +121,31 @@ def test_photos_of_too_many_pixels_are_refused_unread(tmp_path, monkeypatch):
 def test_what_is_shown_maps_to_the_photo(size):
     visit = space.Visit(Image.new("RGB", size))
     assert max(visit.shown.size) == space.SHOWN_SIDE
-    assert visit.image.size == size
+    assert visit.size == size
     assert visit.on_photo(visit.shown.size) == pytest.approx(size)
     assert visit.on_shown(size) == pytest.approx(visit.shown.size)
+
+
+@pytest.mark.parametrize("size", [(451, 300), (6000, 37), (2000, 4000), (1, 1)])
+def test_what_is_kept_of_a_photo_is_small_and_maps_to_it(size):
+    photo = Image.new("RGB", size)
+    visit = space.Visit(photo)
+    assert max(visit.image.size) <= space.KEPT_SIDE
+    assert (visit.image is photo) == (max(size) <= space.KEPT_SIDE)
+    assert visit.on_kept(size) == pytest.approx(visit.image.size)
+    point = (0.3 * size[0], 0.9 * size[1])
+    assert visit.from_kept(visit.on_kept(point)) == pytest.approx(point)
+    assert photo.size == size
+
+
+def test_a_place_found_is_one_of_the_photo(locate):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    photo = Image.fromarray(pixels).resize((4000, 3000))
+    visit = space.Visit(photo)
+    found = space.locate(locate, visit, "the red eye").found
+    [row] = locate(visit.image, text="the red eye")
+    scale = 4000 / space.KEPT_SIDE
+    assert found == pytest.approx([scale * value for value in row["point"]])
 
 
 def test_description_grows_to_what_the_pipeline_writes(describe, random_image):
@@ -141,7 +163,8 @@ def test_an_error_while_describing_is_raised(describe, random_image):
 
 
 def test_an_empty_text_is_no_question(locate, random_image):
-    assert space.locate(locate, random_image(), " ") == space.Answer(" ")
+    visit = space.Visit(random_image())
+    assert space.locate(locate, visit, " ") == space.Answer(" ")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +174,7 @@ def test_texts_that_cannot_be_located_are_explained(
     locate, random_image, text, message
 ):
     with pytest.raises(gr.Error, match=message):
-        space.locate(locate, random_image(), text)
+        space.locate(locate, space.Visit(random_image()), text)
 
 
 def test_star_and_cross_are_drawn_where_they_belong():
@@ -458,6 +481,17 @@ def test_visitors_at_once_get_their_own_answers(server, describe):
         description = json.dumps(row["description"])[1:-1]
         assert answers[number]["success"], answers[number]
         assert description in json.dumps(answers[number]["output"])
+
+
+@pytest.mark.parametrize("endpoint", ["run/predict", "api/predict", "run/any_name"])
+def test_nobody_passes_by_the_queue(server, endpoint):
+    find = function_of(server, "text-0", "submit")
+    data = [None, "the eye", space.PIXEL, "rich", *["tiny"] * 4]
+    assert ask(server, find, data)["success"]
+    asked = {"data": data, "fn_index": find, "session_hash": "somebody"}
+    answer = server.post(f"gradio_api/{endpoint}", json=asked)
+    assert answer.status_code >= 400
+    assert "found at" not in answer.text
 
 
 def test_space_folder_is_ready():

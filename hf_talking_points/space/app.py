@@ -39,6 +39,9 @@ PHOTOS = [Path(__file__).parent / "photos" / f"{name}.jpg" for name in PHOTO_NAM
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_FILE_SIZE = "10mb"
 MAX_PIXELS = 32_000_000
+# longest side of what is kept of a photo: more than any localizer reads, and 64 visits take half a GB at most
+KEPT_SIDE = 1536
+VISITS = 64  # that are kept; the oldest one is forgotten
 SHOWN_SIDE = 1024  # longest side of the picture that is shown, in pixels
 MARK_RADIUS = 0.018 * SHOWN_SIDE
 PIXEL = "Pixel → words → pixel"
@@ -84,7 +87,8 @@ class Visit:
     """The photo of one visitor and what was asked about it.
 
     Attributes:
-        image (PIL RGB image): the photo.
+        image (PIL RGB image): the photo, with at most `KEPT_SIDE` pixels along its longer side.
+        size (`tuple`): (width, height) of the photo itself, in whose pixels all points are.
         shown (PIL RGB image): the photo as it is shown, `SHOWN_SIDE` pixels long.
         scale (`tuple`): pixels of `shown` for a pixel of the photo, along x and y.
         pairs (`int`): of checkpoints, one or two, that are seen.
@@ -100,7 +104,11 @@ class Visit:
         scale = SHOWN_SIDE / max(image.size)
         width = max(1, round(image.width * scale))
         height = max(1, round(image.height * scale))
+        self.size = image.size
         self.image = image
+        if max(image.size) > KEPT_SIDE:
+            self.image = image.copy()
+            self.image.thumbnail((KEPT_SIDE, KEPT_SIDE), Image.Resampling.LANCZOS)
         self.shown = image.resize(
             (width, height), Image.Resampling.LANCZOS, reducing_gap=3.0
         )
@@ -125,8 +133,22 @@ class Visit:
     def on_photo(self, point: Point) -> Point:
         """A point of the picture that is shown on the photo. Raises ValueError for a point beside it."""
         x, y = point[0] / self.scale[0], point[1] / self.scale[1]
-        check_points([(x, y)], *self.image.size)
+        check_points([(x, y)], *self.size)
         return x, y
+
+    def on_kept(self, point: Point) -> Point:
+        """A point of the photo on what is kept of it."""
+        return (
+            point[0] * self.image.width / self.size[0],
+            point[1] * self.image.height / self.size[1],
+        )
+
+    def from_kept(self, point: Point) -> Point:
+        """A point of what is kept of the photo, on the photo."""
+        return (
+            point[0] * self.size[0] / self.image.width,
+            point[1] * self.size[1] / self.image.height,
+        )
 
 
 def read_photo(path: str | os.PathLike) -> Image.Image:
@@ -175,15 +197,16 @@ def stream_description(
     yield row["description"]
 
 
-def locate(localizer: Pipeline, image: Image.Image, text: str) -> Answer:
+def locate(localizer: Pipeline, visit: Visit, text: str) -> Answer:
     """The [`Answer`] of a localizer. Raises gr.Error for a text that it cannot take."""
     if not text.strip():
         return Answer(text)
     try:
-        [row] = localizer(image, text=text, return_heatmaps=True)
+        [row] = localizer(visit.image, text=text, return_heatmaps=True)
     except ValueError as error:
         raise gr.Error(str(error), print_exception=False) from None
-    return Answer(text, row["point"], row["confidence"], row["heatmap"])
+    found = visit.from_kept(row["point"])
+    return Answer(text, found, row["confidence"], row["heatmap"])
 
 
 def draw_answers(visit: Visit, panel: int) -> Image.Image:
@@ -435,13 +458,13 @@ class Page:
         localizer = self.localizers[names[2 * number + 1]]
         if text is None and entry.clicked is not None:
             described = stream_description(
-                descriptor, visit.image, entry.clicked, style
+                descriptor, visit.image, visit.on_kept(entry.clicked), style
             )
             for text in described:
                 entry.answers[number] = Answer(text)
                 if index == visit.current:
                     yield {self.panels[number].text: text}
-        entry.answers[number] = locate(localizer, visit.image, text or "")
+        entry.answers[number] = locate(localizer, visit, text or "")
 
     def click(
         self,
@@ -555,11 +578,13 @@ def launch(app: gr.Blocks, **kwargs: Any) -> Any:
         "css": CSS,
         "footer_links": ["gradio"],
         "max_file_size": MAX_FILE_SIZE,
+        "state_session_capacity": VISITS,
         # without it a visitor reads the messages written for visitors and nothing of other errors
         "show_error": False,
         **kwargs,
     }
-    return app.queue(max_size=200).launch(**options)
+    # a request beside the queue would have a model answer two at once
+    return app.queue(max_size=200, api_open=False).launch(**options)
 
 
 def run(descriptors: Iterable[str], localizers: Iterable[str]) -> None:
