@@ -1,7 +1,7 @@
 r"""Makes the confidence of a trained localizer a probability, and says how far it is one.
 
 python examples/calibrate_localizer.py --model_name_or_path runs/localizer --data_dir points \
-    --eval_styles rich short free full terse --output_dir runs/localizer-calibrated
+    --eval_styles full terse free rich short --output_dir runs/localizer-calibrated
 
 It is fitted on the validation split, over all styles together, with texts of other photos, which have no point, and
 measured on the test split, style by style, and on such texts.

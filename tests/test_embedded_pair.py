@@ -112,6 +112,38 @@ def test_localizer_looks_at_the_picture(locate, cat):
     assert abs(x - (cat.width - mirrored_x)) < 0.1 * cat.width
 
 
+FITTING = [
+    "the tip of the cat's nose",
+    "the cat's left eye",
+    "The pupil of the eye on the right side of the picture, green, in the cat's face.",
+    "the inside of the ear in the upper right corner",
+]
+NOWHERE = {
+    "what is not in the photo": [
+        "the minute hand of the clock on the church tower",
+        "the front wheel of the red bus on the left",
+        "the tip of the airplane's tail",
+    ],
+    "another language": [
+        "die Spitze des Mastes vom Segelboot",
+        "la rueda delantera del coche rojo",
+        "кнопка лифта на стене",
+    ],
+    "400 words": ["of the table on the bus near a lighthouse " * 44],
+    "contradicting places": [
+        "The rim of the cup in the top left corner, at the bottom right edge.",
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", NOWHERE)
+def test_a_text_that_fits_nothing_gets_a_low_confidence(locate, cat, kind):
+    odd = [answer["confidence"] for answer in locate(cat, text=NOWHERE[kind])]
+    fitting = [answer["confidence"] for answer in locate(cat, text=FITTING)]
+    assert max(odd) < 0.5
+    assert max(odd) < min(fitting)
+
+
 @pytest.fixture(scope="module")
 def views():
     folder = Path(os.environ.get("TALKING_POINTS_DATA", "")) / "animalpose_voc_256"

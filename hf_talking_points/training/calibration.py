@@ -27,7 +27,7 @@ __all__ = [
 RADIUS = 0.1  # in parts of the image's sides
 PENALTY = 1e-2  # on squared weights of standardized inputs
 # of a text of another photo: the more, the lower is the confidence in right answers too
-FOREIGN_WEIGHT = 0.07
+FOREIGN_WEIGHT = 0.05
 FIT_STEPS = 200
 
 
