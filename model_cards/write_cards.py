@@ -25,7 +25,7 @@ FOLDER = Path(__file__).resolve().parent
 EXAMPLES = FOLDER.parent / "examples"
 REPORT = FOLDER / "mini_pair_test.json"  # `report.json` of the pair's evaluation
 # holds the code and the checkpoints that the stored report was made with
-REPORT_COMMIT = "7d5e124"
+REPORT_COMMIT = "b3f0a34"
 TEMPLATE = FOLDER / "embedded.md.jinja"
 SCRIPTS = {MINI_DESCRIPTOR: "train_descriptor", MINI_LOCALIZER: "train_localizer"}
 # configurations that were run one after the other

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,23 @@ def tensor_bytes(tensor: torch.Tensor) -> bytes:
     tensor = tensor.detach().cpu().contiguous()
     # only a tensor with a dimension can be viewed as bytes, which also NumPy's lack of bfloat16 asks for
     return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def new_map_file(file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """A memory-mapped file of zeros in half precision.
+
+    Raises OSError naming the file where the disk has no room for it: a process that writes to a mapped page for which
+    there is none would die of a signal."""
+    mapped = np.lib.format.open_memmap(file, "w+", np.float16, shape)
+    if not hasattr(os, "posix_fallocate"):  # macOS and Windows
+        return mapped
+    with open(file, "rb+") as opened:
+        try:
+            os.posix_fallocate(opened.fileno(), 0, os.path.getsize(file))
+        except OSError as error:
+            file.unlink()
+            raise OSError(error.errno, error.strerror, str(file)) from error
+    return mapped
 
 
 class FeatureCache:
@@ -123,10 +141,7 @@ class FeatureCache:
         if not self.levels:
             for number, level in enumerate(maps):
                 file = self.folder / f"level{number}.npy"
-                shape = (count, *level.shape[1:])
-                self.levels.append(
-                    np.lib.format.open_memmap(file, "w+", np.float16, shape)
-                )
+                self.levels.append(new_map_file(file, (count, *level.shape[1:])))
         for stored, level in zip(self.levels, maps):
             stored[start:stop] = level.half().cpu().numpy()
 

@@ -1,5 +1,8 @@
 """Feature maps on disk."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +75,28 @@ def test_a_cache_that_was_cut_off_is_completed(make_localizer, views, tmp_path):
     completed = cache_views(tmp_path / "cut", backbone, processor, many)
     assert calls.count == 3  # 80 canvases in batches of 32
     for expected, level in zip(whole.levels, completed.levels, strict=True):
+        np.testing.assert_array_equal(level, expected)
+
+
+def test_a_full_disk_is_an_error_with_the_file_that_found_no_room(
+    make_localizer, views, tmp_path, monkeypatch
+):
+    model, processor = make_localizer()
+    sizes = []
+
+    def fallocate(descriptor, offset, size):
+        sizes.append(size)
+        if len(sizes) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", fallocate)
+        with pytest.raises(OSError, match="No space left on device.*level1.npy"):
+            cache_views(tmp_path, model.model.backbone, processor, views)
+    cache = cache_views(tmp_path, model.model.backbone, processor, views)
+    assert sizes == [file.nbytes + file.offset for file in cache.levels[:2]]
+    again = cache_views(tmp_path / "new", model.model.backbone, processor, views)
+    for level, expected in zip(cache.levels, again.levels, strict=True):
         np.testing.assert_array_equal(level, expected)
 
 
