@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -125,7 +126,8 @@ class CocoFile:
             photo_of_id = listed[image_id]
             if photo_of_id is None:
                 continue
-            if not Path(str(photo_of_id.path)).is_file():
+            # false for a name too long for a file, of which pathlib raises
+            if not os.path.isfile(str(photo_of_id.path)):
                 place = f"{Path(folder).name}/{photo_of_id.id}"
                 self.on_reject(photo_of_id.id, f"{place} does not exist")
                 continue
@@ -204,7 +206,7 @@ def listed_photo(
     if min(width, height) < 1:
         raise misfit(image.where, "width, height", "at least 1", (width, height))
     path = file_inside(folder, name, "file_name", image.where)
-    if by_synset and not path.is_file():
+    if by_synset and not os.path.isfile(path):
         in_synset = f"{name.partition('_')[0]}/{name}"
         path = file_inside(folder, in_synset, "file_name", image.where)
     return Photo(name, str(path), (width, height), (), split)

@@ -479,6 +479,18 @@ SECOND_PHOTO = "000000000002.jpg"
         ),
         (
             ["images", 0, "file_name"],
+            "a" * 300,
+            "a" * 300,
+            r"data/a+ does not exist",
+        ),
+        (
+            ["images", 0, "file_name"],
+            "a\0.jpg",
+            "a\0.jpg",
+            r"null",
+        ),
+        (
+            ["images", 0, "file_name"],
             GONE,
             "train.json, images[0]",
             r"'file_name': expected str",
