@@ -14,8 +14,7 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +40,7 @@ from hf_talking_points.metrics import (
     paired_difference,
 )
 from hf_talking_points.options import read_options
+from hf_talking_points.processes import run_script
 from hf_talking_points.visualization import plot_learning_curves
 from hf_talking_points.words.facts import HORIZONTAL, VERTICAL
 
@@ -166,15 +166,16 @@ def assign_records(records_of_image: dict[str, list[dict]]) -> dict[str, list[di
 
 def write_data(source: str | Path, output_dir: str | Path) -> None:
     """Writes a folder with the photos of each stage."""
-    images = (Path(source) / "images").resolve()
     for name, records in assign_records(read_records(source)).items():
         folder = data_folder(output_dir, name)
         folder.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(record) + "\n" for record in records]
         (folder / "objects.jsonl").write_text("".join(lines), encoding="utf-8")
-        link = folder / "images"
-        if not link.is_symlink():
-            link.symlink_to(images, target_is_directory=True)
+        for image in {record["image"] for record in records}:
+            # a link would lead out of the folder, which no reader follows
+            if not (folder / image).is_file():
+                (folder / image).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(Path(source) / image, folder / image)
 
 
 def stage_options(
@@ -211,21 +212,15 @@ def run_stage(
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(options))
     script = EXAMPLES / f"{SCRIPTS[kind]}.py"
-    with open(folder / "log.txt", "a") as log:
-        try:
-            finished = subprocess.run(
-                [sys.executable, str(script), "--config", str(config)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                timeout=60 * minutes,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RuntimeError(
-                f"stage {name} reached its limit of {minutes} minutes: the same command goes on with it"
-            ) from error
-    if finished.returncode:
-        raise RuntimeError(f"stage {name} failed: {folder / 'log.txt'} says why")
+    log = folder / "log.txt"
+    try:
+        exit_code = run_script(script, ["--config", str(config)], log, 60 * minutes)
+    except TimeoutError as error:
+        raise RuntimeError(
+            f"stage {name} reached its limit of {minutes} minutes: the same command goes on with it"
+        ) from error
+    if exit_code:
+        raise RuntimeError(f"stage {name} failed: {log} says why")
     return str(folder)
 
 
@@ -442,6 +437,7 @@ def markdown(rows: list[dict]) -> str:
 
 def main() -> None:
     (args,) = HfArgumentParser(CrossFamilyArguments).parse_args_into_dataclasses()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the trainings, several at a time
     stages = read_options(args.config)
     write_data(args.data_dir, args.output_dir)
 

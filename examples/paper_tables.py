@@ -11,8 +11,6 @@ which never saw them.
 
 import json
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +33,7 @@ from hf_talking_points.evaluation.report import difference, p_value, table_row
 from hf_talking_points.metrics import clustered_interval, mpck_values, paired_difference
 from hf_talking_points.offline import smollm2_checkpoint
 from hf_talking_points.options import read_options
+from hf_talking_points.processes import run_script
 
 EXAMPLES = Path(__file__).parent
 SCRIPTS = {
@@ -188,16 +187,10 @@ def train(
     }
     script = EXAMPLES / f"{SCRIPTS[row.kind]}.py"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "log.txt", "a") as log:
-        print(f"training {folder}", flush=True)
-        finished = subprocess.run(
-            [sys.executable, str(script), *command_line_options(options)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    if finished.returncode:
-        raise RuntimeError(f"training failed: {folder / 'log.txt'} says why")
+    print(f"training {folder}", flush=True)
+    log = folder / "log.txt"
+    if run_script(script, command_line_options(options), log):
+        raise RuntimeError(f"training failed: {log} says why")
     return folder
 
 
@@ -326,6 +319,7 @@ def markdown(result: dict) -> str:
 
 def main() -> None:
     (args,) = HfArgumentParser(TableArguments).parse_args_into_dataclasses()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the trainings, several at a time
     common = load_options(args)
     trained = train_rows(args, common)
     report, samples = evaluate(args, trained)

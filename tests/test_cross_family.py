@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from example_scripts import EXAMPLES, load_example, option_names
+from PIL import Image
 
 from hf_talking_points.data.sources import read_objects
 
@@ -31,6 +32,7 @@ def write_objects(folder, count):
     (folder / "images").mkdir(parents=True)
     lines = []
     for number in range(count):
+        Image.new("RGB", (40, 30)).save(folder / "images" / f"{number}.jpg")
         for category in CATEGORIES_SHOWN[number % len(CATEGORIES_SHOWN)]:
             record = {
                 "image": f"images/{number}.jpg",
@@ -73,10 +75,11 @@ def test_photos_of_stages_overlap_where_they_should(folders):
 
 
 def test_data_can_be_written_again(experiment, folders, tmp_path):
+    before = [photo.file() for photo in folders["rest"]]
     experiment.write_data(tmp_path / "source", tmp_path)
-    assert (
-        tmp_path / "data" / "rest" / "images"
-    ).resolve() == tmp_path / "source" / "images"
+    again = read_objects(tmp_path / "data" / "rest")
+    assert [photo.file() for photo in again] == before
+    assert all(photo.open().size == (40, 30) for photo in again)
 
 
 SLOW_AT_FIRST = """
@@ -96,7 +99,7 @@ def test_a_stage_stops_at_its_limit_and_goes_on(experiment, tmp_path, monkeypatc
     monkeypatch.setattr(experiment, "EXAMPLES", tmp_path)
     monkeypatch.setitem(experiment.SCRIPTS, "reward", "slow")
     output = str(tmp_path / "out")
-    stages = {"reward": {"minutes": 0.05, "backbone": None, "seed": 3}}
+    stages = {"reward": {"minutes": 0.3, "backbone": None, "seed": 3}}
     with pytest.raises(RuntimeError, match="stage reward reached its limit"):
         experiment.run_stage("reward", "reward", output, stages)
     folder = experiment.run_stage(
@@ -111,8 +114,12 @@ def test_a_stage_stops_at_its_limit_and_goes_on(experiment, tmp_path, monkeypatc
         "data_dir": ["somewhere"],
     }
     assert options == expected
-    # what is finished is not trained again
+    # what is finished is not trained again, and what fails names its log
     assert experiment.run_stage("reward", "reward", output, {}) == folder
+    (tmp_path / "slow.py").write_text("raise SystemExit('no data')")
+    with pytest.raises(RuntimeError, match="stage other failed: .*log.txt says why"):
+        experiment.run_stage("reward", "other", output, stages)
+    assert (tmp_path / "out" / "other" / "log.txt").read_text() == "no data\n"
 
 
 @pytest.mark.parametrize(

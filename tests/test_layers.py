@@ -23,6 +23,7 @@ LAYERS = [
         "metrics",
         "offline",
         "options",
+        "processes",
         "prompts",
         "visualization",
     },

@@ -52,19 +52,28 @@ def test_trainings_use_only_options_that_their_scripts_have(
 ):
     commands = []
     monkeypatch.setattr(
-        tables.subprocess, "run", lambda words, **_: commands.append(words)
+        tables,
+        "run_script",
+        lambda script, words, log: commands.append((script, words)),
     )
     monkeypatch.setattr(tables, "save_first_layers", lambda layers, folder: None)
     args = make_args(table, seeds=[3, 4])
     trained = tables.train_rows(args, tables.load_options(args))
     assert len(commands) == 2 * len(trained)
     assert (tmp_path / "backbone" / "config.json").is_file()
-    for words in commands:
-        script = load_example(Path(words[1]).stem)
-        options = words_of(words[2:])
+    for file, words in commands:
+        script = load_example(file.stem)
+        options = words_of(words)
         assert options["data_dir"] == ["DATA"]
         assert options["seed"] == options["view_seed"]
         assert options.keys() <= {"config", *option_names(script, monkeypatch)}
+
+
+def test_a_training_that_fails_names_its_log(tables, make_args, monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "run_script", lambda *_: 1)
+    row = tables.TABLES["heads"]["mlp"]
+    with pytest.raises(RuntimeError, match="training failed: .*log.txt says why"):
+        tables.train(row, 0, make_args("heads"), {"localizer": {}})
 
 
 def test_what_is_trained_is_not_trained_again(tables, make_args, monkeypatch, tmp_path):
@@ -72,9 +81,7 @@ def test_what_is_trained_is_not_trained_again(tables, make_args, monkeypatch, tm
     folder = tmp_path / "localizer-head-mlp-seed-0"
     folder.mkdir()
     (folder / "processor_config.json").write_text("{}")
-    monkeypatch.setattr(
-        tables.subprocess, "run", lambda *_, **__: pytest.fail("trained")
-    )
+    monkeypatch.setattr(tables, "run_script", lambda *_: pytest.fail("trained"))
     assert tables.train(row, 0, make_args("heads"), {}) == folder
 
 
@@ -153,7 +160,7 @@ def test_the_table_is_written_and_printed(tables, tmp_path, monkeypatch, capsys)
         pd.concat(samples).to_parquet(Path(options.output) / "samples.parquet")
         return {"photos": 20, "points": 40}
 
-    monkeypatch.setattr(tables.subprocess, "run", lambda *_, **__: None)
+    monkeypatch.setattr(tables, "run_script", lambda *_: 0)
     monkeypatch.setattr(tables, "evaluate_descriptions", evaluate)
     words = [
         "paper_tables.py",

@@ -15,13 +15,12 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from ..files import only_writer
 from ..localization import localization_pipeline, locate_texts, points_of
 from ..metrics import distances_with_misses
 from ..models.pipelines import PointLocalizationPipeline
+from ..processes import end_with_parent
 from ..words.facts import PointFacts, Scene
 from .build_plan import (
     BuildOptions,
@@ -374,15 +374,7 @@ def build_side_by_side(
 def begin_process() -> None:
     """What a process of a build does first."""
     gc.freeze()  # or it would go through the imported modules again and again
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, which a killed one cannot ask for."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def finish(
