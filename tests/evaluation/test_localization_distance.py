@@ -592,4 +592,4 @@ def test_page_of_the_space(page, random_image):
 
 def test_page_of_the_space_says_what_cannot_be_taken(page, random_image):
     with pytest.raises(ValueError, match="cannot take this description"):
-        page["judge"](random_image(), "the cat " * 400, 3, 4)
+        page["judge"](random_image(), "the cat " * 800, 3, 4)
