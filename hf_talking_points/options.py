@@ -27,6 +27,8 @@ class _OnceLoader(yaml.SafeLoader):
     ) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # which PyYAML refuses
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key_node.value!r} comes twice", key_node.start_mark

@@ -73,6 +73,12 @@ def test_options_of_build_and_evaluation_are_of_their_kinds():
         EvaluationOptions("photos", "report", styles="full,terse")
 
 
+def test_a_report_goes_to_a_path_of_any_kind(tmp_path):
+    assert EvaluationOptions("photos", tmp_path).output == tmp_path
+    with pytest.raises(ValueError, match="output must be text or PathLike, got 3"):
+        EvaluationOptions("photos", 3)
+
+
 def test_an_unknown_name_comes_with_the_nearest_known_one():
     check_names(["seed"], ["seed", "style"], "options")
     with pytest.raises(
@@ -98,6 +104,7 @@ def test_entries_of_a_file(tmp_path):
         (b"word\n", "found a str"),
         (b"a: 1\na: 2\n", "'a' comes twice"),
         (b"a: {b: 1, b: 2}\n", "'b' comes twice"),
+        (b"? [a, b]\n: 1\n", "is not a YAML file of options"),
         (b"a: [1\n", "is not a YAML file of options"),
         (b"a: \xff\n", "is not a YAML file of options"),
         (b"a: !!python/object/apply:os.getcwd []\n", "is not a YAML file of options"),

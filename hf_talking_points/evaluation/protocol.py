@@ -8,6 +8,7 @@ cached by the model's fingerprint, the image's content, and the point or text.
 from __future__ import annotations
 
 import logging
+import os
 import resource
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -101,7 +102,8 @@ class EvaluationOptions:
         dataset (one or a list): folders with an `objects.jsonl`, built datasets (folder or Hub id), or loaded datasets
             of the row format: `Dataset`, `DatasetDict`, or their streaming forms. A loaded dataset that names no split
                 is taken for `split`.
-        output (`str`): folder of the report; also holds the cache, with which a run that was cut off goes on.
+        output (`str` or `os.PathLike`): folder of the report; also holds the cache, with which a run that was cut off
+            goes on.
         descriptions (`list[str]`): "ground-truth", "point-descriptor:CHECKPOINT", "vlm:MODEL", "jsonl:FILE".
         localizers (`list[str]`): checkpoints, or "vlm:CONVENTION:MODEL".
         styles (`list[str]`): of the ground truth; the first one is what all else is compared with.
@@ -112,7 +114,7 @@ class EvaluationOptions:
     """
 
     dataset: Any
-    output: str
+    output: str | os.PathLike
     descriptions: list[str] = field(
         default_factory=lambda: ["ground-truth", f"point-descriptor:{MINI_DESCRIPTOR}"]
     )
