@@ -89,10 +89,9 @@ def is_of_kind(value: Any, kind: Any) -> bool:
     if origin in (Union, UnionType):
         return any(is_of_kind(value, choice) for choice in arguments)
     if origin is dict:
-        pairs = value.items() if isinstance(value, dict) else [(None, None)]
-        return all(
+        return isinstance(value, dict) and all(
             is_of_kind(key, arguments[0]) and is_of_kind(entry, arguments[1])
-            for key, entry in pairs
+            for key, entry in value.items()
         )
     if origin is not None and issubclass(origin, Sequence):
         is_listed = isinstance(value, (list, tuple))

@@ -45,10 +45,7 @@ def read_unit(file: Path) -> list[Photo]:
 def photo_row(photo: Photo) -> dict[str, Any]:
     """A row of the file."""
     source = photo.file()
-    is_stored = photo.row is not None or photo.stored is not None
-    path = photo.path
-    if is_stored and isinstance(source, str):
-        path = source
+    path = source if isinstance(source, str) else photo.path
     entry = {
         "id": photo.id,
         "path": path,

@@ -49,6 +49,7 @@ class HubTrainerMixin(Trainer):
             copy_code(output_dir)
 
     def _save(self, *args, **kwargs) -> None:
+        """As of `Trainer`, which stores the arguments along, without the token."""
         token = self.args.hub_token
         self.args.hub_token = None if token is None else UnsavedToken(token)
         super()._save(*args, **kwargs)

@@ -43,6 +43,7 @@ from hf_talking_points.training.lora import paper_lora_config
 from hf_talking_points.training.triplet_trainer import without_casts
 
 KINDS = ["localizer", "descriptor"]
+CONFIDENT = {"head": "heatmap", "calibrated_confidence": True}
 VOCABULARY = ("embed_tokens.weight", "lm_head.weight")  # also of words that no text has
 
 
@@ -222,7 +223,7 @@ def test_the_confidence_in_texts_of_other_photos_is_learned(
         make_localizer,
         rows,
         tmp_path,
-        model_fields={"head": "heatmap", "calibrated_confidence": True},
+        model_fields=CONFIDENT,
         foreign_texts=2,
         max_steps=30,
         learning_rate=5e-3,
@@ -240,7 +241,7 @@ def test_texts_of_other_photos_ask_for_a_low_confidence(make_localizer, rows, tm
         make_localizer,
         rows,
         tmp_path,
-        model_fields={"head": "heatmap", "calibrated_confidence": True},
+        model_fields=CONFIDENT,
         foreign_texts=3,
     )
     batch = next(iter(trainer.get_train_dataloader()))
