@@ -15,6 +15,7 @@ from trl import TrlParser
 from hf_talking_points import (
     MINI_DESCRIPTOR,
     MINI_LOCALIZER,
+    FalseClaimReward,
     LocalizerReward,
     PointGRPOConfig,
     PointGRPOTrainer,
@@ -22,7 +23,7 @@ from hf_talking_points import (
 )
 from hf_talking_points.checkpoints import last_checkpoint
 from hf_talking_points.data.rows import load_points, point_rows
-from hf_talking_points.data.sources import read_coco_keypoints
+from hf_talking_points.data.sources import read_coco_keypoints, read_dataset
 from hf_talking_points.training.arguments import LoadingArguments
 from hf_talking_points.training.point_rows import one_row_per_point
 
@@ -67,6 +68,12 @@ class ScriptArguments(LoadingArguments):
         },
     )
     reward_scale: float = field(default=1.0, metadata={"help": "factor of the reward"})
+    false_claim_penalty: float = field(
+        default=0.0,
+        metadata={
+            "help": "reward lost for each thing said that annotation or pixels contradict; 0 checks nothing"
+        },
+    )
 
 
 def load_dataset(args: ScriptArguments) -> DatasetDict:
@@ -102,19 +109,26 @@ def main():
         **(training_args.model_init_kwargs or {}),
     }
     dataset = load_dataset(args)
-    reward = LocalizerReward(
-        args.localizers,
-        shape=args.reward_shape,
-        tau=args.reward_tau,
-        reward_scale=args.reward_scale,
-    )
+    rewards = [
+        LocalizerReward(
+            args.localizers,
+            shape=args.reward_shape,
+            tau=args.reward_tau,
+            reward_scale=args.reward_scale,
+        )
+    ]
+    if args.false_claim_penalty:
+        photos = []
+        for rows in dataset.values():
+            photos.extend(read_dataset(rows))
+        rewards.append(FalseClaimReward(photos, args.false_claim_penalty))
     peft_config = None
     if args.lora_rank:
         peft_config = paper_lora_config(r=args.lora_rank, lora_alpha=2 * args.lora_rank)
 
     trainer = PointGRPOTrainer(
         model=args.model_name_or_path,
-        reward_funcs=reward,
+        reward_funcs=rewards,
         args=training_args,
         train_dataset=dataset["train"],
         eval_dataset=dataset.get("validation"),

@@ -37,7 +37,7 @@ from .models.processing_talking_points import (
 
 if TYPE_CHECKING:
     from .data.rows import load_points
-    from .rewards import LocalizerReward
+    from .rewards import FalseClaimReward, LocalizerReward
     from .training.arguments import (
         PointDescriptorTrainingArguments,
         PointLocalizerTrainingArguments,
@@ -58,6 +58,7 @@ LOCALIZATION_DISTANCE = str(_PACKAGE / "evaluation" / "localization_distance")
 
 # imported at their first use: they bring trl, datasets and the trainers along
 _LAZY = {
+    "FalseClaimReward": ".rewards",
     "LocalizerReward": ".rewards",
     "PointDescriptorTrainer": ".training.supervised",
     "PointDescriptorTrainingArguments": ".training.arguments",
@@ -106,6 +107,7 @@ PIPELINE_REGISTRY.register_pipeline(
 __all__ = [
     "EfficientNetLiteBackbone",
     "EfficientNetLiteConfig",
+    "FalseClaimReward",
     "LOCALIZATION_DISTANCE",
     "LocalizerReward",
     "MINI_DESCRIPTOR",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,15 @@ from transformers import (
     ProcessorMixin,
 )
 
+from .data.photos import AnnotatedObject, PartPoint, Photo
 from .localization import NO_POINT, locate_texts
 from .metrics import distances_with_misses, distinct_n, pck
 from .models.images import distinct_images, to_rgb
 from .models.pipelines import PointLocalizationPipeline
+from .words.claims import check_claims, false_claims
+from .words.facts import Scene
 
-__all__ = ["SHAPES", "LocalizerReward", "distinct_images"]
+__all__ = ["SHAPES", "FalseClaimReward", "LocalizerReward", "distinct_images"]
 
 SHAPES = ("mse", "exp", "pck", "log")
 
@@ -207,6 +210,85 @@ def frozen_localizer(
     return PointLocalizationPipeline(
         model=model, processor=processor, device=model.device
     )
+
+
+class FalseClaimReward:
+    """Reward function of [`PointGRPOTrainer`]: what a description says of its point that annotation or pixels
+    contradict, such as a wrong color, costs `penalty` each.
+
+    Args:
+        photos (iterable of [`Photo`]): the annotation of the images, which are told apart by the column `image_id`.
+        penalty (`float`): of one false claim.
+        most (`int`): claims of a description that are counted, so that a long one is not worse than nonsense.
+        name (`str`): under which the trainer logs it.
+
+    Raises ValueError for a penalty that is not positive.
+    """
+
+    def __init__(
+        self,
+        photos: Iterable[Photo],
+        penalty: float = 0.3,
+        most: int = 3,
+        name: str = "false_claims",
+    ) -> None:
+        if not penalty > 0:
+            raise ValueError(f"penalty must be positive, got {penalty!r}")
+        self.photos = {photo.id: photo for photo in photos}
+        self.penalty = penalty
+        self.most = most
+        self.__name__ = name
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        image: Sequence[Any],
+        image_id: Sequence[str],
+        point: Sequence[Sequence[float]],
+        log_metric: Callable[[str, float], Any] | None = None,
+        **kwargs: Any,
+    ) -> list[float]:
+        """
+        Args:
+            completions (list): descriptions, as texts or as conversations of one message.
+            image (list): the image of each completion, of any kind that [`to_rgb`] takes.
+            image_id (list of `str`)
+            point (list of (x, y)): the pixel of each completion.
+            log_metric (callable, *optional*): TRL's.
+        Returns:
+            `list[float]`: the rewards.
+
+        Raises ValueError for an image that none of the photos is.
+        """
+        scenes: dict[str, Scene] = {}
+        counts = []
+        for completion, pixels, name, place in zip(completions, image, image_id, point):
+            if name not in self.photos:
+                raise ValueError(
+                    f"image_id {name!r} is none of the {len(self.photos)} photos whose annotation was given"
+                )
+            if name not in scenes:
+                scenes[name] = Scene(self.photos[name], np.asarray(to_rgb(pixels)))
+            claims = check_claims(
+                completion_text(completion),
+                scenes[name],
+                *annotation_of(self.photos[name], place),
+            )
+            counts.append(min(len(false_claims(claims)), self.most))
+        if log_metric is not None:
+            log_metric(f"{self.__name__}/count", float(np.mean(counts)))
+        return [-self.penalty * count for count in counts]
+
+
+def annotation_of(
+    photo: Photo, place: Sequence[float]
+) -> tuple[AnnotatedObject | None, PartPoint]:
+    """What is annotated at a pixel: (object, point), without object and part where nothing is."""
+    for annotated in photo.objects:
+        for point in annotated.points:
+            if (point.x, point.y) == tuple(place):
+                return annotated, point
+    return None, PartPoint(None, *place)
 
 
 def completion_text(completion: Any) -> str:

@@ -5,9 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags
+from PIL import ExifTags, Image
 
-from hf_talking_points import LocalizerReward
+from hf_talking_points import FalseClaimReward, LocalizerReward
+from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
 from hf_talking_points.models.coordinates import canvas_to_pixels
 from hf_talking_points.rewards import distinct_images
 
@@ -259,3 +260,49 @@ def test_rewards_tell_images_of_equal_indices_apart(pair, random_image):
     shared = LocalizerReward(*pair)(**sample)
     apart = LocalizerReward(*pair, share_encodings=False)(**sample)
     np.testing.assert_allclose(shared, apart, atol=1e-6)
+
+
+def meadow():
+    """(image, annotation) of an orange dog on a green meadow."""
+    pixels = np.zeros((100, 160, 3), np.uint8)
+    pixels[:] = (60, 140, 60)
+    pixels[30:80, 30:120] = (235, 125, 40)
+    points = (PartPoint("nose", 40.0, 50.0), PartPoint("tail", 110.0, 50.0))
+    dog = AnnotatedObject("dog", (30.0, 30.0, 120.0, 80.0), points)
+    return Image.fromarray(pixels), Photo("dog.png", None, (160, 100), (dog,))
+
+
+def test_false_claims_cost_what_is_said_and_wrong():
+    image, photo = meadow()
+    texts = {
+        "The nose of the dog, an orange spot.": 0,
+        "The nose of the dog, a navy spot.": 1,
+        "The nose of the cat, a navy spot.": 2,
+        "The tail of the cat, a navy, strongly textured spot.": 3,
+    }
+    logged = {}
+    rewards = FalseClaimReward([photo], penalty=0.5)(
+        completions=list(texts),
+        image=[image] * len(texts),
+        image_id=["dog.png"] * len(texts),
+        point=[[40.0, 50.0]] * len(texts),
+        log_metric=logged.__setitem__,
+    )
+    assert rewards == [-0.5 * count for count in texts.values()]
+    assert logged == {"false_claims/count": np.mean(list(texts.values()))}
+
+
+def test_false_claims_of_a_point_that_nobody_named_are_those_of_its_looks():
+    image, photo = meadow()
+    reward = FalseClaimReward([photo], penalty=1.0)
+    texts = ["A green spot.", "A navy spot.", "Something odd."]
+    of_sky = reward(texts, [image] * 3, ["dog.png"] * 3, [(80.5, 10.5)] * 3)
+    assert of_sky == [0, -1, 0]
+
+
+def test_false_claims_need_the_annotation_of_each_image():
+    image, photo = meadow()
+    with pytest.raises(ValueError, match="image_id 'cat.png' is none of the 1 photos"):
+        FalseClaimReward([photo])(["A cat."], [image], ["cat.png"], [(1, 1)])
+    with pytest.raises(ValueError, match="penalty must be positive, got 0"):
+        FalseClaimReward([photo], penalty=0)

@@ -59,6 +59,8 @@ class BuildOptions:
         most_distance (`float`, *optional*): rows whose distance is larger are left out; needs a localizer.
         held_out (`tuple[str]`): categories that a model shall not learn: train photos with an object of one of these
             are left out.
+        least_photos (`int`): what fewer photos of the train split show as a whole ([`Photo.classes`]) is not named:
+            from one photo nobody learns a name.
         duplicate_bits (`int`): a train photo is dropped where at most this many of the 64 bits of its perceptual hash
             differ from those of a test or validation photo.
         unit_photos (`int`): photos that are built, and after a kill built again, together.
@@ -75,6 +77,7 @@ class BuildOptions:
     localizer: str | None = None
     most_distance: float | None = None
     held_out: Sequence[str] = ()
+    least_photos: int = 0
     duplicate_bits: int = 3
     unit_photos: int = 64
     seed: int = 0
@@ -85,6 +88,10 @@ class BuildOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.least_photos < 0:
+            raise ValueError(
+                f"least_photos must be at least 0, got {self.least_photos}"
+            )
         check_strata("per_part", self.per_part, STRATA)
         check_strata("per_photo", self.per_photo, PHOTO_STRATA)
         if self.most_distance is not None and self.localizer is None:
@@ -277,7 +284,8 @@ def write_plan_units(
         photos = without_held_out(photos, spool, options.held_out, rejects)
         thresholds = part_thresholds(photos, spool, options)
         photos = without_near_duplicates(photos, options.duplicate_bits, rejects)
-        write_units(photos, spool, folder, thresholds, options)
+        unnamed = seldom_shown(photos, spool, options.least_photos)
+        write_units(photos, spool, folder, thresholds, unnamed, options)
     spool_file.unlink()
     return {
         "contents": listing.contents,
@@ -525,6 +533,22 @@ def without_held_out(
     return kept
 
 
+def seldom_shown(
+    photos: Sequence[ListedPhoto], spool: BinaryIO, least: int
+) -> set[str]:
+    """The classes of whole photos that fewer than `least` photos of the train split show."""
+    if not least:
+        return set()
+    shown: Counter[str] = Counter()
+    classes: set[str] = set()
+    for listed in photos:
+        photo = spooled(spool, listed)
+        classes.update(photo.classes)
+        if listed.split == "train":
+            shown.update(photo.classes)
+    return {name for name in classes if shown[name] < least}
+
+
 def without_near_duplicates(
     photos: Sequence[ListedPhoto], bits: int, rejects: Rejects
 ) -> list[ListedPhoto]:
@@ -596,14 +620,16 @@ def write_units(
     spool: BinaryIO,
     folder: Path,
     thresholds: Thresholds | None,
+    unnamed: set[str],
     options: BuildOptions,
 ) -> None:
-    """Writes the photos in units of `options.unit_photos`, in their order."""
+    """Writes the photos in units of `options.unit_photos`, in their order, less the classes of `unnamed`."""
     for number, start in enumerate(range(0, len(photos), options.unit_photos)):
         unit = []
         for listed in photos[start : start + options.unit_photos]:
             photo = spooled(spool, listed)
             if thresholds is not None:
                 photo = keep_below(photo, thresholds, options.seed)
-            unit.append(photo)
+            classes = tuple(name for name in photo.classes if name not in unnamed)
+            unit.append(replace(photo, classes=classes))
         write_unit(folder / "work" / f"unit-{number:05d}.parquet", unit)

@@ -7,15 +7,16 @@ words alone do not carry the coordinates.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
+from operator import itemgetter
 
 import numpy as np
 
 from ..data.photos import AnnotatedObject, PartPoint
 from .english import british, indefinite, punctuated
 from .facts import PointFacts, Scene
-from .grammar import Grammar, read_grammar
+from .grammar import Grammar, Once, read_grammar
 from .lexicon import (
     COLOR_WORDS,
     HORIZONTAL_WORDS,
@@ -39,9 +40,11 @@ PLAIN_STYLES = (
     "caption",
 )
 PARTLESS_STYLES = ("no_part", "caption")
-WORD_LIMITS = {"free": (25, 70), "brief": (4, 20)}
+WORD_LIMITS = {"free": (25, 70), "thorough": (25, 70), "brief": (4, 20)}
 STYLES = (*PLAIN_STYLES, *WORD_LIMITS)
 TRIES = 8  # texts that are drawn until one has a length within the limits
+DRAFTS = 8  # of a thorough text
+PLACES = ("object_place", "point_place", "at_object", "in_part", "relation", "move")
 TEXTURES = {
     "plain": "smooth",
     "fine texture": "lightly textured",
@@ -84,8 +87,9 @@ def write(
         style (`str`): one of `STYLES`. "full" says object, part, their places and the looks; "terse" the names only;
             "unseen" as full, in sentences kept out of training; "colloquial" as full, in everyday words;
             "no_position" as full, less all positions; "no_part" as full, less the part's name; "caption" the object
-            alone. "free" says whatever is true in 25 to 70 words, also relations and what borders the spot; "brief"
-            in 4 to 20. Of a point beside all objects the styles say what is left.
+            alone. "free" says whatever is true in 25 to 70 words, also relations and what borders the spot;
+            "thorough" is that of several free texts which says most of where the point is; "brief" says what is true
+            in 4 to 20 words. Of a point beside all objects the styles say what is left.
         rng (`np.random.Generator`, *optional*): chooses the words; the first that apply without it.
 
     Raises ValueError for an unknown style, and for one that names the part where that is not known of an object.
@@ -188,7 +192,18 @@ def plain_slots(facts: PointFacts) -> dict[str, str | None]:
 
 
 def write_within(facts: PointFacts, style: str, rng: np.random.Generator) -> str:
-    """A text of a style in `WORD_LIMITS`; where no drawn one has such a length, the one that misses it least."""
+    """A text of a style in `WORD_LIMITS`."""
+    if style != "thorough":
+        return draft(facts, style, rng)[0]
+    drafts = [draft(facts, "free", rng) for _ in range(DRAFTS)]
+    return max(drafts, key=itemgetter(1))[0]
+
+
+def draft(
+    facts: PointFacts, style: str, rng: np.random.Generator
+) -> tuple[str, tuple[int, int]]:
+    """(text, kinds of places and places that it says); where no drawn text has a length within the limits, the one that
+    misses it least."""
     fewest, most = WORD_LIMITS[style]
     is_british = rng.random() < BRITISH_SHARE
     slots = FreeSlots(facts, frame_of_sides(facts, rng), rng, is_british).slots()
@@ -206,7 +221,19 @@ def write_within(facts: PointFacts, style: str, rng: np.random.Generator) -> str
         if miss == 0:
             break
     text = punctuated(nearest)
-    return british(text) if is_british else text
+    return british(text) if is_british else text, places_said(nearest, slots)
+
+
+def places_said(
+    words: str, slots: Mapping[str, str | Sequence[str] | None]
+) -> tuple[int, int]:
+    """How many kinds of places words say, and how many places."""
+    said = []
+    for name in PLACES:
+        places = slots.get(name)
+        if isinstance(places, Once):
+            said.append(sum(place in words for place in places.made.values()))
+    return sum(count > 0 for count in said), sum(said)
 
 
 def frame_of_sides(facts: PointFacts, rng: np.random.Generator) -> str:

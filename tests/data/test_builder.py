@@ -345,6 +345,33 @@ def test_a_held_out_category_that_nothing_shows_is_an_error(folder, tmp_path):
         build_dataset([partial(read_objects, folder)], tmp_path / "built", options)
 
 
+def test_what_few_train_photos_show_is_not_named(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    lines = []
+    for number in range(24):
+        name = f"{number}.png"
+        photo(number).save(folder / name)
+        shown = "zebra" if number == 0 else "gazelle"
+        line = {"image": name, "size": [64, 48], "category": shown, "points": []}
+        lines.append(json.dumps({**line, "object_box": None}) + "\n")
+    (folder / "objects.jsonl").write_text("".join(lines))
+    options = replace(OPTIONS, styles=("free",), per_photo={"anywhere": 6})
+    for least, named in [(0, {"zebra", "gazelle"}), (2, {"gazelle"})]:
+        dataset = build_dataset(
+            [partial(read_objects, folder)],
+            tmp_path / f"least {least}",
+            replace(options, least_photos=least),
+        )
+        texts = " ".join(row["description"] for row in all_rows(dataset))
+        assert {name for name in ("zebra", "gazelle") if name in texts} == named
+
+
+def test_fewer_than_no_photos_is_an_error():
+    with pytest.raises(ValueError, match="least_photos must be at least 0, got -1"):
+        replace(OPTIONS, least_photos=-1)
+
+
 def test_broken_photos_are_rejected_and_the_rest_is_built(tmp_path):
     photos = write_folder(tmp_path / "photos")
     (photos / "0.png").write_bytes((photos / "0.png").read_bytes()[:300])

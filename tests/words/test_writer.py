@@ -51,6 +51,8 @@ EYE = PointFacts(
 PANTS = replace(EYE, object="pants", size="large", part="pocket", seen=None)
 SKY = PointFacts("very top and far left", SpotLooks("blue", "fine texture"))
 CUP = replace(SKY, image_classes=("orange cup",))
+# of where the dog is, where its eye is in it, and where that is from other parts
+PLACE_PHRASES = ("left part", "upper left", "top left", "top right", "upper right", "nose", "ear", "of the dog")
 FACTS = {"eye": EYE, "pants": PANTS, "sky": SKY, "cup": CUP}
 
 # as publishers spell them, and as they might
@@ -178,6 +180,17 @@ def test_the_old_styles_keep_names_as_they_are(category, part, style, seed):
     text = write(facts, style, np.random.default_rng(seed))
     assert names_it(text, category)
     assert style in PARTLESS_STYLES or names_it(text, part)
+
+
+def test_thorough_texts_say_more_places_than_free_ones():
+    def mean_places(style):
+        said = []
+        for text in texts_of(EYE, style, 60):
+            words = text.lower()
+            said.append(sum(phrase in words for phrase in PLACE_PHRASES))
+        return np.mean(said)
+
+    assert mean_places("thorough") > mean_places("free") + 0.5
 
 
 def test_each_frame_of_left_and_right():
