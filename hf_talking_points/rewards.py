@@ -284,11 +284,12 @@ def annotation_of(
     photo: Photo, place: Sequence[float]
 ) -> tuple[AnnotatedObject | None, PartPoint]:
     """What is annotated at a pixel: (object, point), without object and part where nothing is."""
+    x, y = place
     for annotated in photo.objects:
         for point in annotated.points:
-            if (point.x, point.y) == tuple(place):
+            if (point.x, point.y) == (x, y):
                 return annotated, point
-    return None, PartPoint(None, *place)
+    return None, PartPoint(None, x, y)
 
 
 def completion_text(completion: Any) -> str:

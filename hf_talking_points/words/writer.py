@@ -202,8 +202,8 @@ def write_within(facts: PointFacts, style: str, rng: np.random.Generator) -> str
 def draft(
     facts: PointFacts, style: str, rng: np.random.Generator
 ) -> tuple[str, tuple[int, int]]:
-    """(text, kinds of places and places that it says); where no drawn text has a length within the limits, the one that
-    misses it least."""
+    """(text, kinds of places and places that it says). Where no drawn text has a length within the limits, it is the
+    one that misses them least."""
     fewest, most = WORD_LIMITS[style]
     is_british = rng.random() < BRITISH_SHARE
     slots = FreeSlots(facts, frame_of_sides(facts, rng), rng, is_british).slots()

@@ -52,7 +52,16 @@ PANTS = replace(EYE, object="pants", size="large", part="pocket", seen=None)
 SKY = PointFacts("very top and far left", SpotLooks("blue", "fine texture"))
 CUP = replace(SKY, image_classes=("orange cup",))
 # of where the dog is, where its eye is in it, and where that is from other parts
-PLACE_PHRASES = ("left part", "upper left", "top left", "top right", "upper right", "nose", "ear", "of the dog")
+PLACE_PHRASES = (
+    "left part",
+    "upper left",
+    "top left",
+    "top right",
+    "upper right",
+    "nose",
+    "ear",
+    "of the dog",
+)
 FACTS = {"eye": EYE, "pants": PANTS, "sky": SKY, "cup": CUP}
 
 # as publishers spell them, and as they might
