@@ -31,7 +31,7 @@ from hf_talking_points.checkpoints import model_version
 from hf_talking_points.data.photos import PartPoint, Photo
 from hf_talking_points.data.rows import load_photos
 from hf_talking_points.data.triplets import Owned, View
-from hf_talking_points.evaluation.report import table_row, with_interval
+from hf_talking_points.evaluation.report import describing_table
 from hf_talking_points.evaluation.round_trip import (
     describe_points,
     flat,
@@ -298,33 +298,6 @@ def describe_group(
     return numbers, judged
 
 
-def table(groups: dict[str, dict[str, Any]]) -> str:
-    """The numbers as a Markdown table with a column for each group."""
-    names = list(groups)
-    lines = [table_row(["", *names]), "|---" * (len(names) + 1) + "|"]
-
-    def add(title: str, cells: list[str]) -> None:
-        lines.append(table_row([title, *cells]))
-
-    numbers = list(groups.values())
-    add("points", [f"{group['n']:,}" for group in numbers])
-    for key, title in (("mpck", "mPCK"), ("pck@0.05", "PCK@0.05")):
-        add(title, [with_interval(group, key) for group in numbers])
-    for title in numbers[0]["shares"]:
-        add(f"{title}, %", [share_cell(group["shares"][title]) for group in numbers])
-    for title in numbers[0]["variety"]:
-        add(title, [f"{group['variety'][title]:.2f}" for group in numbers])
-    return "\n".join(lines)
-
-
-def share_cell(counted: dict[str, Any]) -> str:
-    """A share with its interval and how many texts it is of."""
-    if not counted["n"]:
-        return "none"
-    low, high = counted["ci95"]
-    return f"{counted['share']:.1f} [{low:.1f}, {high:.1f}] of {counted['n']:,}"
-
-
 def drawn(
     photos: Sequence[Photo],
     split: str,
@@ -365,22 +338,21 @@ def main() -> None:
     probed = train[:: max(1, len(train) // PROBED_PHOTOS)]
     anywhere = drawn(known, args.split, points_anywhere, args)
     colors = read_colors(describe, probed, anywhere)
-    output = Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
-    models = {}
-    for checkpoint in (args.descriptor, args.localizer):
-        models[Path(checkpoint).name] = model_version(checkpoint)
     report = {
-        "fingerprints": models,
+        "fingerprints": {
+            Path(checkpoint).name: model_version(checkpoint)
+            for checkpoint in (args.descriptor, args.localizer)
+        },
         "split": args.split,
+        "style": args.style,
         "groups": numbers,
         "color_r2_of_point_tokens": colors,
     }
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
     (output / "describing.json").write_text(json.dumps(report, indent=2) + "\n")
     pd.concat(frames, ignore_index=True).to_parquet(output / "texts.parquet")
-    print(table(numbers))
-    of_axes = ", ".join(f"{axis} {r2:.2f}" for axis, r2 in colors.items())
-    print(f"R² of the spots' colors, read from the point tokens: {of_axes}")
+    print(describing_table(report))
 
 
 if __name__ == "__main__":

@@ -137,6 +137,38 @@ def reading_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def describing_table(report: dict[str, Any]) -> str:
+    """How true, findable and varied the texts of a descriptor are, as a Markdown table with a column for each group of
+    points, and a line on the colors that its point tokens tell.
+
+    Args:
+        report (`dict`): that of `benchmarks/describing.py`.
+    """
+    groups = list(report["groups"].values())
+    rows = [["", *report["groups"]], ["---"] * (len(groups) + 1)]
+    rows.append(["points", *(f"{group['n']:,}" for group in groups)])
+    for key, title in (("mpck", "mPCK"), ("pck@0.05", "PCK@0.05")):
+        rows.append([title, *(with_interval(group, key) for group in groups)])
+    for title in groups[0]["shares"]:
+        cells = [share_cell(group["shares"][title]) for group in groups]
+        rows.append([f"{title}, %", *cells])
+    for title in groups[0]["variety"]:
+        cells = [f"{group['variety'][title]:.2f}" for group in groups]
+        rows.append([title, *cells])
+    table = "\n".join(table_row(row) for row in rows)
+    r2 = report["color_r2_of_point_tokens"]
+    of_axes = ", ".join(f"{axis} {value:.2f}" for axis, value in r2.items())
+    return f"{table}\n\nR² of the spots' colors, read from the point tokens: {of_axes}"
+
+
+def share_cell(counted: dict[str, Any]) -> str:
+    """A share with its interval and how many texts it is of."""
+    if not counted["n"]:
+        return "none"
+    low, high = counted["ci95"]
+    return f"{counted['share']:.1f} [{low:.1f}, {high:.1f}] of {counted['n']:,}"
+
+
 def strata_table(rows: Sequence[Row]) -> str:
     """mPCK and PCK@0.05 of each stratum, as a Markdown table with a column for each row of the report."""
     lines = [

@@ -10,6 +10,7 @@ from hf_talking_points.evaluation.report import (
     claims_table,
     comparison_table,
     curve_of,
+    describing_table,
     labels,
     markdown,
     p_value,
@@ -240,3 +241,33 @@ def test_the_reading_table_has_a_row_for_each_group_and_style():
     )
     assert rows[0] == f"{scored} | 0.50 | 0.25 | 0.062 | 0.100 |"
     assert rows[1].startswith("| birds | rich |")
+
+
+def test_the_describing_table_has_a_column_for_each_group():
+    group = {
+        "n": 1200,
+        "mpck": 91.0,
+        "pck@0.05": 60.0,
+        "ci95": {"mpck": [90.0, 92.0], "pck@0.05": [55.0, 65.0]},
+        "shares": {
+            "contradicted": {"n": 1200, "share": 8.0, "ci95": [7.0, 9.0]},
+            "nearest color": {"n": 0},
+        },
+        "variety": {"distinct-2": 0.25},
+    }
+    report = {
+        "groups": {"parts": group, "anywhere": group},
+        "color_r2_of_point_tokens": {"L": 0.951, "a": 0.9, "b": 0.85},
+    }
+    table, colors = describing_table(report).split("\n\n")
+    assert table.splitlines() == [
+        "|  | parts | anywhere |",
+        "| --- | --- | --- |",
+        "| points | 1,200 | 1,200 |",
+        "| mPCK | 91.0 [90.0, 92.0] | 91.0 [90.0, 92.0] |",
+        "| PCK@0.05 | 60.0 [55.0, 65.0] | 60.0 [55.0, 65.0] |",
+        "| contradicted, % | 8.0 [7.0, 9.0] of 1,200 | 8.0 [7.0, 9.0] of 1,200 |",
+        "| nearest color, % | none | none |",
+        "| distinct-2 | 0.25 | 0.25 |",
+    ]
+    assert colors.endswith("L 0.95, a 0.90, b 0.85")
