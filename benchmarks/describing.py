@@ -3,12 +3,13 @@ r"""Whether a descriptor's texts are true, are found again, and differ from each
     python benchmarks/describing.py --named DATA/animalpose_voc_256 DATA/cars_256 \
         --unknown DATA/grocery DATA/clothing --held_out bowl boat elephant --output describing --split test
 
-Three groups of points: annotated parts, pixels anywhere in the same photos, and pixels anywhere in photos of things
-that the descriptor was not trained on. For each: the share of texts that say something which annotation or pixels
-contradict; the share of colors, textures, objects, parts and sides that are right; the share of texts that name a
-thing or a part which the photo is not known to show; how well a localizer finds the texts; and how much they repeat
-each other. Besides, how much of the spots' colors a linear map, fitted on points of the train split, reads from the
-point tokens. Writes `describing.json` and `texts.parquet`, a row for each text.
+Groups of points: annotated parts, pixels anywhere in the same photos, pixels anywhere in photos of things that the
+descriptor was not trained on, and the points that others described, also in their own words. For each: the share of
+texts that say something which annotation or pixels contradict; the share of colors, textures, objects, parts and sides
+that are right; the share of texts that name a thing or a part which the photo is not known to show; how well a
+localizer finds the texts; and how much they repeat each other. Besides, how much of the spots' colors a linear map,
+fitted on points of the train split, reads from the point tokens. Writes `describing.json` and `texts.parquet`, a row
+for each text.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ from hf_talking_points.words.writer import skeleton
 # kinds of claims of which the share is reported that is right
 JUDGED = ("color", "texture", "object", "part", "side")
 PROBED_PHOTOS = 500  # about so many of the train split
+OTHERS_STYLE = "rich"  # of the texts that others wrote
 
 
 @dataclass
@@ -120,6 +122,16 @@ def points_anywhere(photo: Photo, count: int, rng: np.random.Generator) -> Asked
     for x, y in rng.uniform(size=(count, 2)) * photo.size:
         points.append((None, PartPoint(None, float(x), float(y))))
     return Asked(photo, points)
+
+
+def told_points(photo: Photo, count: int, rng: np.random.Generator) -> Asked:
+    """Some of the points that others described."""
+    told: list[Owned] = []
+    for annotated in photo.objects:
+        told.extend((annotated, point) for point in annotated.points)
+    told.extend((None, point) for point in photo.points)
+    told = [owned for owned in told if OTHERS_STYLE in dict(owned[1].texts)]
+    return Asked(photo, [told[index] for index in rng.permutation(len(told))[:count]])
 
 
 def shows_one_of(photo: Photo, categories: Sequence[str]) -> bool:
@@ -265,12 +277,11 @@ def variety(texts: Sequence[str]) -> dict[str, float]:
     }
 
 
-def describe_group(
-    describe: Pipeline, locate: Pipeline, asked: Sequence[Asked]
+def score_texts(
+    locate: Pipeline, asked: Sequence[Asked], texts: Sequence[Sequence[str]]
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """(numbers, texts) of a group of points."""
+    """(numbers, a row for each text) of a group of points."""
     views = [of_photo.view for of_photo in asked]
-    texts = describe_points(describe, views)
     found = locate_points(locate, views, texts)
     true, sizes = true_points(views)
     ids = []
@@ -296,6 +307,14 @@ def describe_group(
         "variety": variety(flat(texts)),
     }
     return numbers, judged
+
+
+def others_texts(asked: Sequence[Asked]) -> list[list[str]]:
+    """What others wrote of points of [`told_points`]."""
+    texts = []
+    for of_photo in asked:
+        texts.append([dict(point.texts)[OTHERS_STYLE] for _, point in of_photo.points])
+    return texts
 
 
 def drawn(
@@ -328,12 +347,20 @@ def main() -> None:
     }
     if unknown:
         groups["anywhere, unknown things"] = (unknown, points_anywhere)
+    groups["described by others"] = (known + unknown, told_points)
     numbers = {}
     frames = []
     for name, (photos, draw) in groups.items():
         asked = drawn(photos, args.split, draw, args)
-        numbers[name], texts = describe_group(describe, locate, asked)
-        frames.append(texts.assign(group=name))
+        if not asked:
+            continue
+        texts = describe_points(describe, [of_photo.view for of_photo in asked])
+        numbers[name], rows = score_texts(locate, asked, texts)
+        frames.append(rows.assign(group=name))
+        if draw is told_points:
+            name = "the same, others' texts"
+            numbers[name], rows = score_texts(locate, asked, others_texts(asked))
+            frames.append(rows.assign(group=name))
     train = drawn(known, "train", points_anywhere, args)
     probed = train[:: max(1, len(train) // PROBED_PHOTOS)]
     anywhere = drawn(known, args.split, points_anywhere, args)
