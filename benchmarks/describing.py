@@ -31,6 +31,7 @@ import hf_talking_points
 from hf_talking_points.checkpoints import model_version
 from hf_talking_points.data.photos import PartPoint, Photo
 from hf_talking_points.data.rows import load_photos
+from hf_talking_points.data.sources import read_objects
 from hf_talking_points.data.triplets import Owned, View
 from hf_talking_points.evaluation.report import describing_table
 from hf_talking_points.evaluation.round_trip import (
@@ -338,7 +339,9 @@ def main() -> None:
     describe = pipeline("point-description", model=args.descriptor, **style)
     locate = pipeline("point-localization", model=args.localizer)
     known = []
-    unknown = load_photos(args.unknown) if args.unknown else []
+    unknown = []
+    for folder in args.unknown:
+        unknown.extend(read_objects(folder))  # also those without a point
     for photo in load_photos(args.named):
         (unknown if shows_one_of(photo, args.held_out) else known).append(photo)
     groups = {
