@@ -17,6 +17,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from ..checkpoints import last_checkpoint
 from ..data.triplets import View, sample_triplets
 from ..models.modeling_point_descriptor import PointDescriptorForConditionalGeneration
 from ..models.modeling_point_localizer import PointLocalizerForKeypointDetection
@@ -159,11 +160,15 @@ def pretrained_or_fresh_tokenizer(
     rows: Dataset | None,
     training_args: PointLocalizerTrainingArguments | PointDescriptorTrainingArguments,
 ) -> PreTrainedTokenizerBase:
-    """The language model's tokenizer; for the small Llama one that learns the descriptions' words."""
+    """The language model's tokenizer; for the small Llama that of the run which is resumed, or one that learns the
+    descriptions' words."""
     if arguments.text:
         return AutoTokenizer.from_pretrained(
             arguments.text, trust_remote_code=training_args.trust_remote_code
         )
+    checkpoint = last_checkpoint(training_args)
+    if checkpoint is not None:
+        return AutoTokenizer.from_pretrained(checkpoint)
     texts = corpus(training_views(rows, training_args), training_args)
     return train_tokenizer(texts, arguments.vocab_size)
 

@@ -7,16 +7,15 @@ words alone do not carry the coordinates.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import cache, lru_cache
-from operator import itemgetter
 
 import numpy as np
 
 from ..data.photos import AnnotatedObject, PartPoint
 from .english import british, indefinite, punctuated
 from .facts import PointFacts, Scene
-from .grammar import Grammar, Once, read_grammar
+from .grammar import Grammar, read_grammar
 from .lexicon import (
     COLOR_WORDS,
     HORIZONTAL_WORDS,
@@ -43,8 +42,6 @@ PARTLESS_STYLES = ("no_part", "caption")
 WORD_LIMITS = {"free": (25, 70), "thorough": (25, 70), "brief": (4, 20)}
 STYLES = (*PLAIN_STYLES, *WORD_LIMITS)
 TRIES = 8  # texts that are drawn until one has a length within the limits
-DRAFTS = 8  # of a thorough text
-PLACES = ("object_place", "point_place", "at_object", "in_part", "relation", "move")
 TEXTURES = {
     "plain": "smooth",
     "fine texture": "lightly textured",
@@ -88,8 +85,8 @@ def write(
             "unseen" as full, in sentences kept out of training; "colloquial" as full, in everyday words;
             "no_position" as full, less all positions; "no_part" as full, less the part's name; "caption" the object
             alone. "free" says whatever is true in 25 to 70 words, also relations and what borders the spot;
-            "thorough" is that of several free texts which says most of where the point is; "brief" says what is true
-            in 4 to 20 words. Of a point beside all objects the styles say what is left.
+            "thorough" as free, with all that is known of where the object and the point are; "brief" in 4 to 20 words.
+            Of a point beside all objects the styles say what is left.
         rng (`np.random.Generator`, *optional*): chooses the words; the first that apply without it.
 
     Raises ValueError for an unknown style, and for one that names the part where that is not known of an object.
@@ -192,21 +189,13 @@ def plain_slots(facts: PointFacts) -> dict[str, str | None]:
 
 
 def write_within(facts: PointFacts, style: str, rng: np.random.Generator) -> str:
-    """A text of a style in `WORD_LIMITS`."""
-    if style != "thorough":
-        return draft(facts, style, rng)[0]
-    drafts = [draft(facts, "free", rng) for _ in range(DRAFTS)]
-    return max(drafts, key=itemgetter(1))[0]
-
-
-def draft(
-    facts: PointFacts, style: str, rng: np.random.Generator
-) -> tuple[str, tuple[int, int]]:
-    """(text, kinds of places and places that it says). Where no drawn text has a length within the limits, it is the
-    one that misses them least."""
+    """A text of a style in `WORD_LIMITS`; where no drawn one has such a length, the one that misses it least."""
     fewest, most = WORD_LIMITS[style]
     is_british = rng.random() < BRITISH_SHARE
-    slots = FreeSlots(facts, frame_of_sides(facts, rng), rng, is_british).slots()
+    # in the object's own frame less can be said of where the point is on it
+    own_share = 0.0 if style == "thorough" else OWN_SHARE
+    frame = frame_of_sides(facts, own_share, rng)
+    slots = FreeSlots(facts, frame, rng, is_british).slots()
     nearest = ""
     least_miss = np.inf
     for _ in range(TRIES):
@@ -221,25 +210,15 @@ def draft(
         if miss == 0:
             break
     text = punctuated(nearest)
-    return british(text) if is_british else text, places_said(nearest, slots)
+    return british(text) if is_british else text
 
 
-def places_said(
-    words: str, slots: Mapping[str, str | Sequence[str] | None]
-) -> tuple[int, int]:
-    """How many kinds of places words say, and how many places."""
-    said = []
-    for name in PLACES:
-        places = slots.get(name)
-        if isinstance(places, Once):
-            said.append(sum(place in words for place in places.made.values()))
-    return sum(count > 0 for count in said), sum(said)
-
-
-def frame_of_sides(facts: PointFacts, rng: np.random.Generator) -> str:
+def frame_of_sides(
+    facts: PointFacts, own_share: float, rng: np.random.Generator
+) -> str:
     """Whose left and right a text speaks of: `SEEN` in the picture, or the object's `OWN`."""
     if facts.object is None:
         return SEEN
     if facts.part and side_of(facts.part) and facts.seen is None:
         return OWN
-    return OWN if rng.random() < OWN_SHARE else SEEN
+    return OWN if rng.random() < own_share else SEEN

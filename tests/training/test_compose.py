@@ -13,7 +13,11 @@ from hf_talking_points.training.arguments import (
     PointLocalizerModelArguments,
     PointLocalizerTrainingArguments,
 )
-from hf_talking_points.training.compose import prepare_descriptor, prepare_localizer
+from hf_talking_points.training.compose import (
+    prepare_descriptor,
+    prepare_localizer,
+    pretrained_or_fresh_tokenizer,
+)
 
 PREPARE = {
     "descriptor": (
@@ -223,3 +227,16 @@ def test_four_bits_reach_the_quantization_config():
     assert config.bnb_4bit_compute_dtype == torch.bfloat16
     assert config.bnb_4bit_quant_type == "fp4"
     assert config.bnb_4bit_use_double_quant
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_resumed_keeps_its_tokenizer(kind, make_tokenizer, tmp_path):
+    _, model_arguments, training_arguments = PREPARE[kind]
+    checkpoint = tmp_path / "checkpoint-3"
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(checkpoint)
+    (checkpoint / "trainer_state.json").write_text("{}\n")
+    training_args = training_arguments(str(tmp_path), use_cpu=True)
+    # without photos there is no text that a fresh one could learn
+    kept = pretrained_or_fresh_tokenizer(model_arguments(), None, training_args)
+    assert kept.get_vocab() == tokenizer.get_vocab()
