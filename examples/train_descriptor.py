@@ -4,6 +4,8 @@ python examples/train_descriptor.py --config examples/train_descriptor.yaml \
     --data_dir DATA/animalpose_voc_256 DATA/cars_256
 """
 
+from pathlib import Path
+
 from transformers import AutoModelForImageTextToText, set_seed
 from trl import TrlParser
 
@@ -16,6 +18,12 @@ from hf_talking_points.training.arguments import (
     PointDescriptorTrainingArguments,
 )
 from hf_talking_points.training.compose import prepare_descriptor
+from hf_talking_points.training.supervised import HEADS_FILE
+
+
+def has_heads(checkpoint: str | None) -> bool:
+    """Whether auxiliary heads lie beside a checkpoint, as pretrain_points.py leaves them."""
+    return checkpoint is not None and (Path(checkpoint) / HEADS_FILE).is_file()
 
 
 def main() -> None:
@@ -38,6 +46,8 @@ def main() -> None:
         processing_class=processor,
         peft_config=model_args.lora_config(),
     )
+    if training_args.heads_weight and has_heads(model_args.model_name_or_path):
+        trainer.load_heads(model_args.model_name_or_path)
     trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
 
     trainer.merge_fresh_adapter()

@@ -468,20 +468,6 @@ class PointDescriptorModelArguments(ModelArguments):
         },
     )
 
-    start_from: str | None = field(
-        default=None,
-        metadata={
-            "help": "descriptor (path or Hub id) whose weights, where they fit, a fresh one begins with"
-        },
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.start_from and self.model_name_or_path:
-            raise ValueError(
-                "start_from gives a fresh model its first weights, model_name_or_path is a whole one: choose one"
-            )
-
     def modules_around_language_model(self) -> list[str] | None:
         if self.freeze == "vision":
             return None

@@ -134,32 +134,7 @@ def prepare_descriptor(
         mask_sigma=arguments.mask_sigma,
         detail_level=arguments.detail_level,
     )
-    if arguments.start_from:
-        copy_weights(arguments.start_from, model, processor.tokenizer)
     return freeze(model, arguments), processor
-
-
-@torch.no_grad()
-def copy_weights(
-    checkpoint: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Gives a fresh descriptor the weights of a checkpoint that have its shapes, and the word embeddings of the tokens
-    that both know."""
-    source = PointDescriptorForConditionalGeneration.from_pretrained(checkpoint)
-    weights = model.state_dict()
-    for name, value in source.state_dict().items():
-        if name in weights and weights[name].shape == value.shape:
-            weights[name].copy_(value)
-    ids = tokenizer.get_vocab()
-    source_ids = AutoTokenizer.from_pretrained(checkpoint).get_vocab()
-    common = sorted(ids.keys() & source_ids.keys())
-    rows = [ids[token] for token in common]
-    source_rows = [source_ids[token] for token in common]
-    for of_model, of_source in (
-        (model.get_input_embeddings(), source.get_input_embeddings()),
-        (model.get_output_embeddings(), source.get_output_embeddings()),
-    ):
-        of_model.weight[rows] = of_source.weight[source_rows]
 
 
 def load_checkpoint(

@@ -448,15 +448,26 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.heads is not None:
+            self.load_heads(resume_from_checkpoint)
+
+    def load_heads(self, folder: str) -> None:
+        """Gives the auxiliary heads the weights of those in a folder, for the same names of parts and objects.
+
+        Raises ValueError where there are none, or they are for others."""
         if self.heads is None:
-            return
-        file = Path(resume_from_checkpoint) / HEADS_FILE
+            raise ValueError("heads_weight is 0: there are no heads to load")
+        file = Path(folder) / HEADS_FILE
         if not file.is_file():
             raise ValueError(
-                f"{resume_from_checkpoint} holds no {HEADS_FILE}: it is of a run without heads_weight, "
-                "or not a checkpoint of a run"
+                f"{folder} holds no {HEADS_FILE}: it is of a run without heads_weight, or not a checkpoint of a run"
             )
-        self.heads.load_state_dict(load_file(file))
+        try:
+            self.heads.load_state_dict(load_file(file))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{file} is for other names of parts and objects than train_dataset has: {error}"
+            ) from error
 
     def compute_loss(
         self,

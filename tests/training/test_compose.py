@@ -2,7 +2,6 @@
 
 import json
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from hf_talking_points.training.arguments import (
     PointLocalizerTrainingArguments,
 )
 from hf_talking_points.training.compose import (
-    copy_weights,
     prepare_descriptor,
     prepare_localizer,
     pretrained_or_fresh_tokenizer,
@@ -242,36 +240,3 @@ def test_a_run_that_is_resumed_keeps_its_tokenizer(kind, make_tokenizer, tmp_pat
     # without photos there is no text that a fresh one could learn
     kept = pretrained_or_fresh_tokenizer(model_arguments(), None, training_args)
     assert kept.get_vocab() == tokenizer.get_vocab()
-
-
-def test_a_fresh_descriptor_begins_with_what_another_one_knows(
-    make_descriptor, tmp_path
-):
-    source, processor = make_descriptor(seed=1)
-    source.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    model, _ = make_descriptor(seed=2, detail_level=True)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    # the same tokens by other numbers, but one that is not the other's
-    vocabulary = processor.tokenizer.get_vocab()
-    count = len(vocabulary)
-    numbers = {token: (number + 1) % count for token, number in vocabulary.items()}
-    numbers["new"] = numbers.pop(min(numbers))
-    copy_weights(str(tmp_path), model, SimpleNamespace(get_vocab=lambda: numbers))
-    weights = source.state_dict()
-    embeddings = model.get_input_embeddings().weight
-    for token in numbers.keys() & vocabulary.keys():
-        known = source.get_input_embeddings().weight[vocabulary[token]]
-        assert torch.equal(embeddings[numbers[token]], known)
-    for name, value in model.state_dict().items():
-        if "detail" in name:
-            assert torch.equal(value, before[name])
-        elif "embed_tokens" not in name and "lm_head" not in name:
-            assert torch.equal(value, weights[name])
-
-
-def test_a_checkpoint_has_weights_of_its_own(parts):
-    with pytest.raises(ValueError, match="start_from .* choose one"):
-        PointDescriptorModelArguments(
-            model_name_or_path=str(parts), start_from=str(parts)
-        )

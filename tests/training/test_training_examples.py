@@ -16,6 +16,11 @@ from transformers import AutoModel, Trainer
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = ["localizer", "descriptor"]
+SCRIPTS = {
+    "localizer": "train_localizer",
+    "descriptor": "train_descriptor",
+    "points": "pretrain_points",
+}
 TINY = {"layers": 1, "image_size": 64}
 
 
@@ -27,7 +32,7 @@ def folder(tmp_path_factory):
 
 def write_config(kind, folder, output, **fields):
     """The YAML file of an example, for two steps on the drawn photos."""
-    options = yaml.safe_load((ROOT / f"examples/train_{kind}.yaml").read_text())
+    options = yaml.safe_load((ROOT / f"examples/{SCRIPTS[kind]}.yaml").read_text())
     for of_other_runs in ("backbone", "localizer"):
         options.pop(of_other_runs, None)
     options.update(
@@ -53,7 +58,7 @@ def test_examples_run_from_a_clone(folder, tmp_path, kind):
     # without telemetry, whose thread would still be at work when the program ends
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     ran = subprocess.run(
-        [sys.executable, f"examples/train_{kind}.py", "--config", str(config)],
+        [sys.executable, f"examples/{SCRIPTS[kind]}.py", "--config", str(config)],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -68,7 +73,7 @@ def run_example(monkeypatch):
     """Runs an example in this process."""
 
     def run(kind, config):
-        script = str(ROOT / f"examples/train_{kind}.py")
+        script = str(ROOT / f"examples/{SCRIPTS[kind]}.py")
         monkeypatch.setattr(sys, "argv", [script, "--config", str(config)])
         runpy.run_path(script, run_name="__main__")
 
@@ -104,6 +109,23 @@ def test_an_adapted_fresh_model_is_saved_whole(run_example, folder, tmp_path, ki
             AutoModel.from_pretrained(tmp_path / name).config.model_type
             == f"point_{kind}"
         )
+
+
+def test_words_begin_with_what_the_points_were_taught(run_example, folder, tmp_path):
+    taught = tmp_path / "points" / "run"
+    options = {"styles": ["full"], "warmup_steps": 0, **TINY}
+    run_example("points", write_config("points", folder, taught.parent, **options))
+    options = {"model_name_or_path": str(taught), "learning_rate": 0.0, "max_steps": 1}
+    run_example("descriptor", write_config("descriptor", folder, tmp_path, **options))
+    before = load_file(taught / "model.safetensors")
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+    heads = load_file(taught / "auxiliary_heads.safetensors")
+    kept = load_file(tmp_path / "run" / "checkpoint-1" / "auxiliary_heads.safetensors")
+    for name, value in heads.items():
+        assert torch.equal(value, kept[name]), name
 
 
 class TrainingBegins(Exception):

@@ -1,0 +1,221 @@
+r"""Teaches the point token of a fresh Point Descriptor what is at its point, before the descriptor learns to say it.
+
+python examples/pretrain_points.py --config examples/pretrain_points.yaml --data_dir known
+
+[`AuxiliaryHeads`] read the spot's color, the part, the object and its extent from the token. The language model does
+not run, so that a step costs a quarter of one of train_descriptor.py, with four times as many points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import EvalPrediction, PreTrainedModel, Trainer, set_seed
+from trl import TrlParser
+
+from hf_talking_points.checkpoints import last_checkpoint
+from hf_talking_points.data.photos import PartPoint
+from hf_talking_points.data.rows import load_points
+from hf_talking_points.data.sources import read_dataset
+from hf_talking_points.data.triplets import Owned, View, make_views
+from hf_talking_points.models.coordinates import pixels_to_canvas
+from hf_talking_points.training.arguments import (
+    DataArguments,
+    PointDescriptorModelArguments,
+    PointDescriptorTrainingArguments,
+)
+from hf_talking_points.training.auxiliary_losses import (
+    COLORS,
+    IGNORED,
+    AuxiliaryHeads,
+)
+from hf_talking_points.training.collators import collate_images
+from hf_talking_points.training.compose import prepare_descriptor
+from hf_talking_points.training.feature_cache import FeatureCache
+from hf_talking_points.training.supervised import HEADS_FILE
+from hf_talking_points.training.triplet_dataset import cache_views, training_views
+from hf_talking_points.words.looks import spot_colors
+
+ANYWHERE = 0.25  # share of the points that are drawn from all pixels
+
+
+@dataclass
+class PointsOfViews(torch.utils.data.Dataset):
+    """Points of views with what the heads should read from them.
+
+    Args:
+        views (`list[View]`)
+        cache ([`FeatureCache`]): of these views.
+        heads ([`AuxiliaryHeads`])
+        side (`int`): of the canvas in pixels.
+        count (`int`): points of each view.
+        draws (`int`): times that each view comes, with other points.
+    """
+
+    views: list[View]
+    cache: FeatureCache
+    heads: AuxiliaryHeads
+    side: int
+    count: int
+    draws: int = 1
+
+    def __len__(self) -> int:
+        return self.draws * len(self.views)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        index = number % len(self.views)
+        view = self.views[index]
+        size = view.photo.size
+        sources = self.draw_points(view, np.random.default_rng(number))
+        places = [(point.x, point.y) for _, point in sources]
+        colors = spot_colors(np.asarray(view.image()), places)
+        targets = []
+        for source, color in zip(sources, colors.tolist()):
+            targets.append(self.heads.targets(source, size, color))
+        places = torch.tensor(places, dtype=torch.float64)
+        return {
+            "feature_maps": self.cache[index],
+            "input_points": pixels_to_canvas(places, *size, self.side).float(),
+            "point_targets": torch.tensor(targets),
+        }
+
+    def draw_points(self, view: View, rng: np.random.Generator) -> list[Owned]:
+        """Annotated points and points anywhere, of which only the color is known."""
+        annotated = view.points()
+        free = round(ANYWHERE * self.count)
+        drawn: list[Owned] = []
+        for index in rng.integers(len(annotated), size=self.count - free):
+            drawn.append(annotated[index])
+        for x, y in rng.uniform(size=(free, 2)) * view.photo.size:
+            drawn.append((None, PartPoint(None, x, y)))
+        return drawn
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        **collate_images(rows),
+        "input_points": torch.stack([row["input_points"] for row in rows]),
+        "point_targets": torch.stack([row["point_targets"] for row in rows]),
+    }
+
+
+class PointTokens(nn.Module):
+    """What precedes a descriptor's language model, and the heads that read its point tokens."""
+
+    def __init__(self, descriptor: PreTrainedModel, heads: AuxiliaryHeads) -> None:
+        super().__init__()
+        self.descriptor = descriptor
+        self.heads = heads
+
+    def forward(
+        self,
+        feature_maps: list[torch.Tensor],
+        input_points: torch.Tensor,
+        point_targets: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """The loss, and what the metrics are made of.
+
+        Args:
+            feature_maps (list of `torch.Tensor`): of the backbone.
+            input_points (`torch.Tensor` of shape `(photos, points, 2)`): on the canvas.
+            point_targets (`torch.Tensor` of shape `(photos, points, 11)`): of [`AuxiliaryHeads.targets`].
+        """
+        image = self.descriptor.get_image_features(
+            feature_maps=feature_maps, input_points=input_points
+        )
+        tokens = image.point_embeds.float()
+        targets = point_targets.flatten(0, 1)
+        features = self.heads.layers(tokens)
+        return {
+            "loss": self.heads(tokens, targets),
+            "colors": self.heads.color(tokens),
+            "parts": self.heads.part(features).argmax(1),
+            "categories": self.heads.category(features).argmax(1),
+        }
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """R² of the three axes of color, and how many parts and categories are right."""
+    colors, parts, categories = prediction.predictions
+    targets = prediction.label_ids.reshape(-1, prediction.label_ids.shape[-1])
+    true = targets[:, :COLORS]
+    r2 = 1 - ((colors - true) ** 2).mean(axis=0) / true.var(axis=0)
+    metrics = dict(zip(("r2_L", "r2_a", "r2_b"), r2.tolist()))
+    names = {"part": parts, "category": categories}
+    for column, (name, found) in enumerate(names.items(), COLORS):
+        known = targets[:, column] != IGNORED
+        metrics[name] = float((found == targets[:, column])[known].mean())
+    return metrics
+
+
+def train_language_model(descriptor: PreTrainedModel, is_trained: bool) -> None:
+    descriptor.model.language_model.requires_grad_(is_trained)
+    descriptor.get_output_embeddings().requires_grad_(is_trained)
+
+
+def views_of(dataset: Any, training_args: Any) -> dict[str, Sequence[View]]:
+    return {
+        "train": training_views(dataset["train"], training_args),
+        "validation": make_views(list(read_dataset(dataset["validation"]))),
+    }
+
+
+def main() -> None:
+    data_args, model_args, training_args = TrlParser(
+        (DataArguments, PointDescriptorModelArguments, PointDescriptorTrainingArguments)
+    ).parse_args_and_config()
+    # fresh weights are made before the trainer, which sets the seed too late for them
+    set_seed(training_args.seed)
+
+    dataset = load_points(data_args.data_dir)
+    descriptor, processor = prepare_descriptor(
+        model_args, dataset["train"], training_args
+    )
+    train_language_model(descriptor, False)
+    views = views_of(dataset, training_args)
+    width = descriptor.config.get_text_config().hidden_size
+    heads = AuxiliaryHeads.for_views(width, views["train"])
+
+    def points_of(split: str, draws: int) -> PointsOfViews:
+        cache = cache_views(
+            training_args.feature_cache,
+            descriptor.model.backbone,
+            processor,
+            views[split],
+        )
+        return PointsOfViews(
+            views[split],
+            cache,
+            heads,
+            processor.image_size,
+            training_args.points_per_image,
+            draws,
+        )
+
+    training_args.label_names = ["point_targets"]
+    trainer = Trainer(
+        model=PointTokens(descriptor, heads),
+        args=training_args,
+        data_collator=collate,
+        train_dataset=points_of("train", training_args.draws),
+        eval_dataset=points_of("validation", 1),
+        compute_metrics=compute_metrics,
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(training_args))
+    print(trainer.evaluate())
+    if trainer.is_world_process_zero():
+        train_language_model(descriptor, True)
+        descriptor.save_pretrained(training_args.output_dir)
+        processor.save_pretrained(training_args.output_dir)
+        save_file(heads.state_dict(), Path(training_args.output_dir) / HEADS_FILE)
+
+
+if __name__ == "__main__":
+    main()
