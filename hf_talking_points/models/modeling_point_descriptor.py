@@ -236,22 +236,21 @@ class PointDescriptorModel(TalkingPointsModel):
         )
 
     def blocked_cells(
-        self, points: torch.Tensor, size: tuple[int, int]
+        self, points: torch.Tensor, size: tuple[int, int], sigma: float
     ) -> torch.Tensor | None:
         """Where points may not attend in a feature level; None where that does not follow from the points.
 
         Args:
             points (`torch.Tensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1].
             size (`tuple[int, int]`): height and width of the level.
+            sigma (`float`): standard deviation of the Gaussian in units of the canvas side.
         Returns:
             bool `torch.Tensor` of shape `(images * attention heads, points, height * width)`.
         """
         config = self.config
         if config.point_mask != "gaussian":
             return None
-        blocked = gaussian_attention_mask(
-            points, *size, config.mask_sigma, config.mask_threshold
-        )
+        blocked = gaussian_attention_mask(points, *size, sigma, config.mask_threshold)
         return blocked.repeat_interleave(config.vision_config.num_attention_heads, 0)
 
     def predict_masks(
@@ -307,7 +306,13 @@ class PointDescriptorModel(TalkingPointsModel):
         query = query.transpose(0, 1)  # (points, images, hidden_dim)
         query_pos = query_pos.transpose(0, 1)
         levels = self.point_levels(feature_maps, decoded)
-        blocked_of_levels = [self.blocked_cells(points, level.size) for level in levels]
+        sigmas = [self.config.mask_sigma] * len(levels)
+        if self.config.detail_level:
+            sigmas[-1] = self.config.detail_sigma
+        blocked_of_levels = [
+            self.blocked_cells(points, level.size, sigma)
+            for level, sigma in zip(levels, sigmas)
+        ]
         predicts = self.config.point_mask == "predicted"
         mask_logits = []
         for index, layer in enumerate(

@@ -460,6 +460,32 @@ def test_gaussian_mask_keeps_far_cells_out(make_descriptor, point_mask, detail_l
     assert far < 1e-5 if point_mask == "gaussian" else far > 1e-3
 
 
+def test_the_detail_level_has_a_gaussian_of_its_own(make_descriptor):
+    point = torch.tensor([[[0.1, 0.1]]])
+    shapes = [(3, 16), (40, 8), (112, 4), (320, 2)]
+    torch.manual_seed(1)
+    maps = [torch.randn(1, channels, side, side) for channels, side in shapes]
+    swapped = maps[0].clone()
+    # the cell at the point's right is 0.06 away
+    swapped[..., 1, 2], swapped[..., 7, 7] = maps[0][..., 7, 7], maps[0][..., 1, 2]
+    changes = []
+    for sigma in (0.02, 0.1):
+        model, _ = make_descriptor(
+            "efficientnet_lite_and_pixels",
+            mask_sigma=0.02,
+            detail_level=True,
+            detail_sigma=sigma,
+        )
+        features = []
+        for finest in (maps[0], swapped):
+            image = model.get_image_features(
+                feature_maps=[finest, *maps[1:]], input_points=point
+            )
+            features.append(image.point_features)
+        changes.append(float((features[0] - features[1]).detach().abs().max()))
+    assert changes[0] < 1e-5 < 1e-3 < changes[1]
+
+
 def test_without_a_detail_level_the_finest_map_is_not_read(make_descriptor):
     model, _ = make_descriptor("efficientnet_lite_and_pixels")
     torch.manual_seed(1)
