@@ -123,8 +123,8 @@ class PointDescriptorConfig(TalkingPointsConfig):
         mask_threshold (`float`): a cell is attended where exp(-d^2 / 2 sigma^2) >= mask_threshold.
         detail_level (`bool`): the backbone's finest map, with nothing but a linear projection, is one more level that
             points attend to, the last of each round. Color and fine texture are lost in the coarser ones.
-        detail_sigma (`float`): standard deviation of that level's Gaussian, in units of the canvas side. With one as wide
-            as the others', attention would have to find the spot among dozens of cells.
+        detail_sigma (`float`): standard deviation of that level's Gaussian, in units of the canvas side. With one as
+            wide as the others', attention would have to find the spot among dozens of cells.
         point_box_size (`float`): side in canvas pixels of the box whose sinusoidal encoding is the point's position
             query (OMG-LLaVA encodes a point as a box of +-3 px).
     """
