@@ -2,13 +2,12 @@ r"""Teaches the point token of a fresh Point Descriptor what is at its point, be
 
 python examples/pretrain_points.py --config examples/pretrain_points.yaml --data_dir known
 
-[`AuxiliaryHeads`] read the spot's color, the part, the object and its extent from the token. The language model does
-not run, so that a step costs a quarter of one of train_descriptor.py, with four times as many points.
+[`AuxiliaryHeads`] read the spot's color, the part, the object and its extent from the token. The language model, which
+takes most of the time of train_descriptor.py, does not run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,13 +131,15 @@ class PointTokens(nn.Module):
         )
         tokens = image.point_embeds.float()
         targets = point_targets.flatten(0, 1)
-        features = self.heads.layers(tokens)
-        return {
-            "loss": self.heads(tokens, targets),
-            "colors": self.heads.color(tokens),
-            "parts": self.heads.part(features).argmax(1),
-            "categories": self.heads.category(features).argmax(1),
-        }
+        # in full precision, as in PointDescriptorTrainer
+        with torch.autocast(tokens.device.type, enabled=False):
+            features = self.heads.layers(tokens)
+            return {
+                "loss": self.heads(tokens, targets),
+                "colors": self.heads.color(tokens),
+                "parts": self.heads.part(features).argmax(1),
+                "categories": self.heads.category(features).argmax(1),
+            }
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -160,13 +161,6 @@ def train_language_model(descriptor: PreTrainedModel, is_trained: bool) -> None:
     descriptor.get_output_embeddings().requires_grad_(is_trained)
 
 
-def views_of(dataset: Any, training_args: Any) -> dict[str, Sequence[View]]:
-    return {
-        "train": training_views(dataset["train"], training_args),
-        "validation": make_views(list(read_dataset(dataset["validation"]))),
-    }
-
-
 def main() -> None:
     data_args, model_args, training_args = TrlParser(
         (DataArguments, PointDescriptorModelArguments, PointDescriptorTrainingArguments)
@@ -174,12 +168,20 @@ def main() -> None:
     # fresh weights are made before the trainer, which sets the seed too late for them
     set_seed(training_args.seed)
 
+    if training_args.feature_cache is None:
+        raise ValueError("feature_cache is missing: name a folder for feature maps")
     dataset = load_points(data_args.data_dir)
+    for split in ("train", "validation"):
+        if split not in dataset:
+            raise ValueError(f"{data_args.data_dir}: there is no {split} photo")
     descriptor, processor = prepare_descriptor(
         model_args, dataset["train"], training_args
     )
     train_language_model(descriptor, False)
-    views = views_of(dataset, training_args)
+    views = {
+        "train": training_views(dataset["train"], training_args),
+        "validation": make_views(list(read_dataset(dataset["validation"]))),
+    }
     width = descriptor.config.get_text_config().hidden_size
     heads = AuxiliaryHeads.for_views(width, views["train"])
 

@@ -28,6 +28,7 @@ from .words.facts import Scene
 __all__ = ["SHAPES", "FalseClaimReward", "LocalizerReward", "distinct_images"]
 
 SHAPES = ("mse", "exp", "pck", "log")
+MOST_CLAIMS = 3  # false ones that are counted: a long text is not worse than nonsense
 
 
 def shaped(distances: np.ndarray, shape: str, tau: float) -> np.ndarray:
@@ -214,12 +215,11 @@ def frozen_localizer(
 
 class FalseClaimReward:
     """Reward function of [`PointGRPOTrainer`]: what a description says of its point that annotation or pixels
-    contradict, such as a wrong color, costs `penalty` each.
+    contradict, such as a wrong color, costs `penalty` each, three times at most.
 
     Args:
         photos (iterable of [`Photo`]): the annotation of the images, which are told apart by the column `image_id`.
         penalty (`float`): of one false claim.
-        most (`int`): claims of a description that are counted, so that a long one is not worse than nonsense.
         name (`str`): under which the trainer logs it.
 
     Raises ValueError for a penalty that is not positive.
@@ -229,14 +229,12 @@ class FalseClaimReward:
         self,
         photos: Iterable[Photo],
         penalty: float = 0.3,
-        most: int = 3,
         name: str = "false_claims",
     ) -> None:
         if not penalty > 0:
             raise ValueError(f"penalty must be positive, got {penalty!r}")
         self.photos = {photo.id: photo for photo in photos}
         self.penalty = penalty
-        self.most = most
         self.__name__ = name
 
     def __call__(
@@ -274,7 +272,7 @@ class FalseClaimReward:
                 scenes[name],
                 *annotation_of(self.photos[name], place),
             )
-            counts.append(min(len(false_claims(claims)), self.most))
+            counts.append(min(len(false_claims(claims)), MOST_CLAIMS))
         if log_metric is not None:
             log_metric(f"{self.__name__}/count", float(np.mean(counts)))
         return [-self.penalty * count for count in counts]
