@@ -3,12 +3,12 @@ r"""Teaches the point token of a fresh Point Descriptor what is at its point, be
 python examples/pretrain_points.py --config examples/pretrain_points.yaml --data_dir known
 
 [`AuxiliaryHeads`] read the spot's color, the part, the object and its extent from the token. The language model, which
-takes most of the time of train_descriptor.py, does not run.
+takes most of the time of train_descriptor.py, does not run. With `freeze: nothing` the backbone learns too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import EvalPrediction, PreTrainedModel, Trainer, set_seed
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    ProcessorMixin,
+    Trainer,
+    set_seed,
+)
 from trl import TrlParser
 
 from hf_talking_points.checkpoints import last_checkpoint
@@ -46,24 +52,37 @@ ANYWHERE = 0.25  # share of the points that are drawn from all pixels
 
 
 @dataclass
+class PointTokenTrainingArguments(PointDescriptorTrainingArguments):
+    """
+    Args:
+        backbone_learning_rate (`float`): of the backbone, where it is trained (`freeze: nothing`).
+    """
+
+    backbone_learning_rate: float = field(
+        default=1e-4,
+        metadata={"help": "of the backbone, where it is trained"},
+    )
+
+
+@dataclass
 class PointsOfViews(torch.utils.data.Dataset):
     """Points of views with what the heads should read from them.
 
     Args:
         views (`list[View]`)
-        cache ([`FeatureCache`]): of these views.
+        processor ([`PointDescriptorProcessor`])
         heads ([`AuxiliaryHeads`])
-        side (`int`): of the canvas in pixels.
         count (`int`): points of each view.
         draws (`int`): times that each view comes, with other points.
+        cache ([`FeatureCache`], *optional*): of these views; pixels are given without it.
     """
 
     views: list[View]
-    cache: FeatureCache
+    processor: ProcessorMixin
     heads: AuxiliaryHeads
-    side: int
     count: int
     draws: int = 1
+    cache: FeatureCache | None = None
 
     def __len__(self) -> int:
         return self.draws * len(self.views)
@@ -74,16 +93,22 @@ class PointsOfViews(torch.utils.data.Dataset):
         size = view.photo.size
         sources = self.draw_points(view, np.random.default_rng(number))
         places = [(point.x, point.y) for _, point in sources]
-        colors = spot_colors(np.asarray(view.image()), places)
+        image = view.image()
+        colors = spot_colors(np.asarray(image), places)
         targets = []
         for source, color in zip(sources, colors.tolist()):
             targets.append(self.heads.targets(source, size, color))
         places = torch.tensor(places, dtype=torch.float64)
-        return {
-            "feature_maps": self.cache[index],
-            "input_points": pixels_to_canvas(places, *size, self.side).float(),
+        side = self.processor.image_size
+        row = {
+            "input_points": pixels_to_canvas(places, *size, side).float(),
             "point_targets": torch.tensor(targets),
         }
+        if self.cache is None:
+            row["pixel_values"] = self.processor.pixel_values([image])[0]
+        else:
+            row["feature_maps"] = self.cache[index]
+        return row
 
     def draw_points(self, view: View, rng: np.random.Generator) -> list[Owned]:
         """Annotated points and points anywhere, of which only the color is known."""
@@ -115,45 +140,78 @@ class PointTokens(nn.Module):
 
     def forward(
         self,
-        feature_maps: list[torch.Tensor],
         input_points: torch.Tensor,
         point_targets: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        feature_maps: list[torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """The loss, and what the metrics are made of.
 
         Args:
-            feature_maps (list of `torch.Tensor`): of the backbone.
             input_points (`torch.Tensor` of shape `(photos, points, 2)`): on the canvas.
             point_targets (`torch.Tensor` of shape `(photos, points, 11)`): of [`AuxiliaryHeads.targets`].
+            pixel_values (`torch.Tensor` of shape `(photos, 3, image_size, image_size)`, *optional*)
+            feature_maps (list of `torch.Tensor`, *optional*): the backbone's maps instead of `pixel_values`.
         """
         image = self.descriptor.get_image_features(
-            feature_maps=feature_maps, input_points=input_points
+            pixel_values, input_points, feature_maps
         )
         tokens = image.point_embeds.float()
         targets = point_targets.flatten(0, 1)
         # in full precision, as in PointDescriptorTrainer
         with torch.autocast(tokens.device.type, enabled=False):
             features = self.heads.layers(tokens)
-            return {
-                "loss": self.heads(tokens, targets),
+            read = {
                 "colors": self.heads.color(tokens),
                 "parts": self.heads.part(features).argmax(1),
                 "categories": self.heads.category(features).argmax(1),
             }
+            loss = self.heads(tokens, targets)
+        # a row for each photo, as the targets: accelerate cuts the last batch by rows
+        shape = input_points.shape[:2]
+        return {
+            "loss": loss,
+            **{name: values.unflatten(0, shape) for name, values in read.items()},
+        }
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """R² of the three axes of color, and how many parts and categories are right."""
     colors, parts, categories = prediction.predictions
-    targets = prediction.label_ids.reshape(-1, prediction.label_ids.shape[-1])
-    true = targets[:, :COLORS]
-    r2 = 1 - ((colors - true) ** 2).mean(axis=0) / true.var(axis=0)
+    targets = prediction.label_ids  # (photos, points, 11)
+    true = targets[..., :COLORS]
+    r2 = 1 - ((colors - true) ** 2).mean(axis=(0, 1)) / true.var(axis=(0, 1))
     metrics = dict(zip(("r2_L", "r2_a", "r2_b"), r2.tolist()))
     names = {"part": parts, "category": categories}
     for column, (name, found) in enumerate(names.items(), COLORS):
-        known = targets[:, column] != IGNORED
-        metrics[name] = float((found == targets[:, column])[known].mean())
+        known = targets[..., column] != IGNORED
+        metrics[name] = float((found == targets[..., column])[known].mean())
     return metrics
+
+
+class PointTokenTrainer(Trainer):
+    """A `Trainer` of [`PointTokens`] with a learning rate of its own for a backbone that is trained."""
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(model)
+        trained = []
+        for parameter in self.model.descriptor.model.backbone.parameters():
+            if parameter.requires_grad:
+                trained.append(parameter)
+        if not trained:
+            return optimizer
+        identities = {id(parameter) for parameter in trained}
+        for group in optimizer.param_groups:
+            kept = [it for it in group["params"] if id(it) not in identities]
+            group["params"] = kept
+        optimizer.add_param_group(
+            {
+                "params": trained,
+                "lr": self.args.backbone_learning_rate,
+                "weight_decay": 0.0,
+            }
+        )
+        return optimizer
 
 
 def train_language_model(descriptor: PreTrainedModel, is_trained: bool) -> None:
@@ -163,13 +221,16 @@ def train_language_model(descriptor: PreTrainedModel, is_trained: bool) -> None:
 
 def main() -> None:
     data_args, model_args, training_args = TrlParser(
-        (DataArguments, PointDescriptorModelArguments, PointDescriptorTrainingArguments)
+        (DataArguments, PointDescriptorModelArguments, PointTokenTrainingArguments)
     ).parse_args_and_config()
     # fresh weights are made before the trainer, which sets the seed too late for them
     set_seed(training_args.seed)
 
-    if training_args.feature_cache is None:
-        raise ValueError("feature_cache is missing: name a folder for feature maps")
+    if training_args.feature_cache is not None and model_args.freeze != "backbone":
+        raise ValueError(
+            f"feature_cache keeps what a frozen backbone computes, but with freeze={model_args.freeze!r} it is trained: "
+            "leave feature_cache out, or set freeze to backbone"
+        )
     dataset = load_points(data_args.data_dir)
     for split in ("train", "validation"):
         if split not in dataset:
@@ -186,23 +247,16 @@ def main() -> None:
     heads = AuxiliaryHeads.for_views(width, views["train"])
 
     def points_of(split: str, draws: int) -> PointsOfViews:
-        cache = cache_views(
-            training_args.feature_cache,
-            descriptor.model.backbone,
-            processor,
-            views[split],
-        )
-        return PointsOfViews(
-            views[split],
-            cache,
-            heads,
-            processor.image_size,
-            training_args.points_per_image,
-            draws,
-        )
+        cache = None
+        if training_args.feature_cache is not None:
+            backbone = descriptor.model.backbone
+            folder = training_args.feature_cache
+            cache = cache_views(folder, backbone, processor, views[split])
+        count = training_args.points_per_image
+        return PointsOfViews(views[split], processor, heads, count, draws, cache)
 
     training_args.label_names = ["point_targets"]
-    trainer = Trainer(
+    trainer = PointTokenTrainer(
         model=PointTokens(descriptor, heads),
         args=training_args,
         data_collator=collate,

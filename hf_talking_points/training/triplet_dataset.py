@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -159,6 +160,11 @@ class DrawnRows:
     cache: FeatureCache | None
     told: list[int]
 
+    def __reduce__(self) -> tuple[Callable[[bytes], DrawnRows], tuple[bytes]]:
+        # `datasets` pickles a transform in Python to hash it, which takes minutes for the annotation of many photos
+        fields = (self.sampler, self.views, self.cache, self.told)
+        return drawn_rows, (pickle.dumps(fields),)
+
     def view_of(self, number: int) -> int:
         """Where the view of a row stands."""
         rng = np.random.default_rng([self.sampler.seed, number, 0])
@@ -172,6 +178,11 @@ class DrawnRows:
             index = self.view_of(number)
             rows.append(self.sampler.row(self.views[index], number, self.cache, index))
         return {column: [row[column] for row in rows] for column in rows[0]}
+
+
+def drawn_rows(pickled: bytes) -> DrawnRows:
+    """[`DrawnRows`] of its pickled fields."""
+    return DrawnRows(*pickle.loads(pickled))
 
 
 def triplet_dataset(

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from example_scripts import load_example
 from safetensors.torch import load_file
 from supervised_runs import SPLIT_NAMES, draw_photos
-from transformers import AutoModel, Trainer
+from transformers import AutoModel, EvalPrediction, Trainer
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = ["localizer", "descriptor"]
@@ -113,7 +114,7 @@ def test_an_adapted_fresh_model_is_saved_whole(run_example, folder, tmp_path, ki
 
 def test_words_begin_with_what_the_points_were_taught(run_example, folder, tmp_path):
     taught = tmp_path / "points" / "run"
-    options = {"styles": ["full"], "warmup_steps": 0, **TINY}
+    options = {"styles": ["full"], "warmup_steps": 0, "freeze": "backbone", **TINY}
     run_example("points", write_config("points", folder, taught.parent, **options))
     options = {"model_name_or_path": str(taught), "learning_rate": 0.0, "max_steps": 1}
     run_example("descriptor", write_config("descriptor", folder, tmp_path, **options))
@@ -126,6 +127,56 @@ def test_words_begin_with_what_the_points_were_taught(run_example, folder, tmp_p
     kept = load_file(tmp_path / "run" / "checkpoint-1" / "auxiliary_heads.safetensors")
     for name, value in heads.items():
         assert torch.equal(value, kept[name]), name
+
+
+@pytest.mark.parametrize("part", ["the backbone", "what follows it"])
+def test_the_backbone_has_a_learning_rate_of_its_own(
+    run_example, folder, tmp_path, part
+):
+    still = {"learning_rate": 0.0, "backbone_learning_rate": 0.0}
+    name = "learning_rate" if part == "what follows it" else "backbone_learning_rate"
+    runs = []
+    for number, rates in enumerate([still, {**still, name: 1e-3}]):
+        output = tmp_path / str(number)
+        options = {"warmup_steps": 0, "feature_cache": None, "max_steps": 1}
+        config = write_config("points", folder, output, **TINY, **options, **rates)
+        run_example("points", config)
+        runs.append(load_file(output / "run" / "model.safetensors"))
+    before, after = runs
+    moved = {"the backbone": False, "what follows it": False}
+    for name, value in before.items():
+        if not torch.equal(value, after[name]):
+            moved["the backbone" if ".encoder." in name else "what follows it"] = True
+    assert moved == {key: key == part for key in moved}
+
+
+def test_features_of_a_backbone_that_learns_are_not_kept(run_example, folder, tmp_path):
+    config = write_config("points", folder, tmp_path, **TINY)
+    with pytest.raises(ValueError, match="feature_cache keeps what a frozen backbone"):
+        run_example("points", config)
+
+
+def test_what_the_heads_read_is_scored_where_it_is_known():
+    script = load_example("pretrain_points")
+    rng = np.random.default_rng(0)
+    photos, points = 3, 4
+    targets = np.full((photos, points, 11), np.nan)
+    targets[..., :3] = rng.normal(size=(photos, points, 3))
+    targets[..., 3] = script.IGNORED
+    targets[0, :2, 3] = [1, 2]
+    targets[..., 4] = 5
+    parts = np.ones((photos, points))
+    categories = np.full((photos, points), 5)
+    categories[0] = 6
+    read = (targets[..., :3], parts, categories)
+    metrics = script.compute_metrics(EvalPrediction(read, targets))
+    assert metrics == {
+        "r2_L": 1.0,
+        "r2_a": 1.0,
+        "r2_b": 1.0,
+        "part": 0.5,
+        "category": pytest.approx(2 / 3),
+    }
 
 
 class TrainingBegins(Exception):
