@@ -228,8 +228,8 @@ def main() -> None:
 
     if training_args.feature_cache is not None and model_args.freeze != "backbone":
         raise ValueError(
-            f"feature_cache keeps what a frozen backbone computes, but with freeze={model_args.freeze!r} it is trained: "
-            "leave feature_cache out, or set freeze to backbone"
+            "feature_cache keeps what a frozen backbone computes, but with "
+            f"freeze={model_args.freeze!r} it is trained: leave feature_cache out, or set freeze to backbone"
         )
     dataset = load_points(data_args.data_dir)
     for split in ("train", "validation"):
