@@ -261,7 +261,8 @@ def numbers_of(judged: pd.DataFrame) -> dict[str, Any]:
     }
     places = judged["color_place"].tolist()
     for title, last in (("nearest color", 0), ("one of the two nearest colors", 1)):
-        hits = [None if place is None else place <= last for place in places]
+        # a text without a color has NaN where others have numbers
+        hits = [None if pd.isna(place) else place <= last for place in places]
         numbers[title] = share(hits, photos)
     for kind in JUDGED:
         numbers[f"{kind} not contradicted"] = share(judged[kind].tolist(), photos)

@@ -39,7 +39,11 @@ from hf_talking_points.training.arguments import (
 from hf_talking_points.training.auxiliary_losses import (
     COLORS,
     IGNORED,
+    NAMES,
+    SIZES,
+    STEPS,
     AuxiliaryHeads,
+    steps_of,
 )
 from hf_talking_points.training.collators import collate_images
 from hf_talking_points.training.compose import prepare_descriptor
@@ -96,8 +100,9 @@ class PointsOfViews(torch.utils.data.Dataset):
         image = view.image()
         colors = spot_colors(np.asarray(image), places)
         targets = []
-        for source, color in zip(sources, colors.tolist()):
-            targets.append(self.heads.targets(source, size, color))
+        for source, color, (x, y) in zip(sources, colors.tolist(), places):
+            place = x / size[0], y / size[1]
+            targets.append(self.heads.targets(source, size, color, place))
         places = torch.tensor(places, dtype=torch.float64)
         side = self.processor.image_size
         row = {
@@ -149,7 +154,7 @@ class PointTokens(nn.Module):
 
         Args:
             input_points (`torch.Tensor` of shape `(photos, points, 2)`): on the canvas.
-            point_targets (`torch.Tensor` of shape `(photos, points, 11)`): of [`AuxiliaryHeads.targets`].
+            point_targets (`torch.Tensor` of shape `(photos, points, 16)`): of [`AuxiliaryHeads.targets`].
             pixel_values (`torch.Tensor` of shape `(photos, 3, image_size, image_size)`, *optional*)
             feature_maps (list of `torch.Tensor`, *optional*): the backbone's maps instead of `pixel_values`.
         """
@@ -163,8 +168,10 @@ class PointTokens(nn.Module):
             features = self.heads.layers(tokens)
             read = {
                 "colors": self.heads.color(tokens),
+                "color_names": self.heads.color_name(tokens).argmax(1),
                 "parts": self.heads.part(features).argmax(1),
                 "categories": self.heads.category(features).argmax(1),
+                "steps": self.heads.steps(tokens).unflatten(1, (-1, STEPS)).argmax(2),
             }
             loss = self.heads(tokens, targets)
         # a row for each photo, as the targets: accelerate cuts the last batch by rows
@@ -176,16 +183,19 @@ class PointTokens(nn.Module):
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """R² of the three axes of color, and how many parts and categories are right."""
-    colors, parts, categories = prediction.predictions
-    targets = prediction.label_ids  # (photos, points, 11)
+    """R² of the three axes of color, and how many names and steps are right."""
+    colors, color_names, parts, categories, steps = prediction.predictions
+    targets = prediction.label_ids  # (photos, points, 16)
     true = targets[..., :COLORS]
     r2 = 1 - ((colors - true) ** 2).mean(axis=(0, 1)) / true.var(axis=(0, 1))
     metrics = dict(zip(("r2_L", "r2_a", "r2_b"), r2.tolist()))
-    names = {"part": parts, "category": categories}
+    names = {"color_name": color_names, "part": parts, "category": categories}
     for column, (name, found) in enumerate(names.items(), COLORS):
         known = targets[..., column] != IGNORED
         metrics[name] = float((found == targets[..., column])[known].mean())
+    places = torch.from_numpy(targets[..., COLORS + NAMES : -SIZES])
+    true_steps = steps_of(places).numpy()
+    metrics["step"] = float((steps == true_steps)[true_steps != IGNORED].mean())
     return metrics
 
 

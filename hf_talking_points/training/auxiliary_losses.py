@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -12,16 +13,23 @@ from transformers.models.mask2former.modeling_mask2former import (
     sigmoid_cross_entropy_loss,
 )
 
-from ..data.photos import AnnotatedObject, PartPoint
-from ..data.triplets import View
+from ..data.triplets import Owned, View
+from ..words.facts import shares_of
+from ..words.looks import COLOR_NAMES, ranked_colors
 
 IGNORED = -100  # the class that cross-entropy leaves out
-EXTENTS = 6
-UNKNOWN_EXTENT = [float("nan")] * EXTENTS
-EXTENT_WEIGHT = 10
+UNKNOWN = float("nan")
+# what a row of targets consists of
 COLORS = 3
+NAMES = 3
+SHARES = 8
+SIZES = 2
+EXTENTS = 6
+EXTENT_WEIGHT = 10
 COLOR_SCALE = 50.0  # about the spread of CIELAB's lightness in photos
 COLOR_WEIGHT = 3
+STEPS = 10  # of a share, twice as fine as the writer's words
+STEP_WEIGHT = 4
 # OMG-LLaVA's
 CROSS_ENTROPY_WEIGHT = 0.4
 DICE_WEIGHT = 0.1
@@ -30,9 +38,10 @@ DICE_WEIGHT = 0.1
 class AuxiliaryHeads(nn.Module):
     """What an auxiliary loss reads from the point token while the descriptor is trained.
 
-    That is the part, the object's category, where in the object's box the point lies, the box's place and size, and
-    the spot's color, this one by a linear map. They bring these into the token long before the text's loss does, and
-    are not needed afterwards.
+    That is the spot's color, the part, the object's category, where the point lies in the photo, in the object's box
+    and in the part's, and the object's place and size. They bring these into the token long before the text's loss
+    does, and are not needed afterwards. Colors and places are read twice, as numbers and as one of a few names or
+    steps: a small language model hardly turns the numbers into words, but copies the classes.
 
     Args:
         dim (`int`): of the point token.
@@ -55,6 +64,8 @@ class AuxiliaryHeads(nn.Module):
         )  # the last one: no object
         self.extent = nn.Linear(dim, EXTENTS)
         self.color = nn.Linear(dim, COLORS)
+        self.color_name = nn.Linear(dim, len(COLOR_NAMES))
+        self.steps = nn.Linear(dim, SHARES * STEPS)
 
     @classmethod
     def for_views(cls, dim: int, views: Iterable[View]) -> AuxiliaryHeads:
@@ -71,9 +82,10 @@ class AuxiliaryHeads(nn.Module):
 
     def targets(
         self,
-        source: tuple[AnnotatedObject | None, PartPoint] | None,
+        source: Owned | None,
         size: tuple[int, int],
         color: Sequence[float],
+        place: Sequence[float],
     ) -> list[float]:
         """What the heads should read from a point.
 
@@ -81,38 +93,35 @@ class AuxiliaryHeads(nn.Module):
             source (`tuple`, *optional*): (object, part point); None for surroundings.
             size (`tuple`): (width, height) of the photo in pixels.
             color (of length 3): of the spot, CIELAB.
+            place (of length 2): of the point, in parts of the photo's width and height.
         Returns:
-            [L, a, b, part, category, u, v, center x, center y, width, height]: the color in units of `COLOR_SCALE`,
-            places in parts of the object's box and of the photo. Part or category is -100, and the extents NaN, where
-            they are not known.
+            [L, a, b, color name, part, category, x, y, u, v, center x, center y, part u, part v, width, height]: the
+            color in units of `COLOR_SCALE`; the point in parts of the photo and of the object's box; the box's center;
+            the point in parts of the part's box; the box's size. Names are -100 and the others NaN where they are not
+            known.
         """
         scaled = [value / COLOR_SCALE for value in color]
-        return [*scaled, *self.names_and_extent(source, size)]
+        ((name,),) = ranked_colors(np.array([color]), 1)
+        on_object = center = extent = in_part = (UNKNOWN, UNKNOWN)
+        if source is not None and source[1].box is not None:
+            in_part = shares_of(source[1], source[1].box)
+        if source is not None and source[0] is not None:
+            on_object = shares_of(source[1], source[0].box)
+            (x1, y1, x2, y2), (width, height) = source[0].box, size
+            center = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
+            extent = (x2 - x1) / width, (y2 - y1) / height
+        names = [COLOR_NAMES.index(name), *self.names(source)]
+        return [*scaled, *names, *place, *on_object, *center, *in_part, *extent]
 
-    def names_and_extent(
-        self,
-        source: tuple[AnnotatedObject | None, PartPoint] | None,
-        size: tuple[int, int],
-    ) -> list[float]:
-        """What follows the color in [`targets`]."""
+    def names(self, source: Owned | None) -> tuple[int, int]:
+        """The classes of part and category."""
         if source is None:
-            return [IGNORED, len(self.categories), *UNKNOWN_EXTENT]
+            return IGNORED, len(self.categories)
         annotated, point = source
         part = IGNORED if point.part is None else self.parts.get(point.part, IGNORED)
         if annotated is None:
-            return [part, IGNORED, *UNKNOWN_EXTENT]
-        category = self.categories.get(annotated.category, IGNORED)
-        width, height = size
-        x1, y1, x2, y2 = annotated.box
-        extent = [
-            (point.x - x1) / max(x2 - x1, 1),
-            (point.y - y1) / max(y2 - y1, 1),
-            (x1 + x2) / 2 / width,
-            (y1 + y2) / 2 / height,
-            (x2 - x1) / width,
-            (y2 - y1) / height,
-        ]
-        return [part, category, *extent]
+            return part, IGNORED
+        return part, self.categories.get(annotated.category, IGNORED)
 
     def forward(
         self,
@@ -120,42 +129,67 @@ class AuxiliaryHeads(nn.Module):
         targets: torch.Tensor,
         known: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss: the means over the colors and the known parts, categories and extents of a batch, or its share.
+        """The loss: the means over what is known of the points of a batch, or its share.
 
         Args:
             point_embeds (`torch.Tensor` of shape `(points, dim)`): the point tokens.
-            targets (`torch.Tensor` of shape `(points, 11)`): of [`AuxiliaryHeads.targets`].
-            known (`torch.Tensor` of shape `(4,)`, *optional*): [`known_targets`] of all batches whose losses are
+            targets (`torch.Tensor` of shape `(points, 16)`): of [`AuxiliaryHeads.targets`].
+            known (`torch.Tensor` of shape `(5,)`, *optional*): [`known_targets`] of all batches whose losses are
                 added; by default of this one.
         """
         if known is None:
             known = known_targets(targets)
-        colors, parts, categories, extents = known.clamp(min=1)
+        points, parts, categories, extents, shares = known.clamp(min=1)
         features = self.layers(point_embeds)
-        color, part, category, extent = targets.split([COLORS, 1, 1, EXTENTS], 1)
+        color, names, places, _ = targets.split([COLORS, NAMES, SHARES, SIZES], 1)
+        color_name, part, category = names.unbind(1)
         color_loss = summed_distance(self.color(point_embeds), color)
-        part_loss = summed_cross_entropy(self.part(features), part[:, 0])
-        category_loss = summed_cross_entropy(self.category(features), category[:, 0])
+        color_name_loss = summed_cross_entropy(
+            self.color_name(point_embeds), color_name
+        )
+        part_loss = summed_cross_entropy(self.part(features), part)
+        category_loss = summed_cross_entropy(self.category(features), category)
+        extent = extents_of(targets)
         is_known = ~extent.isnan().any(1)
         extent_loss = summed_distance(self.extent(features)[is_known], extent[is_known])
+        step_loss = summed_cross_entropy(
+            self.steps(point_embeds).view(-1, STEPS), steps_of(places).flatten()
+        )
         return (
-            COLOR_WEIGHT * color_loss / (COLORS * colors)
+            COLOR_WEIGHT * color_loss / (COLORS * points)
+            + color_name_loss / points
             + category_loss / categories
             + part_loss / parts
             + EXTENT_WEIGHT * extent_loss / (EXTENTS * extents)
+            + STEP_WEIGHT * step_loss / shares
         )
 
 
+def extents_of(targets: torch.Tensor) -> torch.Tensor:
+    """Where a point is on its object, and the object's center and size: `(points, 6)` of targets `(points, 16)`."""
+    places, sizes = targets[:, COLORS + NAMES :].split([SHARES, SIZES], 1)
+    return torch.cat([places[:, 2:6], sizes], 1)
+
+
+def steps_of(shares: torch.Tensor) -> torch.Tensor:
+    """The classes of shares in [0, 1], in equal steps; what lies beyond an end is in the step at that end, and NaN in
+    none."""
+    steps = (shares * STEPS).floor().clamp(0, STEPS - 1)
+    return steps.nan_to_num(IGNORED).long()
+
+
 def known_targets(targets: torch.Tensor) -> torch.Tensor:
-    """How many colors, parts, categories and extents are known: `(4,)`.
+    """How many colors, parts, categories, extents and shares are known: `(5,)`.
 
     Args:
-        targets (`torch.Tensor` of shape `(points, 11)`): of [`AuxiliaryHeads.targets`].
+        targets (`torch.Tensor` of shape `(points, 16)`): of [`AuxiliaryHeads.targets`].
     """
     points = torch.tensor([len(targets)], device=targets.device)  # each has a color
-    classes = (targets[:, COLORS : COLORS + 2] != IGNORED).sum(0)
-    extents = (~targets[:, COLORS + 2 :].isnan().any(1)).sum(0, keepdim=True)
-    return torch.cat([points, classes, extents])
+    classes = (targets[:, COLORS + 1 : COLORS + NAMES] != IGNORED).sum(0)
+    extents = (~extents_of(targets).isnan().any(1)).sum(0, keepdim=True)
+    places = targets[:, COLORS + NAMES : COLORS + NAMES + SHARES]
+    shares = (~places.isnan()).sum().unsqueeze(0)
+    return torch.cat([points, classes, extents, shares])
 
 
 def summed_distance(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -105,8 +105,12 @@ class DescriptorCollator:
         if self.heads is not None:
             targets = []
             for row in rows:
-                for source, color in zip(row["sources"], row["colors"].tolist()):
-                    targets.append(self.heads.targets(source, row["size"], color))
+                looks = zip(
+                    row["sources"], row["colors"].tolist(), row["places"].tolist()
+                )
+                for source, color, place in looks:
+                    target = self.heads.targets(source, row["size"], color, place)
+                    targets.append(target)
             batch["point_targets"] = torch.tensor(targets)
         if self.boxes:
             batch["object_boxes"] = torch.cat([self.canvas_boxes(row) for row in rows])

@@ -7,16 +7,23 @@ import torch
 from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
 from hf_talking_points.data.triplets import View
 from hf_talking_points.training.auxiliary_losses import (
+    IGNORED,
+    STEPS,
     AuxiliaryHeads,
     box_mask_loss,
     known_boxes,
     known_targets,
+    steps_of,
 )
+from hf_talking_points.words.looks import COLOR_NAMES, ranked_colors
 
 DOG = AnnotatedObject("dog", (10, 20, 50, 60))
 SIZE = (100, 80)
 COLOR = [60.0, -10.0, 25.0]  # CIELAB
 SCALED = [1.2, -0.2, 0.5]
+COLOR_NAME = COLOR_NAMES.index(ranked_colors(np.array([COLOR]), 1)[0][0])
+PLACE = (0.2, 0.5)  # in parts of the photo
+NAN = float("nan")
 
 
 @pytest.fixture
@@ -26,8 +33,11 @@ def heads():
 
 
 def test_targets_of_a_point(heads):
-    targets = heads.targets((DOG, PartPoint("tail", 20, 40)), SIZE, COLOR)
-    np.testing.assert_allclose(targets, [*SCALED, 1, 1, 0.25, 0.5, 0.3, 0.5, 0.4, 0.5])
+    tail = PartPoint("tail", 20, 40, box=(10, 20, 20, 60))
+    targets = heads.targets((DOG, tail), SIZE, COLOR, PLACE)
+    names = [COLOR_NAME, 1, 1]
+    places = [*PLACE, 0.25, 0.5, 0.3, 0.5, 1.0, 0.5]
+    np.testing.assert_allclose(targets, [*SCALED, *names, *places, 0.4, 0.5])
 
 
 @pytest.mark.parametrize(
@@ -39,24 +49,31 @@ def test_targets_of_a_point(heads):
     ],
 )
 def test_targets_of_a_point_on_no_object(heads, source, part, category):
-    targets = heads.targets(source, SIZE, COLOR)
-    assert targets[3:5] == [part, category]
-    assert np.isnan(targets[5:]).all()
+    targets = heads.targets(source, SIZE, COLOR, PLACE)
+    assert targets[3:8] == [COLOR_NAME, part, category, *PLACE]
+    assert np.isnan(targets[8:]).all()
 
 
 def test_names_that_were_not_seen_in_training_are_left_out(heads):
     unseen = AnnotatedObject("horse", DOG.box)
-    targets = heads.targets((unseen, PartPoint("mane", 20, 40)), SIZE, COLOR)
-    np.testing.assert_allclose(
-        targets, [*SCALED, -100, -100, 0.25, 0.5, 0.3, 0.5, 0.4, 0.5]
-    )
+    source = (unseen, PartPoint("mane", 20, 40))
+    targets = heads.targets(source, SIZE, COLOR, PLACE)
+    names = [COLOR_NAME, -100, -100]
+    places = [*PLACE, 0.25, 0.5, 0.3, 0.5, NAN, NAN]
+    np.testing.assert_allclose(targets, [*SCALED, *names, *places, 0.4, 0.5])
+
+
+def test_shares_are_counted_in_steps():
+    shares = torch.tensor([[0.0, 0.099, 0.1, 0.95], [1.0, 1.2, -0.3, NAN]])
+    last = STEPS - 1
+    assert steps_of(shares).tolist() == [[0, 0, 1, last], [last, last, 0, IGNORED]]
 
 
 def test_the_loss_is_finite_whatever_is_unknown(heads):
     sources = [None, (None, PartPoint(None, 1, 2)), (DOG, PartPoint("nose", 20, 30))]
     for chosen in ([0], [1], [2], [0, 1], [0, 1, 2]):
         targets = torch.tensor(
-            [heads.targets(sources[index], SIZE, COLOR) for index in chosen]
+            [heads.targets(sources[index], SIZE, COLOR, PLACE) for index in chosen]
         )
         features = torch.randn(len(chosen), 8, requires_grad=True)
         loss = heads(features, targets)
@@ -67,10 +84,12 @@ def test_the_loss_is_finite_whatever_is_unknown(heads):
 
 def test_the_loss_falls_to_nothing_where_all_is_read_right(heads):
     sources = [(DOG, PartPoint("nose", 20, 30)), (DOG, PartPoint("tail", 48, 22)), None]
-    targets = torch.tensor([heads.targets(source, SIZE, COLOR) for source in sources])
+    targets = torch.tensor(
+        [heads.targets(source, SIZE, COLOR, PLACE) for source in sources]
+    )
     features = torch.randn(3, 8)
     optimizer = torch.optim.Adam(heads.parameters(), 0.02)
-    for _ in range(200):
+    for _ in range(500):
         optimizer.zero_grad()
         loss = heads(features, targets)
         loss.backward()
@@ -107,14 +126,17 @@ def test_the_losses_of_pieces_add_up_to_that_of_the_whole(heads, sizes):
     nose = (DOG, PartPoint("nose", 20, 30))
     tail = (DOG, PartPoint("tail", 48, 22))
     sources = [nose, None, (None, PartPoint("tail", 3, 4)), tail, nose, None]
-    targets = torch.tensor([heads.targets(source, SIZE, COLOR) for source in sources])
+    targets = torch.tensor(
+        [heads.targets(source, SIZE, COLOR, PLACE) for source in sources]
+    )
     nan = float("nan")
     boxes = torch.tensor([[0.25, 0.0, 0.75, 0.5], [nan] * 4]).repeat(3, 1)
     features = torch.randn(6, 8)
     mask_logits = [torch.randn(6, 8, 8), torch.randn(6, 8, 8)]
     known = known_targets(targets)
     count = known_boxes(boxes)
-    assert known.tolist() == [6, 4, 5, 3]
+    # of 6 points in the photo, 3 on an object with its center
+    assert known.tolist() == [6, 4, 5, 3, 6 * 2 + 3 * 4]
     assert count == 3
     pieces = torch.arange(6).split(sizes)
     heads_losses = [heads(features[rows], targets[rows], known) for rows in pieces]
@@ -127,6 +149,8 @@ def test_the_losses_of_pieces_add_up_to_that_of_the_whole(heads, sizes):
 
 
 def test_every_weight_of_the_heads_has_a_gradient_whatever_is_unknown(heads):
-    targets = torch.tensor([heads.targets((None, PartPoint(None, 3, 4)), SIZE, COLOR)])
+    targets = torch.tensor(
+        [heads.targets((None, PartPoint(None, 3, 4)), SIZE, COLOR, PLACE)]
+    )
     heads(torch.randn(1, 8), targets).backward()
     assert all(parameter.grad is not None for parameter in heads.parameters())

@@ -131,14 +131,19 @@ def test_targets_and_boxes_stand_beside_their_points(make_descriptor, views):
     batch = DescriptorCollator(processor, heads, boxes=True)(rows)
     sources = [(row, source) for row in rows for source in row["sources"]]
     colors = torch.cat([row["colors"] for row in rows]).tolist()
+    places = torch.cat([row["places"] for row in rows]).tolist()
     assert any(source is None for _, source in sources)
     assert len(batch["point_targets"]) == len(batch["object_boxes"]) == len(sources)
-    for target, box, color, (row, source) in zip(
-        batch["point_targets"], batch["object_boxes"], colors, sources, strict=True
+    for target, box, color, place, (row, source) in zip(
+        batch["point_targets"],
+        batch["object_boxes"],
+        colors,
+        places,
+        sources,
+        strict=True,
     ):
-        np.testing.assert_allclose(
-            target, heads.targets(source, row["size"], color), rtol=1e-6
-        )
+        expected = heads.targets(source, row["size"], color, place)
+        np.testing.assert_allclose(target, expected, rtol=1e-6)
         if source is None:
             assert box.isnan().all()
             continue
