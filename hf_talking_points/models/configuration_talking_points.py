@@ -121,8 +121,9 @@ class PointDescriptorConfig(TalkingPointsConfig):
         point_mask (`str`): "gaussian" (the paper), "predicted" (OMG-LLaVA's own mask per layer) or "none".
         mask_sigma (`float`): standard deviation of the Gaussian in units of the canvas side.
         mask_threshold (`float`): a cell is attended where exp(-d^2 / 2 sigma^2) >= mask_threshold.
-        detail_level (`bool`): the backbone's finest map, with nothing but a linear projection, is one more level that
-            points attend to, the last of each round. Color and fine texture are lost in the coarser ones.
+        detail_level (`bool`): points see the backbone's finest map with nothing but linear projections: 5 x 5 samples
+            of it at the point are part of the query, and its cells, of stride 4 at least, are one more level that is
+            attended to, the last of each round. Color and fine texture are lost in the coarser ones.
         detail_sigma (`float`): standard deviation of that level's Gaussian, in units of the canvas side. With one as
             wide as the others', attention would have to find the spot among dozens of cells.
         point_box_size (`float`): side in canvas pixels of the box whose sinusoidal encoding is the point's position

@@ -35,8 +35,8 @@ BLOCKS = [
 class EfficientNetLiteConfig(BackboneConfigMixin, PreTrainedConfig):
     """Stages `stem`, `stage1` … `stage4` have strides 2, 4, 8, 16, 32 and 32, 24, 40, 112, 320 channels.
 
-    `pixels`, of stride 4 with 3 channels, are the pixels themselves, averaged in each cell; `colors`, of stride 8 with
-    12 channels, are the same, four of them in each cell."""
+    `pixels`, of stride 2 with 3 channels, are the pixels themselves, averaged in each cell; `colors`, of stride 8 with
+    12 channels, hold in each cell four averages over cells of stride 4."""
 
     model_type = "efficientnet_lite"
     _out_features: list | None = None
@@ -166,8 +166,9 @@ class EfficientNetLiteBackbone(BackboneMixin, PreTrainedModel):
         )  # faster than contiguous on a CPU
         x = nn.functional.relu6(self._bn0(self._conv_stem(x)))
         maps = {"stem": x}
-        maps["pixels"] = nn.functional.avg_pool2d(pixel_values, 4, ceil_mode=True)
-        maps["colors"] = four_in_a_cell(maps["pixels"])
+        maps["pixels"] = nn.functional.avg_pool2d(pixel_values, 2, ceil_mode=True)
+        coarser = nn.functional.avg_pool2d(pixel_values, 4, ceil_mode=True)
+        maps["colors"] = four_in_a_cell(coarser)
         for index, block in enumerate(self._blocks):
             x = block(x)
             if index in self.taps:

@@ -28,6 +28,11 @@ from .modeling_talking_points import (
     number_of_images,
 )
 
+SPOT_SIDE = 5  # cells of the finest map that a point is sampled in
+DETAIL_STRIDE = (
+    4  # least one of the finest map as a level: attention to more cells is slow
+)
+
 
 @dataclass
 class PointDescriptorImageOutput(BaseModelOutputWithPooling):
@@ -116,6 +121,28 @@ def gaussian_attention_mask(
     return blocked.scatter(2, nearest, False)
 
 
+def spot_samples(feature_map: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """The cells of a map around points, between which values are interpolated.
+
+    Args:
+        feature_map (`torch.Tensor` of shape `(images, channels, height, width)`)
+        points (`torch.Tensor` of shape `(images, points, 2)`): (x, y) on the canvas, in [0, 1].
+    Returns:
+        float32 `torch.Tensor` of shape `(images, points, channels * SPOT_SIDE**2)`.
+    """
+    size = torch.tensor(feature_map.shape[:1:-1], device=points.device)  # width, height
+    steps = torch.arange(SPOT_SIDE, device=points.device) - SPOT_SIDE // 2
+    offsets = torch.cartesian_prod(steps, steps) / size
+    places = points[:, :, None] + offsets  # (images, points, samples, 2)
+    samples = nn.functional.grid_sample(
+        feature_map.float(),
+        2 * places.float() - 1,
+        padding_mode="border",
+        align_corners=False,
+    )  # (images, channels, points, samples)
+    return samples.transpose(1, 2).flatten(2)
+
+
 class PointPromptEncoder(nn.Module):
     """A point's content query (learned) and position query (sinusoidal encoding of a small box around it + linear)."""
 
@@ -183,6 +210,8 @@ class PointDescriptorModel(TalkingPointsModel):
             vision = config.vision_config
             finest_channels = backbone_channels(vision)[0]
             self.detail_projection = nn.Conv2d(finest_channels, vision.hidden_dim, 1)
+            samples = finest_channels * SPOT_SIDE**2
+            self.spot_projection = nn.Linear(samples, vision.hidden_dim)
         self.post_init()
         self.freeze_unreached()
 
@@ -193,7 +222,7 @@ class PointDescriptorModel(TalkingPointsModel):
             self.point_projector,
         ]
         if self.config.detail_level:
-            modules.append(self.detail_projection)
+            modules += [self.detail_projection, self.spot_projection]
         return modules
 
     def reached_strides(self) -> set[int]:
@@ -278,8 +307,11 @@ class PointDescriptorModel(TalkingPointsModel):
         """The maps that decoder layers attend to in turn around points; arguments as of [`perceive_points`]."""
         levels = self.feature_levels(decoded)
         if self.config.detail_level:
-            keys = self.detail_projection(feature_maps[0])
-            levels.append(self.feature_level(keys))
+            finest = feature_maps[0]
+            factor = DETAIL_STRIDE // self.config.vision_config.feature_strides[0]
+            if factor > 1:
+                finest = nn.functional.avg_pool2d(finest, factor, ceil_mode=True)
+            levels.append(self.feature_level(self.detail_projection(finest)))
         return levels
 
     def perceive_points(
@@ -303,6 +335,9 @@ class PointDescriptorModel(TalkingPointsModel):
             0.5
         )  # half precision would move a point by pixels
         query, query_pos = self.point_encoder(points)
+        if self.config.detail_level:
+            samples = spot_samples(feature_maps[0], points)
+            query = query + self.spot_projection(samples.to(query.dtype))
         query = query.transpose(0, 1)  # (points, images, hidden_dim)
         query_pos = query_pos.transpose(0, 1)
         levels = self.point_levels(feature_maps, decoded)

@@ -464,7 +464,7 @@ class PointDescriptorModelArguments(ModelArguments):
     detail_level: bool = field(
         default=False,
         metadata={
-            "help": "points attend to the backbone's finest map too, in the small CPU tower to the pixels"
+            "help": "points see the backbone's finest map too, in the small CPU tower the pixels"
         },
     )
 
@@ -473,5 +473,5 @@ class PointDescriptorModelArguments(ModelArguments):
             return None
         modules = ["image_projector", "point_encoder", "point_projector"]
         if self.detail_level:
-            modules.append("detail_projection")
+            modules += ["detail_projection", "spot_projection"]
         return modules

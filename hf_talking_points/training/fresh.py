@@ -21,7 +21,7 @@ from ..models.modeling_efficientnet_lite import (
 )
 from ..offline import efficientnet_lite0_state_dict
 
-STRIDES = {"pixels": 4, "colors": 8}
+STRIDES = {"pixels": 2, "colors": 8}
 
 
 def train_tokenizer(

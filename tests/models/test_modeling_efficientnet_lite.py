@@ -11,7 +11,7 @@ MEANS = [6.683, 5.316, 2.0196]
 # name -> (stride, channels)
 STAGES = {
     "stem": (2, 32),
-    "pixels": (4, 3),
+    "pixels": (2, 3),
     "stage1": (4, 24),
     "colors": (8, 12),
     "stage2": (8, 40),
@@ -51,8 +51,8 @@ def test_colors_are_the_pixels_of_each_quarter():
     image[0, 1, 8:12, 4:8] = 1.0  # upper right quarter of the cell below the first
     with torch.no_grad():
         pixels, colors = model(image).feature_maps
-    assert pixels.shape == (1, 3, 4, 6)
-    assert pixels.sum() == pixels[0, 1, 2, 1] == 1
+    assert pixels.shape == (1, 3, 8, 12)
+    assert pixels.sum() == pixels[0, 1, 4:6, 2:4].sum() == 4
     assert colors.shape == (1, 12, 2, 3)
     assert colors.sum() == 1
     green = colors[0].view(3, 2, 2, 2, 3)[1]  # (row, column) of the quarter, cells

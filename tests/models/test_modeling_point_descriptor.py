@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 from hf_talking_points import PointDescriptorForConditionalGeneration
 from hf_talking_points.models.modeling_point_descriptor import (
+    SPOT_SIDE,
     PointDescriptorImageOutput,
     gaussian_attention_mask,
+    spot_samples,
 )
 
 BACKBONES = ["swin", "convnext", "efficientnet_lite"]
@@ -430,7 +432,7 @@ def test_gaussian_mask_keeps_far_cells_out(make_descriptor, point_mask, detail_l
     shapes = [(40, 8), (112, 4), (320, 2)]
     backbone = "efficientnet_lite"
     if detail_level:
-        shapes = [(3, 16), *shapes]
+        shapes = [(3, 32), *shapes]
         backbone = "efficientnet_lite_and_pixels"
     model, _ = make_descriptor(
         backbone, point_mask=point_mask, mask_sigma=0.05, detail_level=detail_level
@@ -454,22 +456,23 @@ def test_gaussian_mask_keeps_far_cells_out(make_descriptor, point_mask, detail_l
         return float((features(swapped) - features(maps[0])).detach().abs().max())
 
     assert change_of_swap((0, 0), (0, 0)) == 0
-    at_point = (1, 1) if detail_level else (0, 0)
+    at_point = (3, 3) if detail_level else (0, 0)
     assert change_of_swap(at_point, (7, 7)) > 1e-3
-    far = change_of_swap((7, 7), (3, 6))
-    assert far < 1e-5 if point_mask == "gaussian" else far > 1e-3
+    far = change_of_swap((7, 7), (3, 7))
+    assert far < 1e-6 if point_mask == "gaussian" else far > 1e-5
 
 
 def test_the_detail_level_has_a_gaussian_of_its_own(make_descriptor):
     point = torch.tensor([[[0.1, 0.1]]])
-    shapes = [(3, 16), (40, 8), (112, 4), (320, 2)]
+    shapes = [(3, 32), (40, 8), (112, 4), (320, 2)]
     torch.manual_seed(1)
     maps = [torch.randn(1, channels, side, side) for channels, side in shapes]
     swapped = maps[0].clone()
-    # the cell at the point's right is 0.06 away
-    swapped[..., 1, 2], swapped[..., 7, 7] = maps[0][..., 7, 7], maps[0][..., 1, 2]
+    # at the point's right, 0.12 away, and behind what is sampled at it
+    near, far = (..., slice(2, 4), slice(6, 8)), (..., slice(14, 16), slice(14, 16))
+    swapped[near], swapped[far] = maps[0][far], maps[0][near]
     changes = []
-    for sigma in (0.02, 0.1):
+    for sigma in (0.02, 0.2):
         model, _ = make_descriptor(
             "efficientnet_lite_and_pixels",
             mask_sigma=0.02,
@@ -486,10 +489,36 @@ def test_the_detail_level_has_a_gaussian_of_its_own(make_descriptor):
     assert changes[0] < 1e-5 < 1e-3 < changes[1]
 
 
+def test_samples_of_a_spot_are_those_of_the_cells_around_it():
+    feature_map = torch.arange(2 * 6 * 8.0).view(1, 2, 6, 8)
+    row, column = 3, 4
+    center = torch.tensor([[[(column + 0.5) / 8, (row + 0.5) / 6]]])
+    half = SPOT_SIDE // 2
+    cells = feature_map[0, :, row - half : row + half + 1]
+    cells = cells[..., column - half : column + half + 1]
+    samples = spot_samples(feature_map, center)
+    assert samples.shape == (1, 1, 2 * SPOT_SIDE**2)
+    expected = cells.transpose(1, 2).flatten()  # across, then down
+    torch.testing.assert_close(samples[0, 0], expected)
+    between = spot_samples(feature_map, center + torch.tensor([0.25 / 8, 0]))
+    torch.testing.assert_close(between, samples + 0.25)
+
+
+def test_samples_beyond_the_canvas_are_those_of_its_edge():
+    feature_map = torch.randn(1, 1, 5, 5)
+    corner = spot_samples(feature_map, torch.tensor([[[0.1, 0.1]]]))
+    around = corner.view(SPOT_SIDE, SPOT_SIDE)
+    half = SPOT_SIDE // 2
+    torch.testing.assert_close(
+        around[: half + 1, : half + 1],
+        feature_map[0, 0, 0, 0].expand(half + 1, half + 1),
+    )
+
+
 def test_without_a_detail_level_the_finest_map_is_not_read(make_descriptor):
     model, _ = make_descriptor("efficientnet_lite_and_pixels")
     torch.manual_seed(1)
-    shapes = [(3, 16), (40, 8), (112, 4), (320, 2)]
+    shapes = [(3, 32), (40, 8), (112, 4), (320, 2)]
     finest, *maps = [torch.randn(1, channels, side, side) for channels, side in shapes]
     points = torch.tensor([[[0.1, 0.1]]])
     features = [
