@@ -199,7 +199,7 @@ def test_points_without_facts_have_their_texts(free_photo):
             if point.texts:
                 described.add(text)
             else:
-                assert "thing or surface" in text and "red, smooth spot" in text
+                assert "of the image" in text and "red, smooth spot" in text
         assert described == {"A stone.", "A gray stone on the right."}
     _, texts, _ = sample_triplets(view, 40, rng(), {"short": 1.0})
     assert "A stone." in texts and "A gray stone on the right." not in texts
@@ -210,7 +210,7 @@ def test_a_point_of_an_object_without_a_part_is_described_by_its_place(photo):
     unnamed = replace(dog, points=(PartPoint(None, 8, 8),))
     [view] = make_views([replace(photo, objects=(unnamed,))])
     _, [text], [(owner, _)] = sample_triplets(view, 1, rng())
-    assert owner is unnamed and "thing or surface" in text
+    assert owner is unnamed and "of the image" in text and "dog" not in text
 
 
 def test_surroundings_lie_beside_all_objects(photo):
