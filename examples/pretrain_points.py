@@ -212,8 +212,8 @@ class PointTokenTrainer(Trainer):
             return optimizer
         identities = {id(parameter) for parameter in trained}
         for group in optimizer.param_groups:
-            kept = [it for it in group["params"] if id(it) not in identities]
-            group["params"] = kept
+            others = [p for p in group["params"] if id(p) not in identities]
+            group["params"] = others
         optimizer.add_param_group(
             {
                 "params": trained,

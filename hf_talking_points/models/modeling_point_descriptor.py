@@ -29,9 +29,7 @@ from .modeling_talking_points import (
 )
 
 SPOT_SIDE = 5  # cells of the finest map that a point is sampled in
-DETAIL_STRIDE = (
-    4  # least one of the finest map as a level: attention to more cells is slow
-)
+DETAIL_STRIDE = 4  # least one of a level: attention to more cells is slow
 
 
 @dataclass
