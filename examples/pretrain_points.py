@@ -100,9 +100,8 @@ class PointsOfViews(torch.utils.data.Dataset):
         image = view.image()
         colors = spot_colors(np.asarray(image), places)
         targets = []
-        for source, color, (x, y) in zip(sources, colors.tolist(), places):
-            place = x / size[0], y / size[1]
-            targets.append(self.heads.targets(source, size, color, place))
+        for source, color, pixel in zip(sources, colors.tolist(), places):
+            targets.append(self.heads.targets(source, size, color, pixel))
         places = torch.tensor(places, dtype=torch.float64)
         side = self.processor.image_size
         row = {
@@ -175,11 +174,10 @@ class PointTokens(nn.Module):
             }
             loss = self.heads(tokens, targets)
         # a row for each photo, as the targets: accelerate cuts the last batch by rows
-        shape = input_points.shape[:2]
-        return {
-            "loss": loss,
-            **{name: values.unflatten(0, shape) for name, values in read.items()},
-        }
+        outputs = {"loss": loss}
+        for name, values in read.items():
+            outputs[name] = values.unflatten(0, input_points.shape[:2])
+        return outputs
 
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -210,10 +208,9 @@ class PointTokenTrainer(Trainer):
                 trained.append(parameter)
         if not trained:
             return optimizer
-        identities = {id(parameter) for parameter in trained}
+        backbone = set(trained)
         for group in optimizer.param_groups:
-            others = [p for p in group["params"] if id(p) not in identities]
-            group["params"] = others
+            group["params"] = [p for p in group["params"] if p not in backbone]
         optimizer.add_param_group(
             {
                 "params": trained,

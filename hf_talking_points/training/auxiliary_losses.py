@@ -85,7 +85,7 @@ class AuxiliaryHeads(nn.Module):
         source: Owned | None,
         size: tuple[int, int],
         color: Sequence[float],
-        place: Sequence[float],
+        pixel: Sequence[float],
     ) -> list[float]:
         """What the heads should read from a point.
 
@@ -93,7 +93,7 @@ class AuxiliaryHeads(nn.Module):
             source (`tuple`, *optional*): (object, part point); None for surroundings.
             size (`tuple`): (width, height) of the photo in pixels.
             color (of length 3): of the spot, CIELAB.
-            place (of length 2): of the point, in parts of the photo's width and height.
+            pixel (of length 2): (x, y) of the point, in pixels of the photo.
         Returns:
             [L, a, b, color name, part, category, x, y, u, v, center x, center y, part u, part v, width, height]: the
             color in units of `COLOR_SCALE`; the point in parts of the photo and of the object's box; the box's center;
@@ -102,16 +102,18 @@ class AuxiliaryHeads(nn.Module):
         """
         scaled = [value / COLOR_SCALE for value in color]
         ((name,),) = ranked_colors(np.array([color]), 1)
+        width, height = size
+        in_photo = pixel[0] / width, pixel[1] / height
         on_object = center = extent = in_part = (UNKNOWN, UNKNOWN)
         if source is not None and source[1].box is not None:
             in_part = shares_of(source[1], source[1].box)
         if source is not None and source[0] is not None:
             on_object = shares_of(source[1], source[0].box)
-            (x1, y1, x2, y2), (width, height) = source[0].box, size
+            x1, y1, x2, y2 = source[0].box
             center = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
             extent = (x2 - x1) / width, (y2 - y1) / height
         names = [COLOR_NAMES.index(name), *self.names(source)]
-        return [*scaled, *names, *place, *on_object, *center, *in_part, *extent]
+        return [*scaled, *names, *in_photo, *on_object, *center, *in_part, *extent]
 
     def names(self, source: Owned | None) -> tuple[int, int]:
         """The classes of part and category."""

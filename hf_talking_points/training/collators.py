@@ -105,11 +105,9 @@ class DescriptorCollator:
         if self.heads is not None:
             targets = []
             for row in rows:
-                looks = zip(
-                    row["sources"], row["colors"].tolist(), row["places"].tolist()
-                )
-                for source, color, place in looks:
-                    target = self.heads.targets(source, row["size"], color, place)
+                colors = row["colors"].tolist()
+                for source, color, pixel in zip(row["sources"], colors, row["pixels"]):
+                    target = self.heads.targets(source, row["size"], color, pixel)
                     targets.append(target)
             batch["point_targets"] = torch.tensor(targets)
         if self.boxes:

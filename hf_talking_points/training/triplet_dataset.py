@@ -48,7 +48,7 @@ TRIPLET_COLUMNS = (
     "descriptions",
     "sources",
     "colors",
-    "places",
+    "pixels",
 )
 
 
@@ -66,7 +66,7 @@ class TripletSampler:
             know, instead of any view.
         seed (`int`): with the number of a row it decides what the row holds, so that a resumed run goes on with the
             same data.
-        with_colors (`bool`): whether rows tell the colors of the points, and their places in the photo.
+        with_colors (`bool`): whether rows tell the colors of the points, and their pixels.
     """
 
     processor: ProcessorMixin
@@ -111,7 +111,7 @@ class TripletSampler:
         if self.with_colors:
             colors = spot_colors(np.asarray(image()), pixels)
             row["colors"] = torch.from_numpy(colors)
-            row["places"] = torch.tensor(pixels) / torch.tensor(size)
+            row["pixels"] = pixels
         if cache is None:
             row["pixel_values"] = self.processor.pixel_values([image()])[0]
         else:
@@ -203,8 +203,8 @@ def triplet_dataset(
     Columns: `feature_maps` (with `cache`) or `pixel_values`; `points`, float tensor of shape `(points_per_image, 2)`
     on the canvas; `scale`, parts of the image's width and height for one canvas unit; `size`, (width, height) in
     pixels; `descriptions`; `sources`, (object, part point) or None for surroundings. A [`TripletSampler`] of one's own
-    can add `colors`, CIELAB of shape `(points_per_image, 3)`, and `places`, parts of the photo's
-    width and height of shape `(points_per_image, 2)`.
+    can add `colors`, CIELAB of shape `(points_per_image, 3)`, and `pixels`, (x, y) of each
+    point.
 
     Args:
         views (`list[View]`): of [`make_views`].

@@ -131,18 +131,18 @@ def test_targets_and_boxes_stand_beside_their_points(make_descriptor, views):
     batch = DescriptorCollator(processor, heads, boxes=True)(rows)
     sources = [(row, source) for row in rows for source in row["sources"]]
     colors = torch.cat([row["colors"] for row in rows]).tolist()
-    places = torch.cat([row["places"] for row in rows]).tolist()
+    pixels = [pixel for row in rows for pixel in row["pixels"]]
     assert any(source is None for _, source in sources)
     assert len(batch["point_targets"]) == len(batch["object_boxes"]) == len(sources)
-    for target, box, color, place, (row, source) in zip(
+    for target, box, color, pixel, (row, source) in zip(
         batch["point_targets"],
         batch["object_boxes"],
         colors,
-        places,
+        pixels,
         sources,
         strict=True,
     ):
-        expected = heads.targets(source, row["size"], color, place)
+        expected = heads.targets(source, row["size"], color, pixel)
         np.testing.assert_allclose(target, expected, rtol=1e-6)
         if source is None:
             assert box.isnan().all()
