@@ -50,7 +50,7 @@ from hf_talking_points.training.compose import prepare_descriptor
 from hf_talking_points.training.feature_cache import FeatureCache
 from hf_talking_points.training.supervised import HEADS_FILE
 from hf_talking_points.training.triplet_dataset import cache_views, training_views
-from hf_talking_points.words.looks import spot_colors
+from hf_talking_points.words.looks import spot_colors, spot_patterns
 
 ANYWHERE = 0.25  # share of the points that are drawn from all pixels
 
@@ -98,10 +98,12 @@ class PointsOfViews(torch.utils.data.Dataset):
         sources = self.draw_points(view, np.random.default_rng(number))
         places = [(point.x, point.y) for _, point in sources]
         image = view.image()
-        colors = spot_colors(np.asarray(image), places)
+        pixels = np.asarray(image)
+        colors = spot_colors(pixels, places).tolist()
+        patterns = spot_patterns(pixels, places)
         targets = []
-        for source, color, pixel in zip(sources, colors.tolist(), places):
-            targets.append(self.heads.targets(source, size, color, pixel))
+        for source, *looks, pixel in zip(sources, colors, patterns, places):
+            targets.append(self.heads.targets(source, size, *looks, pixel))
         places = torch.tensor(places, dtype=torch.float64)
         side = self.processor.image_size
         row = {
@@ -115,7 +117,7 @@ class PointsOfViews(torch.utils.data.Dataset):
         return row
 
     def draw_points(self, view: View, rng: np.random.Generator) -> list[Owned]:
-        """Annotated points and points anywhere, of which only the color is known."""
+        """Annotated points and points anywhere, of which only the looks are known."""
         annotated = view.points()
         free = round(ANYWHERE * self.count)
         drawn: list[Owned] = []
@@ -153,7 +155,7 @@ class PointTokens(nn.Module):
 
         Args:
             input_points (`torch.Tensor` of shape `(photos, points, 2)`): on the canvas.
-            point_targets (`torch.Tensor` of shape `(photos, points, 16)`): of [`AuxiliaryHeads.targets`].
+            point_targets (`torch.Tensor` of shape `(photos, points, 17)`): of [`AuxiliaryHeads.targets`].
             pixel_values (`torch.Tensor` of shape `(photos, 3, image_size, image_size)`, *optional*)
             feature_maps (list of `torch.Tensor`, *optional*): the backbone's maps instead of `pixel_values`.
         """
@@ -168,6 +170,7 @@ class PointTokens(nn.Module):
             read = {
                 "colors": self.heads.color(tokens),
                 "color_names": self.heads.color_name(tokens).argmax(1),
+                "patterns": self.heads.pattern(tokens).argmax(1),
                 "parts": self.heads.part(features).argmax(1),
                 "categories": self.heads.category(features).argmax(1),
                 "steps": self.heads.steps(tokens).unflatten(1, (-1, STEPS)).argmax(2),
@@ -182,12 +185,17 @@ class PointTokens(nn.Module):
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """R² of the three axes of color, and how many names and steps are right."""
-    colors, color_names, parts, categories, steps = prediction.predictions
-    targets = prediction.label_ids  # (photos, points, 16)
+    colors, color_names, patterns, parts, categories, steps = prediction.predictions
+    targets = prediction.label_ids  # (photos, points, 17)
     true = targets[..., :COLORS]
     r2 = 1 - ((colors - true) ** 2).mean(axis=(0, 1)) / true.var(axis=(0, 1))
     metrics = dict(zip(("r2_L", "r2_a", "r2_b"), r2.tolist()))
-    names = {"color_name": color_names, "part": parts, "category": categories}
+    names = {
+        "color_name": color_names,
+        "pattern": patterns,
+        "part": parts,
+        "category": categories,
+    }
     for column, (name, found) in enumerate(names.items(), COLORS):
         known = targets[..., column] != IGNORED
         metrics[name] = float((found == targets[..., column])[known].mean())

@@ -10,6 +10,7 @@ examples/accelerate_ddp.yaml examples/run_grpo.py ...`, or with examples/acceler
 from dataclasses import dataclass, field
 
 from datasets import DatasetDict
+from transformers import AutoModelForImageTextToText
 from trl import TrlParser
 
 from hf_talking_points import (
@@ -21,7 +22,7 @@ from hf_talking_points import (
     PointGRPOTrainer,
     paper_lora_config,
 )
-from hf_talking_points.checkpoints import last_checkpoint
+from hf_talking_points.checkpoints import last_checkpoint, save_half_precision
 from hf_talking_points.data.rows import load_points, point_rows
 from hf_talking_points.data.sources import read_coco_keypoints, read_dataset
 from hf_talking_points.training.arguments import LoadingArguments
@@ -74,6 +75,17 @@ class ScriptArguments(LoadingArguments):
             "help": "reward lost for each thing said that annotation or pixels contradict; 0 checks nothing"
         },
     )
+    half_precision_dir: str | None = field(
+        default=None,
+        metadata={"help": "folder for a copy of the result with float16 weights"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora_rank and self.half_precision_dir:
+            raise ValueError(
+                "lora_rank gives an adapter, half_precision_dir is for a whole model: choose one"
+            )
 
 
 def load_dataset(args: ScriptArguments) -> DatasetDict:
@@ -139,6 +151,10 @@ def main():
     trainer.save_model()
     if training_args.push_to_hub:
         trainer.push_to_hub()
+    if args.half_precision_dir and trainer.is_world_process_zero():
+        trained = AutoModelForImageTextToText.from_pretrained(training_args.output_dir)
+        processor = trainer.processing_class
+        save_half_precision(trained, processor, args.half_precision_dir)
 
 
 if __name__ == "__main__":

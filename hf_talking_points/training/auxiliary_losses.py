@@ -15,13 +15,13 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from ..data.triplets import Owned, View
 from ..words.facts import shares_of
-from ..words.looks import COLOR_NAMES, ranked_colors
+from ..words.looks import COLOR_NAMES, PATTERNS, ranked_colors
 
 IGNORED = -100  # the class that cross-entropy leaves out
 UNKNOWN = float("nan")
 # what a row of targets consists of
 COLORS = 3
-NAMES = 3
+NAMES = 4
 SHARES = 8
 SIZES = 2
 EXTENTS = 6
@@ -38,10 +38,10 @@ DICE_WEIGHT = 0.1
 class AuxiliaryHeads(nn.Module):
     """What an auxiliary loss reads from the point token while the descriptor is trained.
 
-    That is the spot's color, the part, the object's category, where the point lies in the photo, in the object's box
-    and in the part's, and the object's place and size. They bring these into the token long before the text's loss
-    does, and are not needed afterwards. Colors and places are read twice, as numbers and as one of a few names or
-    steps: a small language model hardly turns the numbers into words, but copies the classes.
+    That is the spot's color and pattern, the part, the object's category, where the point lies in the photo, in the
+    object's box and in the part's, and the object's place and size. They bring these into the token long before the
+    text's loss does, and are not needed afterwards. Colors and places are read twice, as numbers and as one of a few
+    names or steps: a small language model hardly turns the numbers into words, but copies the classes.
 
     Args:
         dim (`int`): of the point token.
@@ -65,6 +65,7 @@ class AuxiliaryHeads(nn.Module):
         self.extent = nn.Linear(dim, EXTENTS)
         self.color = nn.Linear(dim, COLORS)
         self.color_name = nn.Linear(dim, len(COLOR_NAMES))
+        self.pattern = nn.Linear(dim, len(PATTERNS))
         self.steps = nn.Linear(dim, SHARES * STEPS)
 
     @classmethod
@@ -85,6 +86,7 @@ class AuxiliaryHeads(nn.Module):
         source: Owned | None,
         size: tuple[int, int],
         color: Sequence[float],
+        pattern: str,
         pixel: Sequence[float],
     ) -> list[float]:
         """What the heads should read from a point.
@@ -93,12 +95,13 @@ class AuxiliaryHeads(nn.Module):
             source (`tuple`, *optional*): (object, part point); None for surroundings.
             size (`tuple`): (width, height) of the photo in pixels.
             color (of length 3): of the spot, CIELAB.
+            pattern (`str`): of the spot, one of `PATTERNS`.
             pixel (of length 2): (x, y) of the point, in pixels of the photo.
         Returns:
-            [L, a, b, color name, part, category, x, y, u, v, center x, center y, part u, part v, width, height]: the
-            color in units of `COLOR_SCALE`; the point in parts of the photo and of the object's box; the box's center;
-            the point in parts of the part's box; the box's size. Names are -100 and the others NaN where they are not
-            known.
+            [L, a, b, color name, pattern, part, category, x, y, u, v, center x, center y, part u, part v, width,
+            height]: the color in units of `COLOR_SCALE`; the point in parts of the photo and of the object's box; the
+            box's center; the point in parts of the part's box; the box's size. Names are -100 and the others NaN where
+            they are not known.
         """
         scaled = [value / COLOR_SCALE for value in color]
         ((name,),) = ranked_colors(np.array([color]), 1)
@@ -112,7 +115,8 @@ class AuxiliaryHeads(nn.Module):
             x1, y1, x2, y2 = source[0].box
             center = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height
             extent = (x2 - x1) / width, (y2 - y1) / height
-        names = [COLOR_NAMES.index(name), *self.names(source)]
+        looks = [COLOR_NAMES.index(name), PATTERNS.index(pattern)]
+        names = [*looks, *self.names(source)]
         return [*scaled, *names, *in_photo, *on_object, *center, *in_part, *extent]
 
     def names(self, source: Owned | None) -> tuple[int, int]:
@@ -135,7 +139,7 @@ class AuxiliaryHeads(nn.Module):
 
         Args:
             point_embeds (`torch.Tensor` of shape `(points, dim)`): the point tokens.
-            targets (`torch.Tensor` of shape `(points, 16)`): of [`AuxiliaryHeads.targets`].
+            targets (`torch.Tensor` of shape `(points, 17)`): of [`AuxiliaryHeads.targets`].
             known (`torch.Tensor` of shape `(5,)`, *optional*): [`known_targets`] of all batches whose losses are
                 added; by default of this one.
         """
@@ -144,11 +148,12 @@ class AuxiliaryHeads(nn.Module):
         points, parts, categories, extents, shares = known.clamp(min=1)
         features = self.layers(point_embeds)
         color, names, places, _ = targets.split([COLORS, NAMES, SHARES, SIZES], 1)
-        color_name, part, category = names.unbind(1)
+        color_name, pattern, part, category = names.unbind(1)
         color_loss = summed_distance(self.color(point_embeds), color)
         color_name_loss = summed_cross_entropy(
             self.color_name(point_embeds), color_name
         )
+        pattern_loss = summed_cross_entropy(self.pattern(point_embeds), pattern)
         part_loss = summed_cross_entropy(self.part(features), part)
         category_loss = summed_cross_entropy(self.category(features), category)
         extent = extents_of(targets)
@@ -159,7 +164,7 @@ class AuxiliaryHeads(nn.Module):
         )
         return (
             COLOR_WEIGHT * color_loss / (COLORS * points)
-            + color_name_loss / points
+            + (color_name_loss + pattern_loss) / points
             + category_loss / categories
             + part_loss / parts
             + EXTENT_WEIGHT * extent_loss / (EXTENTS * extents)
@@ -168,7 +173,7 @@ class AuxiliaryHeads(nn.Module):
 
 
 def extents_of(targets: torch.Tensor) -> torch.Tensor:
-    """Where a point is on its object, and the object's center and size: `(points, 6)` of targets `(points, 16)`."""
+    """Where a point is on its object, and the object's center and size: `(points, 6)` of targets `(points, 17)`."""
     places, sizes = targets[:, COLORS + NAMES :].split([SHARES, SIZES], 1)
     return torch.cat([places[:, 2:6], sizes], 1)
 
@@ -184,10 +189,10 @@ def known_targets(targets: torch.Tensor) -> torch.Tensor:
     """How many colors, parts, categories, extents and shares are known: `(5,)`.
 
     Args:
-        targets (`torch.Tensor` of shape `(points, 16)`): of [`AuxiliaryHeads.targets`].
+        targets (`torch.Tensor` of shape `(points, 17)`): of [`AuxiliaryHeads.targets`].
     """
-    points = torch.tensor([len(targets)], device=targets.device)  # each has a color
-    classes = (targets[:, COLORS + 1 : COLORS + NAMES] != IGNORED).sum(0)
+    points = torch.tensor([len(targets)], device=targets.device)  # each has looks
+    classes = (targets[:, COLORS + 2 : COLORS + NAMES] != IGNORED).sum(0)
     extents = (~extents_of(targets).isnan().any(1)).sum(0, keepdim=True)
     places = targets[:, COLORS + NAMES : COLORS + NAMES + SHARES]
     shares = (~places.isnan()).sum().unsqueeze(0)

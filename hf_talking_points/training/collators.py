@@ -106,8 +106,11 @@ class DescriptorCollator:
             targets = []
             for row in rows:
                 colors = row["colors"].tolist()
-                for source, color, pixel in zip(row["sources"], colors, row["pixels"]):
-                    target = self.heads.targets(source, row["size"], color, pixel)
+                columns = row["sources"], colors, row["patterns"], row["pixels"]
+                for source, color, pattern, pixel in zip(*columns):
+                    target = self.heads.targets(
+                        source, row["size"], color, pattern, pixel
+                    )
                     targets.append(target)
             batch["point_targets"] = torch.tensor(targets)
         if self.boxes:

@@ -28,7 +28,7 @@ from ..data.triplets import (
     told_in,
 )
 from ..models.coordinates import canvas_box, pixels_to_canvas
-from ..words.looks import spot_colors
+from ..words.looks import spot_colors, spot_patterns
 from ..words.writer import STYLES
 from .arguments import PointSamplingArguments
 from .feature_cache import FeatureCache
@@ -48,6 +48,7 @@ TRIPLET_COLUMNS = (
     "descriptions",
     "sources",
     "colors",
+    "patterns",
     "pixels",
 )
 
@@ -66,7 +67,7 @@ class TripletSampler:
             know, instead of any view.
         seed (`int`): with the number of a row it decides what the row holds, so that a resumed run goes on with the
             same data.
-        with_colors (`bool`): whether rows tell the colors of the points, and their pixels.
+        with_looks (`bool`): whether rows tell the colors and patterns of the points, and their pixels.
     """
 
     processor: ProcessorMixin
@@ -75,7 +76,7 @@ class TripletSampler:
     surroundings: float = 0.0
     told_share: float = 0.0
     seed: int = 0
-    with_colors: bool = False
+    with_looks: bool = False
 
     def row(
         self,
@@ -108,9 +109,10 @@ class TripletSampler:
             "descriptions": descriptions,
             "sources": sources,
         }
-        if self.with_colors:
-            colors = spot_colors(np.asarray(image()), pixels)
-            row["colors"] = torch.from_numpy(colors)
+        if self.with_looks:
+            photo = np.asarray(image())
+            row["colors"] = torch.from_numpy(spot_colors(photo, pixels))
+            row["patterns"] = spot_patterns(photo, pixels)
             row["pixels"] = pixels
         if cache is None:
             row["pixel_values"] = self.processor.pixel_values([image()])[0]
@@ -203,8 +205,8 @@ def triplet_dataset(
     Columns: `feature_maps` (with `cache`) or `pixel_values`; `points`, float tensor of shape `(points_per_image, 2)`
     on the canvas; `scale`, parts of the image's width and height for one canvas unit; `size`, (width, height) in
     pixels; `descriptions`; `sources`, (object, part point) or None for surroundings. A [`TripletSampler`] of one's own
-    can add `colors`, CIELAB of shape `(points_per_image, 3)`, and `pixels`, (x, y) of each
-    point.
+    can add `colors`, CIELAB of shape `(points_per_image, 3)`, `patterns`, a name each, and `pixels`, (x,
+    y) of each point.
 
     Args:
         views (`list[View]`): of [`make_views`].
@@ -359,7 +361,7 @@ class TripletDatasets:
         sampling ([`PointSamplingArguments`])
         processor (`ProcessorMixin`)
         backbone (`nn.Module`): of the model, for the feature cache.
-        with_colors (`bool`): whether rows tell the colors of the points.
+        with_looks (`bool`): whether rows tell the looks of the points.
 
     Raises ValueError where features of a backbone that is trained would be cached.
     """
@@ -369,7 +371,7 @@ class TripletDatasets:
         sampling: PointSamplingArguments,
         processor: ProcessorMixin,
         backbone: nn.Module,
-        with_colors: bool = False,
+        with_looks: bool = False,
     ) -> None:
         trained = any(parameter.requires_grad for parameter in backbone.parameters())
         if sampling.feature_cache is not None and trained:
@@ -380,7 +382,7 @@ class TripletDatasets:
         self.sampling = sampling
         self.processor = processor
         self.backbone = backbone
-        self.with_colors = with_colors
+        self.with_looks = with_looks
 
     def sampler(
         self,
@@ -394,7 +396,7 @@ class TripletDatasets:
             style_weights,
             surroundings,
             told_share,
-            with_colors=self.with_colors,
+            with_looks=self.with_looks,
         )
 
     def cache(self, views: list[View]) -> FeatureCache | None:

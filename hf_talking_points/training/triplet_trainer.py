@@ -122,7 +122,7 @@ class TripletTrainerMixin(HubTrainerMixin):
             sampling,
             processor,
             plain.model.backbone,
-            with_colors=bool(getattr(args, "heads_weight", 0)),
+            with_looks=bool(getattr(args, "heads_weight", 0)),
         )
         self.evaluation = {}
         if eval_dataset is not None:

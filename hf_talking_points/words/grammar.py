@@ -135,7 +135,11 @@ class Grammar:
         return found
 
     def expand(
-        self, symbol: str, slots: Slots, rng: np.random.Generator | None = None
+        self,
+        symbol: str,
+        slots: Slots,
+        rng: np.random.Generator | None = None,
+        first: int | None = None,
     ) -> str | None:
         """Words of a symbol, before [`punctuated`] mends spaces and articles.
 
@@ -145,6 +149,8 @@ class Grammar:
                 each, in their order; a string as often as the alternatives want.
             rng (`np.random.Generator`, *optional*): chooses. Without it the first alternative that applies is taken,
                 and clauses that may be left out are said.
+            first (`int`, *optional*): number of the symbol's alternative that is said where it applies, counted on
+                from the first one where there are not so many.
         Returns:
             `str`, or None where no alternative applies.
 
@@ -154,7 +160,7 @@ class Grammar:
             raise ValueError(
                 f"symbol {symbol!r} is not in the grammar, which has {sorted(self.symbols)}"
             )
-        return _Expansion(self.symbols, slots, rng).choose(self.symbols[symbol])
+        return _Expansion(self.symbols, slots, rng).choose(self.symbols[symbol], first)
 
 
 class _Expansion:
@@ -171,14 +177,19 @@ class _Expansion:
         self.rng = rng
         self.said: dict[str, int] = {}
 
-    def choose(self, choice: Choice) -> str | None:
-        """Words of one of the alternatives that apply, drawn by weight; None where none applies."""
+    def choose(self, choice: Choice, first: int | None = None) -> str | None:
+        """Words of an alternative that applies, the `first` or else drawn by weight; None where none applies."""
         is_optional = choice.chance < 1
         if is_optional and self.rng is not None and self.rng.random() >= choice.chance:
             return ""
         left = list(range(len(choice.alternatives)))
         while left:
-            number = left.pop(self.draw(left, choice.weights))
+            if first is None:
+                index = self.draw(left, choice.weights)
+            else:
+                index = first % len(left)
+                first = None
+            number = left.pop(index)
             mark = f"{choice.once}, {number}"
             if choice.once and mark in self.said:
                 continue

@@ -648,6 +648,19 @@ def spot_colors(
     return looks.spot_labs(looks.pixels(points))
 
 
+def spot_patterns(
+    pixels: np.ndarray, points: Sequence[tuple[float, float]]
+) -> list[str]:
+    """Which of `PATTERNS` spots have.
+
+    Args:
+        pixels, points: as of [`spot_colors`].
+    """
+    looks = PixelLooks(pixels)
+    looks.look_at(points)
+    return [looks.at(x, y).pattern for x, y in points]
+
+
 @cache
 def square_steps(radius: int) -> tuple[np.ndarray, np.ndarray]:
     """Steps to the right and down to the pixels of the square around a spot, both of shape `(side, side)`."""

@@ -15,12 +15,13 @@ from hf_talking_points.training.auxiliary_losses import (
     known_targets,
     steps_of,
 )
-from hf_talking_points.words.looks import COLOR_NAMES, ranked_colors
+from hf_talking_points.words.looks import COLOR_NAMES, PATTERNS, ranked_colors
 
 DOG = AnnotatedObject("dog", (10, 20, 50, 60))
 SIZE = (100, 80)
 COLOR = [60.0, -10.0, 25.0]  # CIELAB
 SCALED = [1.2, -0.2, 0.5]
+PATTERN = PATTERNS[2]
 COLOR_NAME = COLOR_NAMES.index(ranked_colors(np.array([COLOR]), 1)[0][0])
 PIXEL = (20, 40)
 PLACE = (0.2, 0.5)  # the same in parts of the photo
@@ -35,8 +36,8 @@ def heads():
 
 def test_targets_of_a_point(heads):
     tail = PartPoint("tail", 20, 40, box=(10, 20, 20, 60))
-    targets = heads.targets((DOG, tail), SIZE, COLOR, PIXEL)
-    names = [COLOR_NAME, 1, 1]
+    targets = heads.targets((DOG, tail), SIZE, COLOR, PATTERN, PIXEL)
+    names = [COLOR_NAME, 2, 1, 1]
     places = [*PLACE, 0.25, 0.5, 0.3, 0.5, 1.0, 0.5]
     np.testing.assert_allclose(targets, [*SCALED, *names, *places, 0.4, 0.5])
 
@@ -50,16 +51,16 @@ def test_targets_of_a_point(heads):
     ],
 )
 def test_targets_of_a_point_on_no_object(heads, source, part, category):
-    targets = heads.targets(source, SIZE, COLOR, PIXEL)
-    assert targets[3:8] == [COLOR_NAME, part, category, *PLACE]
-    assert np.isnan(targets[8:]).all()
+    targets = heads.targets(source, SIZE, COLOR, PATTERN, PIXEL)
+    assert targets[3:9] == [COLOR_NAME, 2, part, category, *PLACE]
+    assert np.isnan(targets[9:]).all()
 
 
 def test_names_that_were_not_seen_in_training_are_left_out(heads):
     unseen = AnnotatedObject("horse", DOG.box)
     source = (unseen, PartPoint("mane", 20, 40))
-    targets = heads.targets(source, SIZE, COLOR, PIXEL)
-    names = [COLOR_NAME, -100, -100]
+    targets = heads.targets(source, SIZE, COLOR, PATTERN, PIXEL)
+    names = [COLOR_NAME, 2, -100, -100]
     places = [*PLACE, 0.25, 0.5, 0.3, 0.5, NAN, NAN]
     np.testing.assert_allclose(targets, [*SCALED, *names, *places, 0.4, 0.5])
 
@@ -74,7 +75,10 @@ def test_the_loss_is_finite_whatever_is_unknown(heads):
     sources = [None, (None, PartPoint(None, 1, 2)), (DOG, PartPoint("nose", 20, 30))]
     for chosen in ([0], [1], [2], [0, 1], [0, 1, 2]):
         targets = torch.tensor(
-            [heads.targets(sources[index], SIZE, COLOR, PIXEL) for index in chosen]
+            [
+                heads.targets(sources[index], SIZE, COLOR, PATTERN, PIXEL)
+                for index in chosen
+            ]
         )
         features = torch.randn(len(chosen), 8, requires_grad=True)
         loss = heads(features, targets)
@@ -86,7 +90,7 @@ def test_the_loss_is_finite_whatever_is_unknown(heads):
 def test_the_loss_falls_to_nothing_where_all_is_read_right(heads):
     sources = [(DOG, PartPoint("nose", 20, 30)), (DOG, PartPoint("tail", 48, 22)), None]
     targets = torch.tensor(
-        [heads.targets(source, SIZE, COLOR, PIXEL) for source in sources]
+        [heads.targets(source, SIZE, COLOR, PATTERN, PIXEL) for source in sources]
     )
     features = torch.randn(3, 8)
     optimizer = torch.optim.Adam(heads.parameters(), 0.02)
@@ -128,7 +132,7 @@ def test_the_losses_of_pieces_add_up_to_that_of_the_whole(heads, sizes):
     tail = (DOG, PartPoint("tail", 48, 22))
     sources = [nose, None, (None, PartPoint("tail", 3, 4)), tail, nose, None]
     targets = torch.tensor(
-        [heads.targets(source, SIZE, COLOR, PIXEL) for source in sources]
+        [heads.targets(source, SIZE, COLOR, PATTERN, PIXEL) for source in sources]
     )
     nan = float("nan")
     boxes = torch.tensor([[0.25, 0.0, 0.75, 0.5], [nan] * 4]).repeat(3, 1)
@@ -151,7 +155,7 @@ def test_the_losses_of_pieces_add_up_to_that_of_the_whole(heads, sizes):
 
 def test_every_weight_of_the_heads_has_a_gradient_whatever_is_unknown(heads):
     targets = torch.tensor(
-        [heads.targets((None, PartPoint(None, 3, 4)), SIZE, COLOR, PIXEL)]
+        [heads.targets((None, PartPoint(None, 3, 4)), SIZE, COLOR, PATTERN, PIXEL)]
     )
     heads(torch.randn(1, 8), targets).backward()
     assert all(parameter.grad is not None for parameter in heads.parameters())

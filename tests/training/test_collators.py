@@ -124,25 +124,27 @@ def test_a_description_over_the_context_is_an_error(make_descriptor):
 
 def test_targets_and_boxes_stand_beside_their_points(make_descriptor, views):
     _, processor = make_descriptor()
-    sampler = TripletSampler(processor, 3, surroundings=0.5, with_colors=True)
+    sampler = TripletSampler(processor, 3, surroundings=0.5, with_looks=True)
     dataset = sampler.dataset(views)
     rows = [dataset[number] for number in range(4)]
     heads = AuxiliaryHeads.for_views(8, views)
     batch = DescriptorCollator(processor, heads, boxes=True)(rows)
     sources = [(row, source) for row in rows for source in row["sources"]]
     colors = torch.cat([row["colors"] for row in rows]).tolist()
+    patterns = [pattern for row in rows for pattern in row["patterns"]]
     pixels = [pixel for row in rows for pixel in row["pixels"]]
     assert any(source is None for _, source in sources)
     assert len(batch["point_targets"]) == len(batch["object_boxes"]) == len(sources)
-    for target, box, color, pixel, (row, source) in zip(
+    for target, box, color, pattern, pixel, (row, source) in zip(
         batch["point_targets"],
         batch["object_boxes"],
         colors,
+        patterns,
         pixels,
         sources,
         strict=True,
     ):
-        expected = heads.targets(source, row["size"], color, pixel)
+        expected = heads.targets(source, row["size"], color, pattern, pixel)
         np.testing.assert_allclose(target, expected, rtol=1e-6)
         if source is None:
             assert box.isnan().all()

@@ -160,24 +160,27 @@ def test_what_the_heads_read_is_scored_where_it_is_known():
     script = load_example("pretrain_points")
     rng = np.random.default_rng(0)
     photos, points = 3, 4
-    targets = np.full((photos, points, 16), np.nan)
+    targets = np.full((photos, points, 17), np.nan)
     targets[..., :3] = rng.normal(size=(photos, points, 3))
-    targets[..., 3:6] = 7, script.IGNORED, 5  # color name, part, category
-    targets[0, :2, 4] = [1, 2]
-    targets[..., 6:8] = 0.35  # x and y
+    targets[..., 3:7] = 7, 4, script.IGNORED, 5  # color name, pattern, part, category
+    targets[0, :2, 5] = [1, 2]
+    targets[..., 7:9] = 0.35  # x and y
     color_names = np.full((photos, points), 7)
+    patterns = np.full((photos, points), 4)
+    patterns[0] = 3
     parts = np.ones((photos, points))
     categories = np.full((photos, points), 5)
     categories[0] = 6
     steps = np.full((photos, points, 8), 3)
     steps[..., 1] = 2
-    read = (targets[..., :3], color_names, parts, categories, steps)
+    read = (targets[..., :3], color_names, patterns, parts, categories, steps)
     metrics = script.compute_metrics(EvalPrediction(read, targets))
     assert metrics == {
         "r2_L": 1.0,
         "r2_a": 1.0,
         "r2_b": 1.0,
         "color_name": 1.0,
+        "pattern": pytest.approx(2 / 3),
         "part": 0.5,
         "category": pytest.approx(2 / 3),
         "step": 0.5,

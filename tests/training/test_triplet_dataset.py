@@ -25,7 +25,7 @@ from hf_talking_points.training.triplet_dataset import (
     triplet_dataset,
     triplet_stream,
 )
-from hf_talking_points.words.looks import spot_colors
+from hf_talking_points.words.looks import PixelLooks, spot_colors
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +101,18 @@ def test_a_batch_holds_the_rows_that_are_asked_for_one_by_one(rows, processor):
         assert_same_row(row, dataset[number])
 
 
-def test_rows_tell_the_colors_of_their_points(rows, processor):
+def test_rows_tell_the_looks_of_their_points(rows, processor):
     views = make_views(photos_of(rows, "rows"), 2)
-    dataset = TripletSampler(processor, 3, with_colors=True).dataset(views)
+    dataset = TripletSampler(processor, 3, with_looks=True).dataset(views)
     side = processor.image_size
     for view, row in zip(views, dataset):
         points = canvas_to_pixels(row["points"], *view.photo.size, side)
-        expected = spot_colors(np.asarray(view.image()), points.tolist())
+        pixels = np.asarray(view.image())
+        expected = spot_colors(pixels, points.tolist())
         np.testing.assert_allclose(row["colors"], expected, atol=1e-3)
+        looks = PixelLooks(pixels)
+        expected = [looks.at(*point).pattern for point in row["pixels"]]
+        assert row["patterns"] == expected
 
 
 @pytest.mark.parametrize("draws", [1, 2])

@@ -53,6 +53,17 @@ def test_an_alternative_goes_on_in_lines_indented_further():
     assert texts == {"Hello, you", "Good day, you"}
 
 
+@pytest.mark.parametrize("first", range(7))
+def test_the_alternative_that_is_asked_for_is_said_where_it_applies(first):
+    grammar = grammar_of("one", "two {name}", "three")
+    rng = np.random.default_rng(0)
+    texts = ["one", "two dog", "three"]
+    assert grammar.expand("text", {"name": "dog"}, rng, first) == texts[first % 3]
+    if first % 3 == 1:
+        others = {grammar.expand("text", {}, rng, first) for _ in range(50)}
+        assert others == {"one", "three"}
+
+
 def test_weights():
     grammar = grammar_of("9 often", "1 rarely")
     rng = np.random.default_rng(0)

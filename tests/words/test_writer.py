@@ -1,7 +1,9 @@
 """The writer says what is known of a point, in words that do not carry coordinates."""
 
 import re
+from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -272,6 +274,20 @@ def test_skeleton():
 def test_free_texts_are_put_in_many_ways():
     texts = texts_of(EYE, "free", 400)
     assert len({skeleton(text) for text in texts}) > 390
+
+
+@pytest.mark.parametrize(("facts", "place"), [(EYE, "on_object"), (CUP, "in_image")])
+def test_full_texts_are_put_by_the_place_and_now_and_then_otherwise(facts, place):
+    favorites = []
+    for down, across in product(VERTICAL, HORIZONTAL):
+        placed = replace(facts, **{place: f"{down} and {across}"})
+        rng = np.random.default_rng(0)
+        counts = Counter(skeleton(write(placed, "full", rng)) for _ in range(60))
+        (favorite, count), *others = counts.most_common()
+        favorites.append(favorite)
+        assert count > 30
+        assert others
+    assert len(set(favorites)) > 20
 
 
 def test_spot():
