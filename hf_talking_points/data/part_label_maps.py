@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..models.images import UNREADABLE, open_file
+from ..models.images import UNREADABLE, as_unreadable, open_file
 from .coco import CocoFile, CocoRecord
 from .fields import is_utf8, misfit, printable
 from .masks import part_of_mask, segmentation_mask
@@ -243,9 +243,8 @@ def read_label_map(file: Path, count: int) -> np.ndarray:
     """
     place = f"{file.parent.name}/{file.name}"
     try:
-        with open_file(
-            file
-        ) as image:  # indices, no colors: not as it would be displayed
+        # indices, no colors: not as it would be displayed
+        with as_unreadable(), open_file(file) as image:
             mode = image.mode
             labels = np.array(image)
     except UNREADABLE as error:

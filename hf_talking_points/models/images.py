@@ -6,8 +6,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,18 +16,8 @@ from PIL import ExifTags, Image
 from transformers.image_transforms import to_pil_image
 from transformers.image_utils import load_image
 
-# what Pillow raises for a broken file
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+# what is raised for an image that cannot be shown
+UNREADABLE = (OSError, ValueError)
 # EXIF orientation -> what turns the stored pixels into the displayed ones
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,11 +35,13 @@ SIZE_IN_HEADER = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")
 
 @contextmanager
 def as_unreadable() -> Iterator[None]:
-    """Makes what Pillow's decoders raise for a broken file, of whatever kind, one of `UNREADABLE`."""
+    """Makes what Pillow raises for a broken file, of whatever kind, one of `UNREADABLE`."""
     try:
         yield
     except (MemoryError, *UNREADABLE):
         raise
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"the image has too many pixels: {error}") from error
     except Exception as error:
         raise OSError(
             f"the image file is broken: {type(error).__name__}: {error}"

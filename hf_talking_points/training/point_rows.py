@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 import datasets
+import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
 from PIL import Image
@@ -239,13 +240,9 @@ def one_row_per_point(rows: Dataset) -> Dataset:
         for name in ("image_id", "point", "object", "part")
         if name in rows.column_names
     ]
-    seen = set()
-    kept = []
-    for number, row in enumerate(rows.select_columns(columns)):
-        point = repr(row)
-        if point not in seen:
-            seen.add(point)
-            kept.append(number)
+    frame = rows.select_columns(columns).to_pandas()
+    frame["point"] = frame["point"].map(tuple)
+    kept = np.flatnonzero(~frame.duplicated())
     return rows.select(kept)
 
 

@@ -12,6 +12,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from grpo_runs import assert_close, rollouts
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 from script_runs import run_program
 from transformers import AutoConfig
 
@@ -188,6 +189,7 @@ def test_example_runs_from_a_clone(
         "model_name_or_path": policy_checkpoint,
         "localizers": [str(tmp_path / "localizer")],
         "output_dir": str(tmp_path / "run"),
+        "half_precision_dir": str(tmp_path / "half"),
         "per_device_train_batch_size": 6,
         "max_eval_points": 4,
         "per_device_eval_batch_size": 6,
@@ -209,8 +211,11 @@ def test_example_runs_from_a_clone(
         assert ran.returncode == 0, ran.stderr[-3000:]
     assert (tmp_path / "run" / "checkpoint-2").is_dir()
     assert (tmp_path / "run" / "processor_config.json").is_file()
-    config = AutoConfig.from_pretrained(tmp_path / "run")
-    assert config.model_type == "point_descriptor"
+    for name, dtype in (("run", torch.float32), ("half", torch.float16)):
+        config = AutoConfig.from_pretrained(tmp_path / name)
+        assert config.model_type == "point_descriptor"
+        weights = load_file(tmp_path / name / "model.safetensors")
+        assert {tensor.dtype for tensor in weights.values()} == {dtype}, name
 
 
 STRANGERS_PROGRAM = """

@@ -214,6 +214,12 @@ def test_loading_options_reach_the_policy(folder, tmp_path, monkeypatch):
     }
 
 
+def test_an_adapter_of_grpo_has_no_copy_in_half_precision(tmp_path):
+    script = load_example("run_grpo")
+    with pytest.raises(ValueError, match="lora_rank gives an adapter.*choose one"):
+        script.ScriptArguments(lora_rank=2, half_precision_dir=str(tmp_path))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_process_writes_no_copy(
     run_example, folder, tmp_path, kind, monkeypatch
