@@ -60,6 +60,7 @@ from hf_talking_points.data.sources import (
 from hf_talking_points.evaluation.written_descriptions import WrittenDescriptions
 from hf_talking_points.models.coordinates import pixels_to_canvas
 
+
 class LeftOut(Exception):
     """Records that a reader gave to `on_reject`."""
 
