@@ -10,7 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-LOCK = ".lock"  # in a folder that is being written
+# in a folder that is being written; transformers pushes no file whose name begins so
+LOCK = "_lock"
 
 
 @contextmanager

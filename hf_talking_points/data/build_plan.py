@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pickle
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -277,8 +278,8 @@ def write_plan_units(
 ) -> dict[str, Any]:
     """Writes the units; returns what the plan says of their photos."""
     on_reject = reject if strict else rejects
-    spool_file = folder / "work" / "photos.pkl"
-    with open(spool_file, "w+b") as spool:
+    # without a name: no other process reads it, and it is gone with this one
+    with tempfile.TemporaryFile(dir=folder / "work") as spool:
         listing = list_photos(sources, spool, on_reject)
         photos = with_distinct_ids(listing.photos, spool, on_reject)
         photos = without_held_out(photos, spool, options.held_out, rejects)
@@ -286,7 +287,6 @@ def write_plan_units(
         photos = without_near_duplicates(photos, options.duplicate_bits, rejects)
         unnamed = seldom_shown(photos, spool, options.least_photos)
         write_units(photos, spool, folder, thresholds, unnamed, options)
-    spool_file.unlink()
     return {
         "contents": listing.contents,
         "photos": len(photos),

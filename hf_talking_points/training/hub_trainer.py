@@ -9,10 +9,12 @@ from accelerate.utils import is_peft_model
 
 from ..cards import trained_card
 from ..checkpoints import check_base
+from ..files import only_writer
 from ..models.remote_code import AUTO_MAPS, CUSTOM_PIPELINES, copy_code
 
 if TYPE_CHECKING:
     from transformers import Trainer
+    from transformers.trainer_utils import TrainOutput
 else:
     Trainer = object  # a mixin: the trainer that it is mixed into brings the methods
 
@@ -47,6 +49,15 @@ class HubTrainerMixin(Trainer):
             output_dir = Path(self.args.output_dir)
             output_dir.mkdir(parents=True, exist_ok=True)
             copy_code(output_dir)
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        """As of `Trainer`. Raises BlockingIOError where another run writes to the output folder."""
+        if not self.is_world_process_zero():
+            return super().train(*args, **kwargs)
+        output_dir = Path(self.args.output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with only_writer(output_dir):
+            return super().train(*args, **kwargs)
 
     def _save(self, *args, **kwargs) -> None:
         """As of `Trainer`, which stores the arguments along, without the token."""

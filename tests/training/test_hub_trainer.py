@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
+from hf_talking_points.files import only_writer
 from hf_talking_points.training.hub_trainer import HubTrainerMixin
 
 
@@ -25,7 +26,7 @@ def make_trainer(make_localizer, random_image, tmp_path):
         fresh_model, processor = make_localizer()
         inputs = processor(random_image(), "red green")
         row = {name: value[0] for name, value in inputs.items()}
-        row["labels"] = torch.tensor([0.3, 0.6])
+        row["target_points"] = torch.tensor([0.3, 0.6])
         arguments = TrainingArguments(
             output_dir=str(tmp_path / "run"),
             max_steps=1,
@@ -86,6 +87,24 @@ def test_no_file_of_a_run_holds_its_token(make_trainer, tmp_path):
         assert arguments.hub_token is None
         assert arguments.learning_rate == 1.5e-4
         assert trainer.args.hub_token == token
+
+
+def test_a_second_run_in_one_folder_is_refused(make_trainer, tmp_path):
+    trainer = make_trainer()
+    with only_writer(tmp_path / "run"):
+        with pytest.raises(BlockingIOError, match="run is being written by process"):
+            trainer.train()
+    assert trainer.state.global_step == 0
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_what_keeps_others_out_of_a_folder_is_not_pushed(hub, make_trainer):
+    trainer = make_trainer(push_to_hub=True, hub_model_id="someone/run", save_steps=1)
+    trainer.train()
+    pushed = hub.repos["models/someone/run"]
+    assert "model.safetensors" in pushed
+    assert not [name for name in pushed if "lock" in name]
 
 
 def test_a_run_without_evaluation_shows_no_results(make_trainer, tmp_path):
