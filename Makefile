@@ -34,7 +34,7 @@ $(VENV)/.venv:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.venv setup.cfg pyproject.toml constraints.txt
-	$(PIP) -c constraints.txt -e ".[demo]"
+	$(PIP) -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.venv setup.cfg pyproject.toml constraints.txt

@@ -38,10 +38,10 @@ def import_names(requirements):
     return names
 
 
-def imported_modules(file):
+def imported_modules(file, nodes_of=ast.walk):
     """Top-level modules that a file imports, outside the standard library and the package."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes_of(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -63,6 +63,13 @@ def test_everything_imported_is_declared(options, imported):
         if extra != "test":
             declared |= import_names(requirements)
     assert imported - declared == set()
+
+
+def test_what_modules_import_at_once_is_required(options):
+    required = import_names(options["options"]["install_requires"])
+    for file in PACKAGE.rglob("*.py"):
+        if "space" not in file.relative_to(PACKAGE).parts:  # needs the extra "app"
+            assert imported_modules(file, ast.iter_child_nodes) <= required, file
 
 
 def test_everything_required_is_imported(options, imported):
