@@ -5,6 +5,7 @@ VENV ?= .venv
 CHROMIUM ?= chromium
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 RUN = HF_HUB_OFFLINE=1 $(VENV)/bin/python
+REACHES_PYPI = from urllib.request import urlopen; urlopen('https://pypi.org/pypi/pip/25.0/json', timeout=5)
 
 # test-peers: what transformers, TRL, PEFT and accelerate promise of any model; writes docs/compatibility.md
 .PHONY: demo test test-slow test-peers test-browser quality clean
@@ -28,6 +29,10 @@ quality: $(VENV)/.quality
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/detect-secrets-hook --exclude-files 'tests/.*|model_cards/.*\.json' $$(git ls-files)
+	@if $(VENV)/bin/python -c "$(REACHES_PYPI)" 2>/dev/null; \
+	then $(VENV)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt; \
+	else echo "pypi.org is out of reach: the dependencies are not audited" >&2; fi
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
@@ -52,7 +57,7 @@ $(VENV)/.browser: $(VENV)/.test
 	touch $@
 
 $(VENV)/.quality: $(VENV)/.venv constraints.txt
-	$(PIP) -c constraints.txt ruff mypy
+	$(PIP) -c constraints.txt ruff mypy detect-secrets pip-audit
 	touch $@
 
 clean:
