@@ -15,7 +15,8 @@ class PackedRows(NamedTuple):
     Args:
         source (`torch.LongTensor` of shape `(runs, packed_length)`): position in the flattened rows; 0 after the last.
         valid (bool `torch.Tensor` of shape `(runs, packed_length)`): False = padding, of a row or of the sequence.
-        place (`torch.LongTensor` of shape `(rows, length)`): of each position in the flattened sequences.
+        place (`torch.LongTensor` of shape `(rows, length)`): of each position in the flattened sequences; of padding at
+            a row's end, that of its last word.
         prefix (`torch.LongTensor` of shape `(rows,)`): number of leading positions that a row shares with the first.
     """
 
@@ -101,12 +102,16 @@ def packed_rows(
     run_of_row = starts_run.cumsum(0) - 1
     first_row = starts_run.nonzero().flatten()[run_of_row]
     prefix = shared_prefixes(first_row, attention_mask, *values)
-    own_length = length - prefix
+    position = torch.arange(length, device=device).expand(rows, length)
+    # what follows a row's last word has no place of its own
+    end = ((position + 1) * attention_mask.bool()).amax(1).clamp(min=1)
+    own_length = (end - prefix).clamp(min=0)
     start = own_length.cumsum(0) - own_length
     start = start - start[first_row]  # of a row's own positions in its sequence
-    position = torch.arange(length, device=device).expand(rows, length)
-    is_own = position >= prefix[:, None]
-    place = torch.where(is_own, position + (start - prefix)[:, None], position)
+    is_own = (position >= prefix[:, None]) & (position < end[:, None])
+    position = position.minimum(end[:, None] - 1)
+    shift = (start - prefix)[:, None]
+    place = torch.where(position >= prefix[:, None], position + shift, position)
     runs, packed_length = int(run_of_row[-1]) + 1, int(place.max()) + 1
     place = place + packed_length * run_of_row[:, None]
     source = torch.zeros(runs, packed_length, dtype=torch.long, device=device)
