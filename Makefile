@@ -7,25 +7,27 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARG
 RUN = HF_HUB_OFFLINE=1 $(VENV)/bin/python
 REACHES_PYPI = from urllib.request import urlopen; urlopen('https://pypi.org/pypi/pip/25.0/json', timeout=5)
 
-# test-peers: what transformers, TRL, PEFT and accelerate promise of any model; writes docs/compatibility.md
-.PHONY: demo test test-slow test-peers test-browser quality clean
+.PHONY: help demo test test-slow test-peers test-browser quality clean
 
-demo: $(VENV)/.demo
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## the README's picture, from nothing
 	$(RUN) examples/demo.py --output demo.png
 
-test: $(VENV)/.test
+test: $(VENV)/.test ## tests, offline, on a CPU
 	$(RUN) -m pytest -n auto --dist loadfile --durations=10
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test ## the slow tests
 	$(RUN) -m pytest -m slow --ignore tests/peers --durations=10
 
-test-peers: $(VENV)/.peers
+test-peers: $(VENV)/.peers ## what transformers, TRL, PEFT and accelerate promise of any model; writes docs/compatibility.md
 	$(RUN) -m pytest -m slow tests/peers --write-page docs/compatibility.md --durations=10
 
-test-browser: $(VENV)/.browser
+test-browser: $(VENV)/.browser ## the app in a browser
 	CHROMIUM=$(CHROMIUM) $(RUN) -m pytest -m slow tests/test_app_browser.py --durations=10
 
-quality: $(VENV)/.quality
+quality: $(VENV)/.quality ## style, types, known vulnerabilities, secrets
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -60,5 +62,5 @@ $(VENV)/.quality: $(VENV)/.venv constraints.txt
 	$(PIP) -c constraints.txt ruff mypy detect-secrets pip-audit
 	touch $@
 
-clean:
+clean: ## removes the virtual environment
 	rm -rf $(VENV)

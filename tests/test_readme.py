@@ -37,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 PRETRAINED = ROOT / "hf_talking_points" / "pretrained"
 PATTERNS = (
     "README.md",
+    "CONTRIBUTING.md",
     "docs/**/*.md",
     "model_cards/*.md",
     "hf_talking_points/**/README.md",
