@@ -15,8 +15,8 @@ class PackedRows(NamedTuple):
     Args:
         source (`torch.LongTensor` of shape `(runs, packed_length)`): position in the flattened rows; 0 after the last.
         valid (bool `torch.Tensor` of shape `(runs, packed_length)`): False = padding, of a row or of the sequence.
-        place (`torch.LongTensor` of shape `(rows, length)`): of each position in the flattened sequences; of padding at
-            a row's end, that of its last word.
+        place (`torch.LongTensor` of shape `(rows, length)`): of each position in the flattened sequences. Padding at a
+            row's end has that of its last word.
         prefix (`torch.LongTensor` of shape `(rows,)`): number of leading positions that a row shares with the first.
     """
 
