@@ -24,6 +24,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -720,12 +721,13 @@ def main() -> None:
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     report = {}
-    processes = multiprocessing.get_context("spawn")
+    spawn = multiprocessing.get_context("spawn")
     for name in args.kinds:
         count = max(1, round(args.share * KINDS[name][1]))
         numbers = range(args.first, args.first + count)
-        with processes.Pool(1) as pool:  # so that each kind has a peak of its own
-            report[name] = pool.apply(run_kind, (name, numbers, args.seed))
+        # a process for each kind, so that each has a peak of its own
+        with ProcessPoolExecutor(1, mp_context=spawn) as process:
+            report[name] = process.submit(run_kind, name, numbers, args.seed).result()
         content = json.dumps(report, indent=2)
         (output / "fuzzing.json").write_text(content + "\n", encoding="utf-8")
         print(name, report[name]["outcomes"], flush=True)
