@@ -34,11 +34,7 @@ from datasets import disable_progress_bars
 from huggingface_hub import constants
 from PIL import Image
 from skimage.data import chelsea, coffee
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoModelForKeypointDetection,
-    HfArgumentParser,
-)
+from transformers import HfArgumentParser
 
 from hf_talking_points import (
     MINI_DESCRIPTOR,
@@ -57,6 +53,7 @@ from hf_talking_points.evaluation.protocol import (
     evaluate_descriptions,
 )
 from hf_talking_points.hub import push_checkpoint
+from hf_talking_points.rewards import LocalizerReward
 from hf_talking_points.training.arguments import PointDescriptorTrainingArguments
 
 KILLS_OF_A_RUN = 3  # at most, so that each run ends
@@ -177,7 +174,7 @@ def train(data: Path, folder: Path) -> None:
         **training_options(folder),
     )
     trainer = PointDescriptorTrainer(
-        AutoModelForImageTextToText.from_pretrained(MINI_DESCRIPTOR),
+        MINI_DESCRIPTOR,
         args,
         train_dataset=load_points(str(data))["train"],
     )
@@ -192,8 +189,8 @@ def reinforce(data: Path, folder: Path) -> None:
         **training_options(folder),
     )
     trainer = PointGRPOTrainer(
-        AutoModelForImageTextToText.from_pretrained(MINI_DESCRIPTOR),
-        AutoModelForKeypointDetection.from_pretrained(MINI_LOCALIZER),
+        MINI_DESCRIPTOR,
+        LocalizerReward(MINI_LOCALIZER, shape="exp"),
         args=args,
         train_dataset=load_points(str(data))["train"],
     )
