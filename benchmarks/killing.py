@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -206,18 +206,9 @@ def push(data: Path, folder: Path) -> None:
     push_checkpoint(MINI_DESCRIPTOR, f"someone/{folder.name}", token="hf_x")
 
 
-JOBS = {
-    "build": Job(build, rows_of_build),
-    "describe": Job(describe, answers),
-    "evaluate": Job(evaluate, report),
-    "train": Job(train, weights),
-    "GRPO": Job(reinforce, weights),
-    "push": Job(push, lambda folder: pushed(folder)),
-}
-
-
-def started_hub() -> Any:
-    """A Hub in this process, which what is forked from it talks to."""
+@cache
+def local_hub() -> Any:
+    """A Hub in this process, to which what is forked from it then talks."""
     spec = importlib.util.spec_from_file_location("hub_server", SERVER)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -230,8 +221,18 @@ def started_hub() -> Any:
 
 def pushed(folder: Path) -> dict[str, str]:
     """The hashes of a pushed repo's files."""
-    files = HUB.repos[f"models/someone/{folder.name}"]
+    files = local_hub().repos[f"models/someone/{folder.name}"]
     return {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
+
+
+JOBS = {
+    "build": Job(build, rows_of_build),
+    "describe": Job(describe, answers),
+    "evaluate": Job(evaluate, report),
+    "train": Job(train, weights),
+    "GRPO": Job(reinforce, weights),
+    "push": Job(push, pushed),
+}
 
 
 def in_own_group(run: Callable[..., Any], log: Path, *arguments: Any) -> None:
@@ -318,16 +319,12 @@ def table(report: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-HUB: Any = None
-
-
 def main() -> None:
-    global HUB
     args = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
     logging.disable(logging.WARNING)
     disable_progress_bars()
     if "push" in args.jobs:
-        HUB = started_hub()
+        local_hub()  # before anything is forked
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     numbers = {}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
 
 from .modeling_efficientnet_lite import EfficientNetLiteConfig
@@ -12,6 +14,29 @@ from .remote_code import CompleteRepoMixin
 
 POINT_MASKS = ("gaussian", "predicted", "none")
 LOCALIZER_HEADS = ("mlp", "heatmap")
+MOST_LAYERS = 1000
+# what transformers raises of fields of which no config or model can be made
+UNBUILDABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+)
+
+
+def is_dtype(name: str) -> bool:
+    """Whether torch has a dtype of a name."""
+    return isinstance(getattr(torch, name, None), torch.dtype)
+
+
+def check_layers(name: str, config: PreTrainedConfig) -> None:
+    """Raises ValueError for more layers than any model has, which would take all memory before the weights show it."""
+    for field, value in config.to_dict().items():
+        if field.endswith("layers") and isinstance(value, int) and value > MOST_LAYERS:
+            raise ValueError(
+                f"{name}.{field} must be at most {MOST_LAYERS}, got {value}"
+            )
 
 
 def forget_places(content: dict[str, Any]) -> None:
@@ -68,7 +93,23 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
             # this package's own code is in use: a copy saved now would point at code files that are not beside it
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
-        super().__post_init__(**kwargs)
+        if isinstance(self.dtype, str) and not is_dtype(self.dtype):
+            raise ValueError(f"dtype must name one of torch's, got {self.dtype!r}")
+        try:
+            super().__post_init__(**kwargs)
+        except UNBUILDABLE as error:
+            raise ValueError(
+                f"no {type(self).__name__} can be made of these fields: {type(error).__name__}: {error}"
+            ) from error
+        for name in self.sub_configs:
+            check_layers(name, getattr(self, name))
+        if self.projector_hidden_act not in ACT2FN:
+            raise ValueError(
+                f"projector_hidden_act must be one of transformers' activations, got {self.projector_hidden_act!r}"
+            )
+        for name in ("image_size", "pixel_shuffle_ratio"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.token_strides is None:
             self.token_strides = [32]
         self.token_strides = sorted(self.token_strides)
@@ -80,6 +121,10 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
             )
         if not self.token_strides:
             return
+        if self.token_strides[0] < 1:
+            raise ValueError(
+                f"token_strides must be positive, got {self.token_strides}"
+            )
         token_side = self.token_strides[0] * self.pixel_shuffle_ratio
         if self.image_size % token_side:
             raise ValueError(

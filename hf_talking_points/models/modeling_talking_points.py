@@ -28,8 +28,9 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoderOutput,
 )
 from transformers.utils import is_tracing, logging, torch_compilable_check
+from transformers.utils.loading_report import LoadStateDictInfo
 
-from .configuration_talking_points import TalkingPointsConfig
+from .configuration_talking_points import UNBUILDABLE, TalkingPointsConfig
 from .modeling_masked_decoder import (
     FeatureLevel,
     call_by_name,
@@ -244,6 +245,20 @@ def load_vision(
     return AutoModel.from_pretrained(name, dtype=dtype)
 
 
+def part_of(config: TalkingPointsConfig, name: str) -> PreTrainedModel:
+    """A fresh model of one of a config's own configs.
+
+    Raises:
+        ValueError: its fields do not fit each other.
+    """
+    try:
+        return AutoModel.from_config(getattr(config, name))
+    except UNBUILDABLE as error:
+        raise ValueError(
+            f"no model can be built of {name}: {type(error).__name__}: {error}"
+        ) from error
+
+
 def keep_weights(pretrained: PreTrainedModel) -> None:
     """Marks a model so that the initialization of another one that it becomes part of leaves its weights as they
     are."""
@@ -303,6 +318,22 @@ class TalkingPointsPreTrainedModel(CompleteRepoMixin, PreTrainedModel):
         model.fresh_weights = sorted(info["missing_keys"])
         model.freeze_unreached()
         return (model, info) if wants_info else model
+
+    @staticmethod
+    def _finalize_model_loading(
+        model: "TalkingPointsPreTrainedModel",
+        load_config: Any,
+        loading_info: LoadStateDictInfo,
+    ) -> LoadStateDictInfo:
+        # before memory is taken for what would stand in their place, which may be far more than the file's
+        if loading_info.mismatched_keys and not load_config.ignore_mismatched_sizes:
+            name = load_config.pretrained_model_name_or_path
+            key, found, expected = min(loading_info.mismatched_keys)
+            raise ValueError(
+                f"the weights in {name} do not fit its config: of {key} it says {tuple(expected)}, they are "
+                f"{tuple(found)}; pass ignore_mismatched_sizes=True to have such weights drawn anew"
+            )
+        return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
 
     def train(self, mode: bool = True) -> "TalkingPointsPreTrainedModel":
         if mode:
@@ -487,7 +518,7 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             "eager"  # Mask2FormerModel raises for any other
         )
         if vision_tower is None:
-            vision_tower = AutoModel.from_config(config.vision_config)
+            vision_tower = part_of(config, "vision_config")
         self.vision_tower = vision_tower
         let_points_pass(vision_tower)
         call_by_name(vision_tower)
@@ -497,7 +528,7 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
             classes = config.vision_config.num_labels + 1
             self.class_predictor = nn.Linear(config.vision_config.hidden_dim, classes)
         if language_model is None:
-            language_model = AutoModel.from_config(config.text_config)
+            language_model = part_of(config, "text_config")
         if getattr(language_model, "pooler", None) is not None:
             language_model.pooler = None  # a summary of the text that nobody reads
         self.language_model = language_model

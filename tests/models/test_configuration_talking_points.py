@@ -35,6 +35,32 @@ def compared_fields(config):
             {"token_strides": [16], "image_size": 80},
             r"image_size 80 must be a multiple of 32",
         ),
+        (
+            PointDescriptorConfig,
+            {"pixel_shuffle_ratio": 0},
+            "pixel_shuffle_ratio must be positive, got 0",
+        ),
+        (
+            PointLocalizerConfig,
+            {"image_size": -32},
+            "image_size must be positive, got -32",
+        ),
+        (
+            PointDescriptorConfig,
+            {"projector_hidden_act": "gellu"},
+            "projector_hidden_act must be one of .*, got 'gellu'",
+        ),
+        (PointLocalizerConfig, {"dtype": "float31"}, "dtype must .*, got 'float31'"),
+        (
+            PointDescriptorConfig,
+            {"text_config": {"model_type": "llama", "num_hidden_layers": 10**30}},
+            "text_config.num_hidden_layers must be at most 1000",
+        ),
+        (
+            PointDescriptorConfig,
+            {"text_config": 3.5},
+            "no PointDescriptorConfig can be made of these fields",
+        ),
     ],
 )
 def test_config_rejects(make_vision_tower, config_class, fields, message):

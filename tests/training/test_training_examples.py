@@ -139,7 +139,8 @@ def test_the_backbone_has_a_learning_rate_of_its_own(
     for number, rates in enumerate([still, {**still, name: 1e-3}]):
         output = tmp_path / str(number)
         options = {"warmup_steps": 0, "feature_cache": None, "max_steps": 1}
-        config = write_config("points", folder, output, **TINY, **options, **rates)
+        options |= {"freeze": "nothing", **rates}
+        config = write_config("points", folder, output, **TINY, **options)
         run_example("points", config)
         runs.append(load_file(output / "run" / "model.safetensors"))
     before, after = runs
@@ -151,7 +152,7 @@ def test_the_backbone_has_a_learning_rate_of_its_own(
 
 
 def test_features_of_a_backbone_that_learns_are_not_kept(run_example, folder, tmp_path):
-    config = write_config("points", folder, tmp_path, **TINY)
+    config = write_config("points", folder, tmp_path, **TINY, freeze="nothing")
     with pytest.raises(ValueError, match="feature_cache keeps what a frozen backbone"):
         run_example("points", config)
 
