@@ -32,6 +32,13 @@ SPOT_SIDE = 5  # cells of the finest map that a point is sampled in
 DETAIL_STRIDE = 4  # least one of a level: attention to more cells is slow
 
 
+def kept(states: torch.Tensor, logits_to_keep: int | torch.Tensor) -> torch.Tensor:
+    """The hidden states of the positions that get logits, see [`PointDescriptorForConditionalGeneration`]."""
+    if isinstance(logits_to_keep, int) or logits_to_keep.dtype != torch.bool:
+        return slice_logits_to_keep(states, logits_to_keep)
+    return states[logits_to_keep][None]
+
+
 @dataclass
 class PointDescriptorImageOutput(BaseModelOutputWithPooling):
     """What precedes the language model.
@@ -456,9 +463,7 @@ class PointDescriptorModel(TalkingPointsModel):
             **kwargs,
         )
         return PointDescriptorModelOutputWithPast(
-            last_hidden_state=slice_logits_to_keep(
-                output.last_hidden_state, logits_to_keep
-            ),
+            last_hidden_state=kept(output.last_hidden_state, logits_to_keep),
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
@@ -681,7 +686,7 @@ class PointDescriptorForConditionalGeneration(
                 `input_ids`; without ids, placeholders are found by their own embeddings.
             labels (`torch.LongTensor` of shape `(rows, length)`): -100 where no loss is taken.
             logits_to_keep (`int` or `torch.Tensor`): number of last positions, or the positions, that get logits; 0
-                means all.
+                means all. Of a bool mask of shape `(rows, length)` the positions become one row.
             mm_encoder_outputs (`dict`): {"image": output of `get_image_features`} instead of images and points.
         """
         output = self.model(

@@ -41,6 +41,7 @@ from .quantization import of_language_model, take_quantization
 from .remote_code import CompleteRepoMixin
 from .shared_prefix import (
     PackedRows,
+    RowsMask,
     layers_know_rows,
     packed_rows,
     reason_for_whole_rows,
@@ -944,6 +945,9 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
                 and_mask_function=packed.connected(),
             )
             if mask is not None and len(mask.shape) == 4:
+                is_tensor = isinstance(mask, torch.Tensor)
+                if is_tensor and mask.dtype == torch.bool:
+                    return RowsMask.of(mask, packed)
                 return mask
             reason = "no mask of every pair of positions"
         logger.warning_once(

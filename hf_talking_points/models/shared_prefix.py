@@ -3,9 +3,10 @@
 import inspect
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache, PreTrainedModel
 
 
@@ -18,12 +19,16 @@ class PackedRows(NamedTuple):
         place (`torch.LongTensor` of shape `(rows, length)`): of each position in the flattened sequences. Padding at a
             row's end has that of its last word.
         prefix (`torch.LongTensor` of shape `(rows,)`): number of leading positions that a row shares with the first.
+        first_row (`torch.LongTensor` of shape `(rows,)`): the first row of a row's run.
+        is_word (bool `torch.Tensor` of shape `(rows, length)`): False = padding.
     """
 
     source: torch.Tensor
     valid: torch.Tensor
     place: torch.Tensor
     prefix: torch.Tensor
+    first_row: torch.Tensor
+    is_word: torch.Tensor
 
     def pack(self, rows: torch.Tensor) -> torch.Tensor:
         """rows (`torch.Tensor` of shape `(rows, length, ...)`) -> `(runs, packed_length, ...)`."""
@@ -63,6 +68,123 @@ class PackedRows(NamedTuple):
             return same_row | (position[batch, key] < prefix[batch, query])
 
         return mask_function
+
+    def row_attention(self) -> "RowAttention":
+        rows, length = self.place.shape
+        number = torch.arange(rows, device=self.place.device)
+        is_first = self.first_row == number
+        # what all rows share with the first of their run
+        shared = int(self.prefix.masked_fill(is_first, length).amin())
+        sees = torch.ones(length, length, dtype=torch.bool, device=self.place.device)
+        sees = sees.tril() & self.is_word[:, None]
+        # padding sees itself: a softmax over nothing is NaN, and so would be its gradient
+        sees |= torch.eye(length, dtype=torch.bool, device=self.place.device)
+        row, position = self.source // length, self.source % length
+        run_of_row = is_first.cumsum(0) - 1
+        source = torch.where(
+            position < shared,
+            run_of_row[row] * shared + position,
+            int(is_first.sum()) * shared + row * (length - shared) + position - shared,
+        )
+        return RowAttention(
+            prefix_place=self.place[is_first, :shared],
+            prefix_mask=sees[is_first, None, :shared, :shared],
+            row_place=self.place,
+            row_mask=sees[:, None, shared:],
+            source=source,
+        )
+
+
+def by_position(states: torch.Tensor) -> torch.Tensor:
+    """states `(batch, heads, length, head_dim)` -> `(batch * length, heads, head_dim)`."""
+    return states.transpose(1, 2).flatten(0, 1)
+
+
+def taken(states: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """states `(positions, heads, head_dim)`, place `(batch, length)` -> `(batch, heads, length, head_dim)`."""
+    # the gradient of an index is several times slower on a CPU
+    return (
+        states.index_select(0, place.flatten())
+        .unflatten(0, place.shape)
+        .transpose(1, 2)
+    )
+
+
+class RowAttention(NamedTuple):
+    """Attention of packed rows, in which each row is compared with itself and not with all of its sequence.
+
+    Args:
+        prefix_place (`torch.LongTensor` of shape `(runs, shared)`): of what all rows of a run share, in the flattened
+            sequences.
+        prefix_mask (bool `torch.Tensor` of shape `(runs, 1, shared, shared)`): True = is seen.
+        row_place (`torch.LongTensor` of shape `(rows, length)`): of the rows' positions in the flattened sequences.
+        row_mask (bool `torch.Tensor` of shape `(rows, 1, length - shared, length)`): True = is seen.
+        source (`torch.LongTensor` of shape `(runs, packed_length)`): where the answer of each position stands behind
+            one another in those of the prefixes and of the rows.
+    """
+
+    prefix_place: torch.Tensor
+    prefix_mask: torch.Tensor
+    row_place: torch.Tensor
+    row_mask: torch.Tensor
+    source: torch.Tensor
+
+    def __call__(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        **options: Any,
+    ) -> torch.Tensor:
+        """As of `scaled_dot_product_attention`, of states of shape `(runs, heads, packed_length, head_dim)`."""
+        query, key, value = by_position(query), by_position(key), by_position(value)
+        prefix = scaled_dot_product_attention(
+            *(taken(states, self.prefix_place) for states in (query, key, value)),
+            attn_mask=self.prefix_mask,
+            **options,
+        )
+        shared = self.prefix_place.shape[1]
+        rows = scaled_dot_product_attention(
+            taken(query, self.row_place[:, shared:]),
+            taken(key, self.row_place),
+            taken(value, self.row_place),
+            attn_mask=self.row_mask,
+            **options,
+        )
+        answers = torch.cat([by_position(prefix), by_position(rows)])
+        return taken(answers, self.source)
+
+
+class RowsMask(torch.Tensor):
+    """The mask of packed rows for every pair of positions. `scaled_dot_product_attention` with it is [`RowAttention`],
+    as with the biases of `torch.nn.attention.bias`; what is made of it is a plain mask."""
+
+    row_attention: RowAttention
+
+    @classmethod
+    def of(cls, mask: torch.Tensor, packed: PackedRows) -> "RowsMask":
+        """
+        Args:
+            mask (bool `torch.Tensor` of shape `(runs, 1, packed_length, packed_length)`): True = is seen.
+            packed ([`PackedRows`])
+        """
+        mask = mask.as_subclass(cls)
+        mask.row_attention = packed.row_attention()
+        return mask
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable,
+        types: Any,
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is scaled_dot_product_attention:
+            return kwargs.pop("attn_mask").row_attention(*args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
 
 
 def shared_prefixes(first_row: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
@@ -119,7 +241,8 @@ def packed_rows(
     own_places = place[is_own]
     source.view(-1)[own_places] = is_own.flatten().nonzero().flatten()
     valid.view(-1)[own_places] = attention_mask.bool()[is_own]
-    return PackedRows(source, valid, place, prefix)
+    is_word = attention_mask.bool()
+    return PackedRows(source, valid, place, prefix, first_row, is_word)
 
 
 def rows_alike(*values: torch.Tensor | None) -> int:

@@ -30,7 +30,23 @@ def completions_only(labels: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"shift_labels": labels[:, positions + 1], "logits_to_keep": positions}
 
 
+def labels_only(labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """As [`completions_only`], of the positions with a label alone, which become one row.
+
+    Args:
+        labels (`torch.LongTensor` of shape `(rows, length)`): -100 where no loss is taken.
+    Returns:
+        `dict`: `shift_labels` of shape `(1, labels)` and `logits_to_keep` of that of `labels`.
+    """
+    is_labeled = labels != -100
+    is_labeled[:, 0] = False  # nothing predicts the first position
+    return {
+        "shift_labels": labels[is_labeled][None],
+        "logits_to_keep": is_labeled.roll(-1, dims=1),
+    }
+
+
 def has_virtual_tokens(model: PreTrainedModel | PeftModel) -> bool:
     """Whether PEFT puts tokens of its own before the prompt, as in prompt tuning. It moves labels with them, but
-    nothing that [`completions_only`] gives."""
+    nothing that the functions here give."""
     return is_peft_model(model) and model.active_peft_config.is_prompt_learning

@@ -43,7 +43,7 @@ from .auxiliary_losses import (
 )
 from .calibration import is_found, of_other_photos
 from .collators import DescriptorCollator, LocalizerCollator, Row
-from .fused_head import completions_only, has_virtual_tokens
+from .fused_head import has_virtual_tokens, labels_only
 from .processors import processor_of
 from .refused_options import check_router
 from .triplet_dataset import Rows, cache_views, triplet_dataset
@@ -483,7 +483,7 @@ class PointDescriptorTrainer(TripletTrainerMixin, SFTTrainer):
         known_boxes_of_update = inputs.pop("known_boxes", None)
         needs_logits = return_outputs or self.label_smoother or self.compute_loss_func
         if not needs_logits and not has_virtual_tokens(self.model):
-            inputs |= completions_only(inputs.pop("labels"))
+            inputs |= labels_only(inputs.pop("labels"))
         self._core_outputs = None
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, outputs = result if return_outputs else (result, None)

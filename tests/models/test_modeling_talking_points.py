@@ -25,7 +25,8 @@ LANGUAGE_MODELS = ["llama", "qwen"]
 
 
 def run_rows(model, rows, mask, image_of_row, **kwargs):
-    """-> (last hidden states of real positions, number of positions that the language model computed)."""
+    """-> (last hidden states of real positions, a gradient of the word embeddings, number of positions that the
+    language model computed)."""
     computed = []
 
     def count(module, args, kwargs):
@@ -33,11 +34,14 @@ def run_rows(model, rows, mask, image_of_row, **kwargs):
 
     language_model = model.model.language_model
     hook = language_model.register_forward_pre_hook(count, with_kwargs=True)
+    model.zero_grad()
     embeds = language_model.get_input_embeddings()(rows)
-    with torch.no_grad():
-        output = model.model.run_language_model(embeds, mask, image_of_row, **kwargs)
+    output = model.model.run_language_model(embeds, mask, image_of_row, **kwargs)
     hook.remove()
-    return output.last_hidden_state[mask.bool()], sum(computed)
+    states = output.last_hidden_state[mask.bool()]
+    states.square().sum().backward()
+    gradient = language_model.get_input_embeddings().weight.grad.clone()
+    return states.detach(), gradient, sum(computed)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
@@ -61,9 +65,10 @@ def test_packed_rows_equal_separate_rows(
     rows[1] = rows[0]
     mask[1] = mask[0]
     image_of_row = torch.tensor([0, 0, 0, 1, 1, 1])
-    packed, positions = run_rows(model, rows, mask, image_of_row)
-    separate, separate_positions = run_rows(model, rows, mask, None)
+    packed, gradient, positions = run_rows(model, rows, mask, image_of_row)
+    separate, expected, separate_positions = run_rows(model, rows, mask, None)
     torch.testing.assert_close(packed, separate, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-4)
     assert separate_positions == 6 * length
     longest = 10 + 6 + 2  # of the second image: its first row, and what others add
     assert positions == (2 * longest if padding_side == "right" else 6 * length)

@@ -2,8 +2,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import scaled_dot_product_attention
 
-from hf_talking_points.models.shared_prefix import packed_rows, rows_alike
+from hf_talking_points.models.shared_prefix import RowsMask, packed_rows, rows_alike
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,36 @@ def test_a_row_sees_itself_and_what_it_shares_with_the_first():
         [1, 0, 0, 0, 0, 0, 1, 1, 1],
     ]
     assert connected.tril().int().tolist() == expected
+
+
+@pytest.mark.parametrize("first_own", [0, 2, 7])
+def test_attention_of_packed_rows_is_that_of_their_mask(first_own):
+    torch.manual_seed(0)
+    rows = torch.randint(2, (5, 9))
+    rows[:, :first_own] = 0
+    rows[:, -1] = torch.arange(5)
+    words = torch.ones_like(rows)
+    words[1, 8:] = words[3, 7:] = 0
+    packed = packed_rows(torch.tensor([0, 0, 0, 1, 1]), words, rows)
+    length = packed.source.shape[1]
+    connected = packed.connected()
+    runs, positions = torch.arange(2)[:, None, None], torch.arange(length)
+    mask = connected(runs, 0, positions[:, None], positions)
+    mask = (mask & positions.ge(0).expand(length, length).tril())[:, None]
+    states = [torch.randn(2, 3, length, 4, requires_grad=True) for _ in range(3)]
+
+    given = []
+    for one_mask in (mask, RowsMask.of(torch.zeros_like(mask), packed)):
+        found = scaled_dot_product_attention(*states, attn_mask=one_mask, scale=0.3)
+        found = found.transpose(1, 2)[packed.valid]
+        gradients = torch.autograd.grad(found.square().sum(), states)
+        given.append([found, *gradients])
+    torch.testing.assert_close(given[1], given[0])
+
+
+def test_what_is_made_of_a_mask_of_rows_is_plain():
+    rows = torch.zeros(2, 3, dtype=torch.long)
+    packed = packed_rows(torch.zeros(2, dtype=torch.long), rows + 1, rows)
+    mask = RowsMask.of(torch.ones(1, 1, 3, 3, dtype=torch.bool), packed)
+    for made in (mask[..., :2], mask.float(), mask.to("cpu", torch.float64)):
+        assert type(made) is torch.Tensor

@@ -117,7 +117,10 @@ def test_mismatched_sizes(kind, checkpoint):
     name = "model.image_projector.fc1.weight"
     weights[name] = weights[name][:, :-1].clone()
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="image_projector.fc1.weight it says .* ignore_mismatched_sizes"):
+    with pytest.raises(
+        ValueError,
+        match="image_projector.fc1.weight it says .* ignore_mismatched_sizes",
+    ):
         load(kind, folder)
     model = load(kind, folder, ignore_mismatched_sizes=True)
     assert model.get_parameter(name).isfinite().all()

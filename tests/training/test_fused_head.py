@@ -9,6 +9,7 @@ from hf_talking_points import paper_lora_config
 from hf_talking_points.training.fused_head import (
     completions_only,
     has_virtual_tokens,
+    labels_only,
 )
 
 FIELDS = ("log_probs", "entropy", "is_top1")
@@ -43,22 +44,47 @@ def test_scoring_completions_alone_gives_the_same(make_descriptor, random_image)
     length = int((labels != -100).any(0).sum())
     assert shortened["shift_labels"].shape == (3, length)
     assert length < labels.shape[1] / 2
+    shortest = labels_only(labels)
+    assert shortest["shift_labels"].tolist() == [labels[is_labeled].tolist()]
 
     outputs = []
     gradients = []
-    for scored in ({"labels": labels}, shortened):
+    for scored in ({"labels": labels}, shortened, shortest):
         model.zero_grad()
         output = model(**inputs, **scored, fused_lm_head=True)
         output.loss.backward()
         outputs.append(output)
         gradients.append(gradients_of(model))
-    whole, short = outputs
+    whole, short, row = outputs
     torch.testing.assert_close(short.loss, whole.loss)
+    torch.testing.assert_close(row.loss, whole.loss)
     for field in (*FIELDS, "label_mask"):
         torch.testing.assert_close(
             getattr(short, field), getattr(whole, field)[:, -length:]
         )
+        torch.testing.assert_close(
+            getattr(row, field)[0], getattr(whole, field)[is_labeled[:, 1:]]
+        )
     torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
+
+
+def test_rows_without_a_label_have_no_loss(make_descriptor):
+    model, _ = make_descriptor()
+    add_fused_lm_head(model, outputs=FIELDS)
+    scored = labels_only(torch.full((2, 5), -100))
+    output = model(input_ids=torch.ones(2, 5).long(), **scored, fused_lm_head=True)
+    output.loss.backward()
+    assert output.loss == 0
+
+
+def test_a_label_that_nothing_predicts_is_left_out():
+    scored = labels_only(torch.tensor([[1, 2, -100], [-100, -100, 3]]))
+    assert scored["shift_labels"].tolist() == [[2, 3]]
+    assert scored["logits_to_keep"].tolist() == [
+        [True, False, False],
+        [False, True, False],
+    ]
 
 
 def test_without_a_label_everything_is_scored():
