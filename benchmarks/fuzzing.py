@@ -2,8 +2,8 @@ r"""Gives broken input of every kind to what reads it, and counts what comes of 
 
     python benchmarks/fuzzing.py --output fuzzing
 
-An input is taken, or refused by an error that says what is wrong with it: a ValueError, a TypeError or an OSError, and
-of an endpoint its own. Anything else, more than `LONGEST` seconds or `MOST_MEMORY` bytes, and a point that is not
+An input is taken, or refused by an error that says what is wrong with it: a ValueError, a TypeError or an OSError, of
+an endpoint its own, and of a config's field that of transformers. Anything else, more than `LONGEST` seconds or `MOST_MEMORY` bytes, and a point that is not
 where it was given, is a failure. Each kind runs in a process of its own. Writes `fuzzing.json`, with the number of
 every input that failed; `--kinds pictures --first 1234 --share 0` gives that one again.
 """
@@ -38,6 +38,7 @@ import numpy as np
 import torch
 import yaml
 from datasets import IterableDataset
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
@@ -70,7 +71,13 @@ LONGEST = 5.0  # seconds
 MOST_MEMORY = 2 * 2**30  # bytes
 TAKEN = "taken"
 # the subclasses of these are not among them, but for what the system says of files
-SAID = (ValueError, TypeError, EndpointError, LeftOut)
+SAID = (
+    ValueError,
+    TypeError,
+    EndpointError,
+    StrictDataclassFieldValidationError,  # of a config's field that has another type
+    LeftOut,
+)
 SIZE = (48, 36)  # of the photos
 FORMATS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 80},

@@ -25,9 +25,11 @@ UNBUILDABLE = (
 )
 
 
-def is_dtype(name: str) -> bool:
-    """Whether torch has a dtype of a name."""
-    return isinstance(getattr(torch, name, None), torch.dtype)
+def is_dtype(value: Any) -> bool:
+    """Whether a value is a dtype of torch or the name of one."""
+    if isinstance(value, str):
+        value = getattr(torch, value, None)
+    return isinstance(value, torch.dtype)
 
 
 def check_layers(name: str, config: PreTrainedConfig) -> None:
@@ -93,7 +95,7 @@ class TalkingPointsConfig(CompleteRepoMixin, PreTrainedConfig):
             # this package's own code is in use: a copy saved now would point at code files that are not beside it
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
-        if isinstance(self.dtype, str) and not is_dtype(self.dtype):
+        if self.dtype is not None and not is_dtype(self.dtype):
             raise ValueError(f"dtype must name one of torch's, got {self.dtype!r}")
         try:
             super().__post_init__(**kwargs)

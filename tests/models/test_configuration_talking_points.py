@@ -51,6 +51,7 @@ def compared_fields(config):
             "projector_hidden_act must be one of .*, got 'gellu'",
         ),
         (PointLocalizerConfig, {"dtype": "float31"}, "dtype must .*, got 'float31'"),
+        (PointLocalizerConfig, {"dtype": 16}, "dtype must .*, got 16"),
         (
             PointDescriptorConfig,
             {"text_config": {"model_type": "llama", "num_hidden_layers": 10**30}},
