@@ -3,9 +3,10 @@ r"""Gives broken input of every kind to what reads it, and counts what comes of 
     python benchmarks/fuzzing.py --output fuzzing
 
 An input is taken, or refused by an error that says what is wrong with it: a ValueError, a TypeError or an OSError, of
-an endpoint its own, and of a config's field that of transformers. Anything else, more than `LONGEST` seconds or `MOST_MEMORY` bytes, and a point that is not
-where it was given, is a failure. Each kind runs in a process of its own. Writes `fuzzing.json`, with the number of
-every input that failed; `--kinds pictures --first 1234 --share 0` gives that one again.
+an endpoint its own, and of a config's field that of transformers. Anything else, more than `LONGEST` seconds or
+`MOST_MEMORY` bytes, and a point that is not where it was given, is a failure. Each kind runs in a process of its own.
+Writes `fuzzing.json`, with the number of every input that failed; `--kinds pictures --first 1234 --share 0` gives that
+one again.
 """
 
 from __future__ import annotations
