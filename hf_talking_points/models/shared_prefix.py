@@ -180,11 +180,24 @@ class RowsMask(torch.Tensor):
         args: tuple = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
         if func is scaled_dot_product_attention:
-            return kwargs.pop("attn_mask").row_attention(*args, **kwargs)
+            return attention_of_rows(*args, **kwargs)
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
+
+
+def attention_of_rows(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: RowsMask,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> torch.Tensor:
+    """`scaled_dot_product_attention` with a mask of rows."""
+    return attn_mask.row_attention(query, key, value, dropout_p=dropout_p, **options)
 
 
 def shared_prefixes(first_row: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
