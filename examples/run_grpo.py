@@ -75,6 +75,12 @@ class ScriptArguments(LoadingArguments):
             "help": "reward lost for each thing said that annotation or pixels contradict; 0 checks nothing"
         },
     )
+    unknown_name_penalty: float = field(
+        default=0.0,
+        metadata={
+            "help": "reward lost beside, for the name of an object or part that the annotation does not know"
+        },
+    )
     half_precision_dir: str | None = field(
         default=None,
         metadata={"help": "folder for a copy of the result with float16 weights"},
@@ -82,6 +88,10 @@ class ScriptArguments(LoadingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.unknown_name_penalty and not self.false_claim_penalty:
+            raise ValueError(
+                "unknown_name_penalty needs a false_claim_penalty beside it"
+            )
         if self.lora_rank and self.half_precision_dir:
             raise ValueError(
                 "lora_rank gives an adapter, half_precision_dir is for a whole model: choose one"
@@ -133,7 +143,10 @@ def main():
         photos = []
         for rows in dataset.values():
             photos.extend(read_dataset(rows))
-        rewards.append(FalseClaimReward(photos, args.false_claim_penalty))
+        reward = FalseClaimReward(
+            photos, args.false_claim_penalty, args.unknown_name_penalty
+        )
+        rewards.append(reward)
     peft_config = None
     if args.lora_rank:
         peft_config = paper_lora_config(r=args.lora_rank, lora_alpha=2 * args.lora_rank)

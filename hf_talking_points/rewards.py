@@ -22,7 +22,7 @@ from .localization import NO_POINT, locate_texts
 from .metrics import distances_with_misses, distinct_n, pck
 from .models.images import distinct_images, to_rgb
 from .models.pipelines import PointLocalizationPipeline
-from .words.claims import check_claims, false_claims
+from .words.claims import OPEN, Claim, check_claims, false_claims
 from .words.facts import Scene
 
 __all__ = ["SHAPES", "FalseClaimReward", "LocalizerReward", "distinct_images"]
@@ -217,24 +217,32 @@ class FalseClaimReward:
     """Reward function of [`PointGRPOTrainer`]: what a description says of its point that annotation or pixels
     contradict, such as a wrong color, costs `penalty` each, three times at most.
 
+    Whether a photo shows a thing that nobody annotated is left open by the check of claims, so a descriptor may learn
+    to name one everywhere. `name_penalty` is the price of that.
+
     Args:
         photos (iterable of [`Photo`]): the annotation of the images, which are told apart by the column `image_id`.
         penalty (`float`): of one false claim.
+        name_penalty (`float`): of a description with the name of an object or part that the annotation does not know.
         name (`str`): under which the trainer logs it.
 
-    Raises ValueError for a penalty that is not positive.
+    Raises ValueError for a penalty that is not positive, and a `name_penalty` that is negative.
     """
 
     def __init__(
         self,
         photos: Iterable[Photo],
         penalty: float = 0.3,
+        name_penalty: float = 0.0,
         name: str = "false_claims",
     ) -> None:
         if not penalty > 0:
             raise ValueError(f"penalty must be positive, got {penalty!r}")
+        if not name_penalty >= 0:
+            raise ValueError(f"name_penalty must be 0 or more, got {name_penalty!r}")
         self.photos = {photo.id: photo for photo in photos}
         self.penalty = penalty
+        self.name_penalty = name_penalty
         self.__name__ = name
 
     def __call__(
@@ -260,6 +268,7 @@ class FalseClaimReward:
         """
         scenes: dict[str, Scene] = {}
         counts = []
+        names_unknown = []
         for completion, pixels, name, place in zip(completions, image, image_id, point):
             if name not in self.photos:
                 raise ValueError(
@@ -273,9 +282,19 @@ class FalseClaimReward:
                 *annotation_of(self.photos[name], place),
             )
             counts.append(min(len(false_claims(claims)), MOST_CLAIMS))
+            names_unknown.append(any(map(is_unknown_name, claims)))
         if log_metric is not None:
             log_metric(f"{self.__name__}/count", float(np.mean(counts)))
-        return [-self.penalty * count for count in counts]
+            log_metric(f"{self.__name__}/unknown_names", float(np.mean(names_unknown)))
+        rewards = []
+        for count, names in zip(counts, names_unknown):
+            rewards.append(-self.penalty * count - self.name_penalty * names)
+        return rewards
+
+
+def is_unknown_name(claim: Claim) -> bool:
+    """Whether a claim names an object or part of which the annotation tells nothing."""
+    return claim.kind in ("object", "part") and claim.verdict == OPEN
 
 
 def annotation_of(

@@ -1,6 +1,7 @@
 """The localizer as a reward function."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -289,7 +290,10 @@ def test_false_claims_cost_what_is_said_and_wrong():
         log_metric=logged.__setitem__,
     )
     assert rewards == [-0.5 * count for count in texts.values()]
-    assert logged == {"false_claims/count": np.mean(list(texts.values()))}
+    assert logged == {
+        "false_claims/count": np.mean(list(texts.values())),
+        "false_claims/unknown_names": 0.25,  # the tail
+    }
 
 
 def test_false_claims_of_a_point_that_nobody_named_are_those_of_its_looks():
@@ -300,9 +304,20 @@ def test_false_claims_of_a_point_that_nobody_named_are_those_of_its_looks():
     assert of_sky == [0, -1, 0]
 
 
+def test_names_of_what_nobody_annotated_cost_what_is_asked():
+    image, photo = meadow()
+    texts = ["A green spot.", "A green spot on the handle of the door."]
+    columns = [image] * 2, ["dog.png"] * 2, [(80.5, 10.5)] * 2
+    photo = replace(photo, objects=())
+    assert FalseClaimReward([photo])(texts, *columns) == [0, 0]
+    assert FalseClaimReward([photo], name_penalty=0.2)(texts, *columns) == [0, -0.2]
+
+
 def test_false_claims_need_the_annotation_of_each_image():
     image, photo = meadow()
     with pytest.raises(ValueError, match="image_id 'cat.png' is none of the 1 photos"):
         FalseClaimReward([photo])(["A cat."], [image], ["cat.png"], [(1, 1)])
     with pytest.raises(ValueError, match="penalty must be positive, got 0"):
         FalseClaimReward([photo], penalty=0)
+    with pytest.raises(ValueError, match="name_penalty must be 0 or more, got -1"):
+        FalseClaimReward([photo], name_penalty=-1)
