@@ -183,7 +183,7 @@ def test_noise_on_embeddings_is_not_shared(make, kind, random_image):
     _, positions = computed_positions(model, inputs)
     # the image tokens, with which the prompts begin, have no noise
     shared = 2 * model.config.image_seq_length
-    assert positions == inputs["input_ids"].numel() - shared
+    assert positions == int(inputs["attention_mask"].sum()) - shared
 
 
 def test_attention_of_others_shares_the_prefix(
