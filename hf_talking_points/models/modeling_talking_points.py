@@ -945,10 +945,8 @@ class TalkingPointsModel(TalkingPointsPreTrainedModel):
                 and_mask_function=packed.connected(),
             )
             if mask is not None and len(mask.shape) == 4:
-                is_tensor = isinstance(mask, torch.Tensor)
-                if is_tensor and mask.dtype == torch.bool:
-                    return RowsMask.of(mask, packed)
-                return mask
+                is_flags = isinstance(mask, torch.Tensor) and mask.dtype == torch.bool
+                return RowsMask.of(mask, packed) if is_flags else mask
             reason = "no mask of every pair of positions"
         logger.warning_once(
             f"{type(self.language_model).__name__} with attention implementation "

@@ -70,6 +70,7 @@ class PackedRows(NamedTuple):
         return mask_function
 
     def row_attention(self) -> "RowAttention":
+        """What attends as the mask of [`connected`] says, without comparing the rows with each other."""
         rows, length = self.place.shape
         number = torch.arange(rows, device=self.place.device)
         is_first = self.first_row == number
@@ -239,7 +240,8 @@ def packed_rows(
     prefix = shared_prefixes(first_row, attention_mask, *values)
     position = torch.arange(length, device=device).expand(rows, length)
     # what follows a row's last word has no place of its own
-    end = ((position + 1) * attention_mask.bool()).amax(1).clamp(min=1)
+    is_word = attention_mask.bool()
+    end = ((position + 1) * is_word).amax(1).clamp(min=1)
     own_length = (end - prefix).clamp(min=0)
     start = own_length.cumsum(0) - own_length
     start = start - start[first_row]  # of a row's own positions in its sequence
@@ -253,8 +255,7 @@ def packed_rows(
     valid = torch.zeros_like(source, dtype=torch.bool)
     own_places = place[is_own]
     source.view(-1)[own_places] = is_own.flatten().nonzero().flatten()
-    valid.view(-1)[own_places] = attention_mask.bool()[is_own]
-    is_word = attention_mask.bool()
+    valid.view(-1)[own_places] = is_word[is_own]
     return PackedRows(source, valid, place, prefix, first_row, is_word)
 
 

@@ -17,7 +17,10 @@ from transformers import (
     PhiConfig,
 )
 
-from hf_talking_points import PointDescriptorProcessor
+from hf_talking_points import (
+    PointDescriptorForConditionalGeneration,
+    PointDescriptorProcessor,
+)
 from hf_talking_points.models.modeling_talking_points import backbone_channels
 
 BACKBONES = ["swin", "convnext", "efficientnet_lite"]
@@ -72,6 +75,14 @@ def test_packed_rows_equal_separate_rows(
     assert separate_positions == 6 * length
     longest = 10 + 6 + 2  # of the second image: its first row, and what others add
     assert positions == (2 * longest if padding_side == "right" else 6 * length)
+
+
+def test_a_part_that_cannot_be_built_is_named(make_descriptor):
+    config = make_descriptor()[0].config
+    config.text_config.num_attention_heads = 0
+    config.text_config.head_dim = None
+    with pytest.raises(ValueError, match="can be built of text_config: .*"):
+        PointDescriptorForConditionalGeneration(config)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
