@@ -9,7 +9,8 @@ examples/accelerate_ddp.yaml examples/run_grpo.py ...`, or with examples/acceler
 
 from dataclasses import dataclass, field
 
-from datasets import DatasetDict
+import numpy as np
+from datasets import Dataset, DatasetDict
 from transformers import AutoModelForImageTextToText
 from trl import TrlParser
 
@@ -54,6 +55,12 @@ class ScriptArguments(LoadingArguments):
         default=None,
         metadata={"help": "objects whose points are taken; all of them if not given"},
     )
+    nameless_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "share of training points without object and part, for which points with a name are left out"
+        },
+    )
     max_eval_points: int = field(
         default=96, metadata={"help": "validation points that evaluation describes"}
     )
@@ -81,6 +88,12 @@ class ScriptArguments(LoadingArguments):
             "help": "reward lost beside, for the name of an object or part that the annotation does not know"
         },
     )
+    right_name_reward: float = field(
+        default=0.0,
+        metadata={
+            "help": "reward won for the right name of the object, and again of the part"
+        },
+    )
     half_precision_dir: str | None = field(
         default=None,
         metadata={"help": "folder for a copy of the result with float16 weights"},
@@ -88,14 +101,37 @@ class ScriptArguments(LoadingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.unknown_name_penalty and not self.false_claim_penalty:
+        for name in ("unknown_name_penalty", "right_name_reward"):
+            if getattr(self, name) and not self.false_claim_penalty:
+                raise ValueError(f"{name} needs a false_claim_penalty beside it")
+        if self.nameless_share is not None and not 0 < self.nameless_share < 1:
             raise ValueError(
-                "unknown_name_penalty needs a false_claim_penalty beside it"
+                f"nameless_share must be between 0 and 1, got {self.nameless_share}"
             )
         if self.lora_rank and self.half_precision_dir:
             raise ValueError(
                 "lora_rank gives an adapter, half_precision_dir is for a whole model: choose one"
             )
+
+
+def with_fewer_names(rows: Dataset, nameless_share: float) -> Dataset:
+    """Rows of which a share is of points without object and part: of the others so many are left out at random.
+
+    Raises ValueError where the share of those points is larger already.
+    """
+    has_name = []
+    for category, part in zip(rows["object"], rows["part"]):
+        has_name.append(category is not None or part is not None)
+    (named,) = np.nonzero(has_name)
+    nameless = len(rows) - len(named)
+    kept = round(nameless * (1 - nameless_share) / nameless_share)
+    if kept > len(named):
+        raise ValueError(
+            f"nameless_share={nameless_share} is less than the share of {nameless} in {len(rows)} points that there is"
+        )
+    keeps = np.logical_not(has_name)
+    keeps[np.random.default_rng(0).choice(named, kept, replace=False)] = True
+    return rows.select(np.flatnonzero(keeps))
 
 
 def load_dataset(args: ScriptArguments) -> DatasetDict:
@@ -112,6 +148,8 @@ def load_dataset(args: ScriptArguments) -> DatasetDict:
         )
     for split, rows in dataset.items():
         dataset[split] = one_row_per_point(rows)
+    if args.nameless_share is not None:
+        dataset["train"] = with_fewer_names(dataset["train"], args.nameless_share)
     if "validation" in dataset:
         validation = dataset["validation"]
         dataset["validation"] = validation.take(
@@ -144,7 +182,10 @@ def main():
         for rows in dataset.values():
             photos.extend(read_dataset(rows))
         reward = FalseClaimReward(
-            photos, args.false_claim_penalty, args.unknown_name_penalty
+            photos,
+            penalty=args.false_claim_penalty,
+            name_penalty=args.unknown_name_penalty,
+            name_reward=args.right_name_reward,
         )
         rewards.append(reward)
     peft_config = None

@@ -22,7 +22,7 @@ from .localization import NO_POINT, locate_texts
 from .metrics import distances_with_misses, distinct_n, pck
 from .models.images import distinct_images, to_rgb
 from .models.pipelines import PointLocalizationPipeline
-from .words.claims import OPEN, Claim, check_claims, false_claims
+from .words.claims import CONFIRMED, OPEN, Claim, check_claims, false_claims
 from .words.facts import Scene
 
 __all__ = ["SHAPES", "FalseClaimReward", "LocalizerReward", "distinct_images"]
@@ -218,15 +218,18 @@ class FalseClaimReward:
     contradict, such as a wrong color, costs `penalty` each, three times at most.
 
     Whether a photo shows a thing that nobody annotated is left open by the check of claims, so a descriptor may learn
-    to name one everywhere. `name_penalty` is the price of that.
+    to name one everywhere. `name_penalty` is the price of that. What costs and never pays is soon left out, so
+    `name_reward` pays for right names.
 
     Args:
         photos (iterable of [`Photo`]): the annotation of the images, which are told apart by the column `image_id`.
         penalty (`float`): of one false claim.
         name_penalty (`float`): of a description with the name of an object or part that the annotation does not know.
+        name_reward (`float`): of a description that names the object which its point is on, and as much of one that
+            names the part.
         name (`str`): under which the trainer logs it.
 
-    Raises ValueError for a penalty that is not positive, and a `name_penalty` that is negative.
+    Raises ValueError for a penalty that is not positive, and a `name_penalty` or `name_reward` that is negative.
     """
 
     def __init__(
@@ -234,15 +237,19 @@ class FalseClaimReward:
         photos: Iterable[Photo],
         penalty: float = 0.3,
         name_penalty: float = 0.0,
+        name_reward: float = 0.0,
         name: str = "false_claims",
     ) -> None:
         if not penalty > 0:
             raise ValueError(f"penalty must be positive, got {penalty!r}")
         if not name_penalty >= 0:
             raise ValueError(f"name_penalty must be 0 or more, got {name_penalty!r}")
+        if not name_reward >= 0:
+            raise ValueError(f"name_reward must be 0 or more, got {name_reward!r}")
         self.photos = {photo.id: photo for photo in photos}
         self.penalty = penalty
         self.name_penalty = name_penalty
+        self.name_reward = name_reward
         self.__name__ = name
 
     def __call__(
@@ -269,6 +276,7 @@ class FalseClaimReward:
         scenes: dict[str, Scene] = {}
         counts = []
         names_unknown = []
+        names_right = []
         for completion, pixels, name, place in zip(completions, image, image_id, point):
             if name not in self.photos:
                 raise ValueError(
@@ -283,18 +291,27 @@ class FalseClaimReward:
             )
             counts.append(min(len(false_claims(claims)), MOST_CLAIMS))
             names_unknown.append(any(map(is_unknown_name, claims)))
+            names_right.append(right_names(claims))
         if log_metric is not None:
             log_metric(f"{self.__name__}/count", float(np.mean(counts)))
             log_metric(f"{self.__name__}/unknown_names", float(np.mean(names_unknown)))
+            log_metric(f"{self.__name__}/right_names", float(np.mean(names_right)))
         rewards = []
-        for count, names in zip(counts, names_unknown):
-            rewards.append(-self.penalty * count - self.name_penalty * names)
+        for count, unknown, right in zip(counts, names_unknown, names_right):
+            price = self.penalty * count + self.name_penalty * unknown
+            rewards.append(self.name_reward * right - price)
         return rewards
 
 
 def is_unknown_name(claim: Claim) -> bool:
     """Whether a claim names an object or part of which the annotation tells nothing."""
     return claim.kind in ("object", "part") and claim.verdict == OPEN
+
+
+def right_names(claims: Iterable[Claim]) -> int:
+    """How many of object and part of the point claims name rightly."""
+    confirmed = {claim.kind for claim in claims if claim.verdict == CONFIRMED}
+    return len(confirmed & {"object", "part"})
 
 
 def annotation_of(

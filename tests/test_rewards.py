@@ -293,6 +293,7 @@ def test_false_claims_cost_what_is_said_and_wrong():
     assert logged == {
         "false_claims/count": np.mean(list(texts.values())),
         "false_claims/unknown_names": 0.25,  # the tail
+        "false_claims/right_names": 1.25,
     }
 
 
@@ -313,6 +314,19 @@ def test_names_of_what_nobody_annotated_cost_what_is_asked():
     assert FalseClaimReward([photo], name_penalty=0.2)(texts, *columns) == [0, -0.2]
 
 
+def test_right_names_are_worth_what_is_asked():
+    image, photo = meadow()
+    texts = [
+        "The nose of the dog, an orange spot.",
+        "The nose of the dog, a navy spot.",
+        "An orange spot on the dog.",
+        "The tail of the dog, an orange spot.",
+    ]
+    reward = FalseClaimReward([photo], penalty=0.5, name_reward=0.25)
+    columns = [image] * 4, ["dog.png"] * 4, [(40.0, 50.0)] * 4
+    assert reward(texts, *columns) == [0.5, 0, 0.25, -0.25]
+
+
 def test_false_claims_need_the_annotation_of_each_image():
     image, photo = meadow()
     with pytest.raises(ValueError, match="image_id 'cat.png' is none of the 1 photos"):
@@ -321,3 +335,5 @@ def test_false_claims_need_the_annotation_of_each_image():
         FalseClaimReward([photo], penalty=0)
     with pytest.raises(ValueError, match="name_penalty must be 0 or more, got -1"):
         FalseClaimReward([photo], name_penalty=-1)
+    with pytest.raises(ValueError, match="name_reward must be 0 or more, got -1"):
+        FalseClaimReward([photo], name_reward=-1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from example_scripts import load_example
 from safetensors.torch import load_file
 from supervised_runs import SPLIT_NAMES, draw_photos
@@ -215,10 +216,36 @@ def test_loading_options_reach_the_policy(folder, tmp_path, monkeypatch):
     }
 
 
-def test_an_adapter_of_grpo_has_no_copy_in_half_precision(tmp_path):
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        (
+            {"lora_rank": 2, "half_precision_dir": "half"},
+            "lora_rank gives an adapter.*choose one",
+        ),
+        ({"unknown_name_penalty": 0.3}, "unknown_name_penalty needs a false_claim_pen"),
+        ({"right_name_reward": 0.3}, "right_name_reward needs a false_claim_penalty"),
+        ({"nameless_share": 1.0}, "nameless_share must be between 0 and 1, got 1.0"),
+    ],
+)
+def test_options_of_grpo_that_do_not_fit_are_said(options, error):
     script = load_example("run_grpo")
-    with pytest.raises(ValueError, match="lora_rank gives an adapter.*choose one"):
-        script.ScriptArguments(lora_rank=2, half_precision_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=error):
+        script.ScriptArguments(**options)
+
+
+def test_grpo_takes_the_share_of_nameless_points_that_is_asked():
+    script = load_example("run_grpo")
+    objects = ["dog"] * 30 + [None] * 10
+    parts = ["nose"] * 20 + [None] * 20
+    rows = Dataset.from_dict({"object": objects, "part": parts, "row": range(40)})
+    fewer = script.with_fewer_names(rows, nameless_share=0.5)
+    assert list(fewer["object"]) == ["dog"] * 10 + [None] * 10
+    assert list(fewer["row"]) == sorted(set(fewer["row"]))
+    again = script.with_fewer_names(rows, nameless_share=0.5)
+    assert list(again["row"]) == list(fewer["row"])
+    with pytest.raises(ValueError, match="0.2 is less than the share of 10 in 40"):
+        script.with_fewer_names(rows, nameless_share=0.2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
