@@ -58,7 +58,7 @@ class ScriptArguments(LoadingArguments):
     nameless_share: float | None = field(
         default=None,
         metadata={
-            "help": "share of training points without object and part, for which points with a name are left out"
+            "help": "share of training points without object or part, for which points with both are left out"
         },
     )
     max_eval_points: int = field(
@@ -115,15 +115,19 @@ class ScriptArguments(LoadingArguments):
 
 
 def with_fewer_names(rows: Dataset, nameless_share: float) -> Dataset:
-    """Rows of which a share is of points without object and part: of the others so many are left out at random.
+    """Rows of which a share is of points without object or part: of the others so many are left out at random.
 
-    Raises ValueError where the share of those points is larger already.
+    Raises ValueError where there is no such point, or their share is larger already.
     """
     has_name = []
     for category, part in zip(rows["object"], rows["part"]):
-        has_name.append(category is not None or part is not None)
+        has_name.append(category is not None and part is not None)
     (named,) = np.nonzero(has_name)
     nameless = len(rows) - len(named)
+    if not nameless:
+        raise ValueError(
+            f"nameless_share={nameless_share}, but all {len(rows)} points have object and part: leave it out"
+        )
     kept = round(nameless * (1 - nameless_share) / nameless_share)
     if kept > len(named):
         raise ValueError(

@@ -218,7 +218,7 @@ class FalseClaimReward:
     contradict, such as a wrong color, costs `penalty` each, three times at most.
 
     Whether a photo shows a thing that nobody annotated is left open by the check of claims, so a descriptor may learn
-    to name one everywhere. `name_penalty` is the price of that. What costs and never pays is soon left out, so
+    to name one everywhere. `name_penalty` is the price of that. Prices alone may teach it to name nothing;
     `name_reward` pays for right names.
 
     Args:

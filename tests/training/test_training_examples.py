@@ -237,15 +237,17 @@ def test_options_of_grpo_that_do_not_fit_are_said(options, error):
 def test_grpo_takes_the_share_of_nameless_points_that_is_asked():
     script = load_example("run_grpo")
     objects = ["dog"] * 30 + [None] * 10
-    parts = ["nose"] * 20 + [None] * 20
+    parts = ["nose"] * 20 + [None] * 20  # ten of an object without part
     rows = Dataset.from_dict({"object": objects, "part": parts, "row": range(40)})
-    fewer = script.with_fewer_names(rows, nameless_share=0.5)
-    assert list(fewer["object"]) == ["dog"] * 10 + [None] * 10
+    fewer = script.with_fewer_names(rows, nameless_share=0.8)
+    assert list(fewer["part"]) == ["nose"] * 5 + [None] * 20
     assert list(fewer["row"]) == sorted(set(fewer["row"]))
-    again = script.with_fewer_names(rows, nameless_share=0.5)
+    again = script.with_fewer_names(rows, nameless_share=0.8)
     assert list(again["row"]) == list(fewer["row"])
-    with pytest.raises(ValueError, match="0.2 is less than the share of 10 in 40"):
+    with pytest.raises(ValueError, match="0.2 is less than the share of 20 in 40"):
         script.with_fewer_names(rows, nameless_share=0.2)
+    with pytest.raises(ValueError, match="but all 20 points have object and part"):
+        script.with_fewer_names(rows.take(20), nameless_share=0.2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
