@@ -1,9 +1,9 @@
-"""Describes points of two photos that scikit-image ships, finds them again from the words alone, and draws the result.
+"""Describes points of photos that scikit-image ships, finds them again from the words alone, and draws the result.
 
     python examples/demo.py --output demo.png
 
-The second photo shows a rocket, which the embedded models were never trained on: a generic wording is the right answer
-there.
+Cats and cups were in the embedded descriptor's training. A rocket was not: what can be seen, without its name, is the
+right answer there.
 """
 
 import math
@@ -17,6 +17,7 @@ import hf_talking_points  # noqa: F401  registers models and pipelines
 from hf_talking_points.visualization import draw_round_trip, stack
 
 CAT_POINTS = [(172, 117), (321, 132), (266, 235), (350, 30)]
+CUP_POINTS = [(222, 266), (285, 165), (500, 200)]
 ROCKET_POINTS = [(320, 160), (320, 266), (192, 266)]
 
 
@@ -56,6 +57,7 @@ def main():
     pictures = []
     photos = {
         "cat": (skimage.data.chelsea(), CAT_POINTS),
+        "cup": (skimage.data.coffee(), CUP_POINTS),
         "rocket": (skimage.data.rocket(), ROCKET_POINTS),
     }
     for name, (pixels, points) in photos.items():

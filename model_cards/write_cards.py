@@ -7,6 +7,7 @@ python model_cards/write_cards.py --check  # writes nothing; fails where a card 
 import argparse
 import json
 import math
+import shlex
 from itertools import zip_longest
 from pathlib import Path
 
@@ -18,19 +19,28 @@ from transformers import AutoConfig
 from hf_talking_points import MINI_DESCRIPTOR, MINI_LOCALIZER
 from hf_talking_points.cards import CITATION, TASKS
 from hf_talking_points.checkpoints import model_version
-from hf_talking_points.evaluation.report import reading_table, results_table
+from hf_talking_points.evaluation.report import (
+    describing_table,
+    reading_table,
+    results_table,
+)
 from hf_talking_points.models.remote_code import PIPELINE_TAGS, QUICK_STARTS
 
 FOLDER = Path(__file__).resolve().parent
 EXAMPLES = FOLDER.parent / "examples"
 REPORT = FOLDER / "mini_pair_test.json"  # `report.json` of the pair's evaluation
 # holds the code and the checkpoints that the stored report was made with
-REPORT_COMMIT = "b3f0a34"
+REPORT_COMMIT = "86741ea"
 TEMPLATE = FOLDER / "embedded.md.jinja"
 SCRIPTS = {MINI_DESCRIPTOR: "train_descriptor", MINI_LOCALIZER: "train_localizer"}
 # configurations that were run one after the other
 RECIPES = {
-    MINI_DESCRIPTOR: ["train_descriptor"],
+    MINI_DESCRIPTOR: [
+        "pretrain_points",
+        "train_descriptor_known",
+        "train_descriptor_known_on",
+        "run_grpo_known",
+    ],
     MINI_LOCALIZER: [
         "train_localizer_minilm",
         "train_localizer_minilm_on",
@@ -38,7 +48,14 @@ RECIPES = {
     ],
 }
 DATASETS = {
-    MINI_DESCRIPTOR: ["animalpose_voc_256", "cars_256"],
+    MINI_DESCRIPTOR: [
+        "animalpose_voc_256",
+        "cars_256",
+        "coco_mini",
+        "cub_birds",
+        "door_handles",
+        "imagenet_1000_samples",
+    ],
     MINI_LOCALIZER: [
         "animalpose_voc_256",
         "cars_256",
@@ -52,6 +69,9 @@ DATASETS = {
 }
 # `reading.json` of benchmarks/reading.py
 READING = FOLDER / "mini_localizer_reading_test.json"
+# `describing.json` of benchmarks/describing.py
+DESCRIBING = FOLDER / "mini_descriptor_describing_test.json"
+BUILD = EXAMPLES / "build_known.yaml"  # of the descriptor's photos
 # rows of the report that count as the localizer's result
 LOCALIZER_ROWS = ("ground truth, full", "ground truth, terse", "ground truth, unseen")
 METRICS = {"mpck": "mPCK", "pck@0.05": "PCK@0.05"}
@@ -105,6 +125,9 @@ def embedded_card(checkpoint):
     config = AutoConfig.from_pretrained(checkpoint)
     report = read_report(REPORT, checkpoint)
     reading = read_report(READING, MINI_LOCALIZER)
+    describing = read_report(DESCRIBING, MINI_DESCRIPTOR)
+    build = yaml.safe_load(BUILD.read_text(encoding="utf-8"))
+    held_out = build["options"]["held_out"]
     recipes = {}
     for recipe_name in RECIPES[checkpoint]:
         file = EXAMPLES / f"{recipe_name}.yaml"
@@ -140,6 +163,9 @@ def embedded_card(checkpoint):
         run=runs[0],
         steps=sum(run["max_steps"] for run in runs),
         reading=reading_table(reading["rows"]),
+        describing=describing_table(describing),
+        held_out=held_out,
+        quoted_held_out=shlex.join(held_out),
         results=results_table(report),
         report=report,
         commit=REPORT_COMMIT,
