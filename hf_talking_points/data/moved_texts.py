@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["is_about_frame", "mirrored_text", "moved_texts"]
 
 Texts = tuple[tuple[str, str], ...]
 
+REMEMBERED = 2**16  # texts, since each crop of a photo asks for the same ones
 OTHER_SIDE = {"left": "right", "right": "left"}
 SIDE = re.compile(
     r"(?<![^\W_])(left|right)(?=(?:most|wards?|ish|hand(?:ed)?)?(?![^\W_]))",
@@ -92,6 +94,7 @@ def is_side(text: str, start: int, end: int) -> bool:
     return is_other_word is None or BEFORE_SIDE.search(before) is not None
 
 
+@lru_cache(maxsize=REMEMBERED)
 def mirrored_text(text: str) -> str:
     """What a text on a photo says of the mirrored photo: left and right swap.
 
@@ -138,6 +141,7 @@ def mirrored_hour(hour: str) -> str:
     return like(HOURS[-1 - HOURS.index(hour.lower())], hour)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def is_about_frame(text: str) -> bool:
     """Whether a text says something of the frame of the photo, which is not true of a crop.
 

@@ -28,7 +28,13 @@ from datasets import (
 )
 
 from ..models.images import UNREADABLE
-from .dataset_reader import PhotoIds, check_split, read_dataset, stored_image
+from .dataset_reader import (
+    PhotoIds,
+    check_split,
+    each_row,
+    read_dataset,
+    stored_image,
+)
 from .fields import text_of
 from .photos import (
     SPLITS,
@@ -357,7 +363,7 @@ def read_rows(
             usable.add((photo.id, *row["point"]))
     ids = row_ids(dataset)
     kept = []
-    for index, row in enumerate(given_annotation(dataset)):
+    for index, row in enumerate(each_row(given_annotation(dataset))):
         if has_fitting_numbers(row) and (ids[index], *row["point"]) in usable:
             kept.append(index)
     kept_ids = [ids[index] for index in kept]
@@ -391,7 +397,8 @@ def row_ids(dataset: Dataset) -> list[str | None]:
     files = dataset.with_format(None).select_columns(columns)
     ids = PhotoIds()
     ids_of_rows: list[str | None] = []
-    for index, row in enumerate(files.cast_column("image", Image(decode=False))):
+    files = files.cast_column("image", Image(decode=False))
+    for index, row in enumerate(each_row(files)):
         stated = row.get("image_id")
         try:
             stored = stored_image(row["image"], f"row {index}")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from reading import rejected
 
+from hf_talking_points.data.dataset_reader import ROWS_AT_A_TIME, each_row
 from hf_talking_points.data.photos import AnnotatedObject, PartPoint, split_of
 from hf_talking_points.data.sources import read_dataset
 
@@ -405,3 +406,11 @@ def test_other_kinds_of_datasets_are_refused():
         list(read_dataset([]))
     with pytest.raises(ValueError, match="split: expected one of .*, found 'dev'"):
         list(read_dataset(dataset["train"], "dev"))
+
+
+@pytest.mark.parametrize("count", [0, 1, ROWS_AT_A_TIME, 2 * ROWS_AT_A_TIME + 1])
+def test_rows_read_together_are_those_read_one_by_one(count):
+    dataset = as_dataset(*(point_row(f"{index}.jpg") for index in range(70)))
+    dataset = dataset.cast_column("image", datasets.Image(decode=False))
+    dataset = dataset.shuffle(seed=0).select(range(count))
+    assert list(each_row(dataset)) == list(dataset)
