@@ -21,6 +21,7 @@ from hf_talking_points import (
     LocalizerReward,
     PointGRPOConfig,
     PointGRPOTrainer,
+    SameWordingReward,
     paper_lora_config,
 )
 from hf_talking_points.checkpoints import last_checkpoint, save_half_precision
@@ -92,6 +93,12 @@ class ScriptArguments(LoadingArguments):
         default=0.0,
         metadata={
             "help": "reward won for the right name of the object, and again of the part"
+        },
+    )
+    same_wording_penalty: float = field(
+        default=0.0,
+        metadata={
+            "help": "reward lost by a description that is put like all others of its batch; 0 compares nothing"
         },
     )
     half_precision_dir: str | None = field(
@@ -192,6 +199,8 @@ def main():
             name_reward=args.right_name_reward,
         )
         rewards.append(reward)
+    if args.same_wording_penalty:
+        rewards.append(SameWordingReward(args.same_wording_penalty))
     peft_config = None
     if args.lora_rank:
         peft_config = paper_lora_config(r=args.lora_rank, lora_alpha=2 * args.lora_rank)

@@ -37,7 +37,7 @@ from .models.processing_talking_points import (
 
 if TYPE_CHECKING:
     from .data.rows import load_points
-    from .rewards import FalseClaimReward, LocalizerReward
+    from .rewards import FalseClaimReward, LocalizerReward, SameWordingReward
     from .training.arguments import (
         PointDescriptorTrainingArguments,
         PointLocalizerTrainingArguments,
@@ -68,6 +68,7 @@ _LAZY = {
     "PointLocalizerTrainingArguments": ".training.arguments",
     "PointRLOOConfig": ".training.grpo",
     "PointRLOOTrainer": ".training.grpo",
+    "SameWordingReward": ".rewards",
     "load_points": ".data.rows",
     "paper_lora_config": ".training.lora",
 }
@@ -128,6 +129,7 @@ __all__ = [
     "PointLocalizerTrainingArguments",
     "PointRLOOConfig",
     "PointRLOOTrainer",
+    "SameWordingReward",
     "__version__",
     "load_points",
     "paper_lora_config",

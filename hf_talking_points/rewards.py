@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -24,8 +25,15 @@ from .models.images import distinct_images, to_rgb
 from .models.pipelines import PointLocalizationPipeline
 from .words.claims import CONFIRMED, OPEN, Claim, check_claims, false_claims
 from .words.facts import Scene
+from .words.writer import skeleton
 
-__all__ = ["SHAPES", "FalseClaimReward", "LocalizerReward", "distinct_images"]
+__all__ = [
+    "SHAPES",
+    "FalseClaimReward",
+    "LocalizerReward",
+    "SameWordingReward",
+    "distinct_images",
+]
 
 SHAPES = ("mse", "exp", "pck", "log")
 MOST_CLAIMS = 3  # false ones that are counted: a long text is not worse than nonsense
@@ -301,6 +309,51 @@ class FalseClaimReward:
             price = self.penalty * count + self.name_penalty * unknown
             rewards.append(self.name_reward * right - price)
         return rewards
+
+
+class SameWordingReward:
+    """Reward function of [`PointGRPOTrainer`]: a description costs `penalty` times the share of the other ones in the
+    batch that are put like it.
+
+    A localizer pays a little more for one way to put things than for the others, and a descriptor comes to put
+    everything that way. Two descriptions are put alike where their [`skeleton`] is the same: what is left without
+    names, colors and places.
+
+    Args:
+        penalty (`float`): of a description that is put like all others.
+        name (`str`): under which the trainer logs it.
+
+    Raises ValueError for a penalty that is not positive.
+    """
+
+    def __init__(self, penalty: float = 0.5, name: str = "same_wording") -> None:
+        if not penalty > 0:
+            raise ValueError(f"penalty must be positive, got {penalty!r}")
+        self.penalty = penalty
+        self.__name__ = name
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        log_metric: Callable[[str, float], Any] | None = None,
+        **kwargs: Any,
+    ) -> list[float]:
+        """
+        Args:
+            completions (list): descriptions, as texts or as conversations of one message.
+            log_metric (callable, *optional*): TRL's.
+        Returns:
+            `list[float]`: the rewards, in [-`penalty`, 0].
+        """
+        skeletons = [
+            skeleton(completion_text(completion)) for completion in completions
+        ]
+        counts = Counter(skeletons)
+        if log_metric is not None:
+            most_frequent = max(counts.values()) / len(skeletons)
+            log_metric(f"{self.__name__}/most_frequent", most_frequent)
+        others = max(len(skeletons) - 1, 1)
+        return [-self.penalty * (counts[one] - 1) / others for one in skeletons]
 
 
 def is_unknown_name(claim: Claim) -> bool:

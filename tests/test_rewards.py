@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from hf_talking_points import FalseClaimReward, LocalizerReward
+from hf_talking_points import FalseClaimReward, LocalizerReward, SameWordingReward
 from hf_talking_points.data.photos import AnnotatedObject, PartPoint, Photo
 from hf_talking_points.models.coordinates import canvas_to_pixels
 from hf_talking_points.rewards import distinct_images
@@ -337,3 +337,20 @@ def test_false_claims_need_the_annotation_of_each_image():
         FalseClaimReward([photo], name_penalty=-1)
     with pytest.raises(ValueError, match="name_reward must be 0 or more, got -1"):
         FalseClaimReward([photo], name_reward=-1)
+
+
+def test_same_wording_costs_what_others_share():
+    texts = [
+        "The nose of the dog, an orange spot.",
+        "The left ear of the cat, a light gray spot.",
+        "The tail of the dog, a navy spot.",
+        "A green spot lies there.",
+        [{"role": "assistant", "content": "An orange spot lies there."}],
+    ]
+    logged = {}
+    rewards = SameWordingReward(penalty=2.0)(texts, log_metric=logged.__setitem__)
+    assert rewards == [-1.0, -1.0, -1.0, -0.5, -0.5]
+    assert logged == {"same_wording/most_frequent": 0.6}
+    assert SameWordingReward()(texts[:1]) == [0]
+    with pytest.raises(ValueError, match="penalty must be positive, got 0"):
+        SameWordingReward(penalty=0)
