@@ -283,7 +283,7 @@ def test_the_processes_of_a_killed_build_end(folder, tmp_path):
     time.sleep(4)  # until they have begun
     first.kill()
     first.wait()
-    _, left = psutil.wait_procs(children, timeout=10)
+    _, left = psutil.wait_procs(children, timeout=60)
     assert left == []
 
 
