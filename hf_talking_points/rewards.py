@@ -315,9 +315,8 @@ class SameWordingReward:
     """Reward function of [`PointGRPOTrainer`]: a description costs `penalty` times the share of the other ones in the
     batch that are put like it.
 
-    A localizer pays a little more for one way to put things than for the others, and a descriptor comes to put
-    everything that way. Two descriptions are put alike where their [`skeleton`] is the same: what is left without
-    names, colors and places.
+    Nothing in the other rewards keeps a descriptor from putting everything the same way. Two descriptions are put
+    alike where their [`skeleton`] is the same: what is left without names, colors and places.
 
     Args:
         penalty (`float`): of a description that is put like all others.

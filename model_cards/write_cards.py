@@ -30,7 +30,7 @@ FOLDER = Path(__file__).resolve().parent
 EXAMPLES = FOLDER.parent / "examples"
 REPORT = FOLDER / "mini_pair_test.json"  # `report.json` of the pair's evaluation
 # holds the code and the checkpoints that the stored report was made with
-REPORT_COMMIT = "86741ea"
+REPORT_COMMIT = "8eb0000"
 TEMPLATE = FOLDER / "embedded.md.jinja"
 SCRIPTS = {MINI_DESCRIPTOR: "train_descriptor", MINI_LOCALIZER: "train_localizer"}
 # configurations that were run one after the other

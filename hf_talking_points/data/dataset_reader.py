@@ -218,7 +218,7 @@ def read_dataset(
 
 
 def each_row(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of a dataset, one after the other, in a tenth of the time that iterating over it takes."""
+    """The rows of a dataset, one after the other, decoded several at a time, which is faster than iterating."""
     for batch in dataset.iter(batch_size=ROWS_AT_A_TIME):
         for values in zip(*batch.values()):
             yield dict(zip(batch, values))
